@@ -1,0 +1,393 @@
+"""Does the verdict keep its promises? Thousands of simulated studies whose true scores are known.
+
+    python experiments/audits/calibration.py [--studies 150] [--rho 0.2] [--grid CELLS.csv] [--out FILE]
+
+A study has 24 trials (smallest first) over 5 folds. What is simulated is a score table: score = true + difficulty of
+the fold + noise, where noise is correlated 1/5 between the folds of one study (Nadeau and Bengio's rho; from a single
+dataset it cannot be measured, Bengio and Grandvalet 2004, so ``--rho`` varies it). Each study is run twice: in full
+(24 x 5 cells), and as the package runs it (raced fold by fold in generations of eight, then up to three extra repeats
+for the finalists). Points are hundredths of the metric; the margin is 1 point.
+
+``--grid`` takes cells.csv of an exhaustive real study: its residuals, whole columns at a time, become one more noise
+model, with the real covariance between trials and the real tails.
+
+The corrected score is audited on simulated predictions instead, since it works on those.
+
+Results, each with its Monte-Carlo standard error, go to results/audits/calibration.json row by row; an interrupted
+run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from lora_search.statistics import corrected_score, correlated_t, pairwise, race, standing
+from lora_search.statistics.budget import finalist_rows
+from lora_search.statistics.levels import additive_scores
+from lora_search.statistics.matrix import ScoreMatrix
+from lora_search.statistics.standing import recommend
+
+TRIALS, FOLDS, REPEATS, MARGIN, CONFIDENCE = 24, 5, 4, 0.01, 0.95
+COLUMNS = tuple((repeat, fold) for repeat in range(REPEATS) for fold in range(FOLDS))
+GENERATION = 8
+NOISE_LEVELS = (0.004, 0.012)
+"""Standard deviation of one cell of one trial: below, and above, what a margin of one point can be shown with."""
+DROWNING = 0.04
+
+Rng = np.random.Generator
+Array = np.ndarray[Any, np.dtype[Any]]
+Noise = Callable[[Rng, float], Array]
+
+
+def equal(rng: Rng) -> Array:
+    return np.zeros(TRIALS)
+
+
+def graded(rng: Rng) -> Array:
+    """Scores saturate with size: five points lost at the smallest, and 0.3 points of other differences."""
+    return -0.05 * np.exp(-np.arange(TRIALS) / 6.0) + 0.003 * rng.standard_normal(TRIALS)
+
+
+def clear_winner(rng: Rng) -> Array:
+    """One of the larger half is three points better than all others."""
+    true = -0.03 + 0.003 * rng.standard_normal(TRIALS)
+    true[rng.integers(TRIALS // 2, TRIALS)] = 0.0
+    return true
+
+
+def mixed(rng: Rng) -> Array:
+    """No order at all, and a fifth of the trials collapsed."""
+    true = -np.abs(0.015 * rng.standard_normal(TRIALS))
+    return np.where(rng.random(TRIALS) < 0.2, true - 0.2, true)
+
+
+def at_the_margin(rng: Rng) -> Array:
+    """Everything smaller is worse than the largest by a hair more than the margin: no data of this size can tell."""
+    return np.where(np.arange(TRIALS) == TRIALS - 1, 0.0, -MARGIN - 1e-6)
+
+
+def drowned(rng: Rng) -> Array:
+    """Differences of half a point under noise of four points a cell: nothing to be seen."""
+    return 0.005 * rng.standard_normal(TRIALS)
+
+
+SCORES: dict[str, Callable[[Rng], Array]] = {
+    "equal": equal,
+    "graded": graded,
+    "clear winner": clear_winner,
+    "mixed": mixed,
+    "at the margin": at_the_margin,
+    "drowned": drowned,
+}
+CANNOT_DECIDE = ("at the margin", "drowned")
+
+
+def _correlated(draw: Callable[[tuple[int, ...]], Array], rho: float) -> Array:
+    """Unit noise ``(trials, columns)``, correlated rho between the columns of one study."""
+    return np.sqrt(rho) * draw((TRIALS, 1)) + np.sqrt(1.0 - rho) * draw((TRIALS, len(COLUMNS)))
+
+
+def noise_models(rho: float, grid: Path | None) -> dict[str, tuple[Noise, tuple[float, ...]]]:
+    """Noise ``(trials, columns)`` of a study given its standard deviation, and the standard deviations to try."""
+
+    def normal(rng: Rng, size: float) -> Array:
+        return size * _correlated(rng.standard_normal, rho)
+
+    def heteroscedastic(rng: Rng, size: float) -> Array:
+        """Trials differ in noise: the noisiest twentieth has six times the standard deviation of the quietest."""
+        spread = np.exp(0.55 * rng.standard_normal((TRIALS, 1)))
+        return size * spread / np.sqrt(np.exp(2 * 0.55**2)) * _correlated(rng.standard_normal, rho)
+
+    def heavy_tails(rng: Rng, size: float) -> Array:
+        return size * _correlated(lambda shape: rng.standard_t(3, shape) / np.sqrt(3.0), rho)
+
+    def families(rng: Rng, size: float) -> Array:
+        """Trials of one of four families share half of their noise variance."""
+        family = rng.integers(0, 4, TRIALS)
+        shared = _correlated(lambda shape: rng.standard_normal((4, shape[1]))[family], rho)
+        return size * (np.sqrt(0.5) * shared + np.sqrt(0.5) * _correlated(rng.standard_normal, rho))
+
+    simulated: dict[str, Noise] = {
+        "normal": normal,
+        "heteroscedastic": heteroscedastic,
+        "heavy tails": heavy_tails,
+        "families": families,
+    }
+    models = {name: (noise, NOISE_LEVELS) for name, noise in simulated.items()}
+    if grid is not None:
+        residuals = real_residuals(pd.read_csv(grid))
+
+        def measured(rng: Rng, size: float) -> Array:
+            """Whole columns of real residuals, trials in random order; the size is the measured one."""
+            rows = np.resize(rng.permutation(len(residuals)), TRIALS)
+
+            def columns(shape: tuple[int, ...]) -> Array:
+                signs = rng.choice([-1.0, 1.0], shape[1])
+                return residuals[rows][:, rng.integers(0, residuals.shape[1], shape[1])] * signs
+
+            return _correlated(columns, rho)
+
+        models["measured"] = (measured, (float(residuals.std()),))
+    return models
+
+
+def real_residuals(cells: pd.DataFrame) -> Array:
+    """Residuals of score = trial + cell in an exhaustive study, rescaled for the degrees of freedom they lost."""
+    table = cells[cells["state"] == "complete"].pivot_table(index="trial", columns=["repeat", "fold"], values="score")
+    scores = table.dropna().to_numpy(dtype=np.float64)
+    left = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
+    rows, columns = scores.shape
+    return left * np.sqrt(rows * columns / ((rows - 1) * (columns - 1)))
+
+
+@dataclass
+class Outcome:
+    """What one simulated study showed."""
+
+    full_decided: bool
+    full_wrong: bool
+    decided: bool
+    wrong: bool
+    wrong_provisional: bool
+    full_recommended_eliminated: bool
+    cells: int
+    regret: float
+    pair_covered: float
+    score_covered: float
+
+
+def _matrix(scores: Array, rows: Array) -> ScoreMatrix:
+    numbers = tuple(int(row) for row in rows)
+    return ScoreMatrix(numbers, COLUMNS, scores[rows], rows + 1.0, np.zeros(len(rows)))
+
+
+def _verdict(scores: Array, rows: Array) -> tuple[int, bool]:
+    """(recommended, decided) of the trials in ``rows``."""
+    matrix = _matrix(scores, rows)
+    result = standing(pairwise(matrix.scores, FOLDS), MARGIN, CONFIDENCE, matrix.looks(FOLDS))
+    chosen, _, decided = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
+    return int(rows[int(chosen)]), bool(decided)
+
+
+def _raced(scores: Array, rng: Rng, seed: int) -> tuple[Array, Array]:
+    """The score table as racing leaves it, and the rows trained to the end."""
+    seen = np.full_like(scores, np.nan)
+    arrival, out, spent = rng.permutation(TRIALS), list[int](), 0.0
+    for first in range(0, TRIALS, GENERATION):
+        for fold in range(FOLDS):
+            alive = [row for row in arrival[first : first + GENERATION] if row not in out]
+            seen[alive, fold] = scores[alive, fold]
+            if fold == FOLDS - 1:
+                break
+            look = race(
+                _matrix(seen, np.sort(arrival[: first + GENERATION])),
+                planned=FOLDS,
+                trials=TRIALS,
+                folds=FOLDS,
+                margin=MARGIN,
+                confidence=CONFIDENCE,
+                eliminated=out,
+                spent=spent,
+                draws=2000,
+                seed=seed,
+            )
+            spent, out = look.spent, out + [loss.trial for loss in look.eliminated]
+    return seen, np.array([row for row in range(TRIALS) if row not in out])
+
+
+def _with_finalists(seen: Array, scores: Array, rows: Array) -> Array:
+    """Extra repeats as the scheduler grants them, until settled, spent or hopeless."""
+    for _ in range(REPEATS - 1):
+        matrix = _matrix(seen, rows)
+        chosen = finalist_rows(matrix, folds=FOLDS, margin=MARGIN, confidence=CONFIDENCE, repeats=REPEATS)
+        if not chosen:
+            break
+        finalists = rows[list(chosen)]
+        repeat = int((~np.isnan(seen[finalists])).sum(axis=1).min()) // FOLDS
+        columns = slice(repeat * FOLDS, (repeat + 1) * FOLDS)
+        seen[finalists, columns] = scores[finalists, columns]
+    return seen
+
+
+def simulate(true: Array, noise: Array, rng: Rng, seed: int, rho: float) -> Outcome:
+    """One study, in full and as the package runs it."""
+    difficulty = 0.02 * (np.sqrt(rho) * rng.standard_normal() + np.sqrt(1 - rho) * rng.standard_normal(len(COLUMNS)))
+    scores = 0.8 + true[:, None] + difficulty + noise
+    one_repeat = np.where(np.arange(len(COLUMNS)) < FOLDS, scores, np.nan)
+    everyone = np.arange(TRIALS)
+    full, full_decided = _verdict(one_repeat, everyone)
+    seen, rows = _raced(scores, rng, seed)
+    eliminated = full not in rows
+    seen = _with_finalists(seen, scores, rows)
+    chosen, decided = _verdict(seen, rows)
+    shortfall = true.max() - true
+    low, high = pairwise(one_repeat, FOLDS).interval(0.95)
+    # the same pairs in every study, chosen before any score is seen
+    left, right = everyone[0::2], everyone[1::2]
+    gaps = true[left] - true[right]
+    covered = (low[left, right] <= gaps) & (gaps <= high[left, right])
+    bottom, top = correlated_t(one_repeat, FOLDS).interval(0.95)
+    return Outcome(
+        full_decided=full_decided,
+        full_wrong=full_decided and bool(shortfall[full] > MARGIN),
+        decided=decided,
+        wrong=decided and bool(shortfall[chosen] > MARGIN),
+        wrong_provisional=not decided and bool(shortfall[chosen] > MARGIN),
+        full_recommended_eliminated=eliminated,
+        cells=int((~np.isnan(seen)).sum()),
+        regret=float(true[full] - true[chosen]),
+        pair_covered=float(covered.mean()),
+        score_covered=float(((bottom <= 0.8 + true) & (0.8 + true <= top)).mean()),
+    )
+
+
+def audit_scores(name: str, model: str, noise: Noise, level: float, studies: int, rho: float) -> dict[str, Any]:
+    """Rates over studies with one kind of true scores, one noise model and one noise level."""
+    part = [list(SCORES).index(name), sum(model.encode()), round(1e5 * level)]
+    outcomes = []
+    for study in range(studies):
+        rng = np.random.default_rng([*part, study])
+        true = SCORES[name](rng)
+        outcomes.append(simulate(true, noise(rng, level), rng, study, rho))
+    return {"scores": name, "noise": model, "level": level, "studies": studies} | _rates(outcomes)
+
+
+def _rates(outcomes: list[Outcome]) -> dict[str, list[float]]:
+    """Mean and Monte-Carlo standard error of every figure."""
+    table = pd.DataFrame(outcomes).astype(float)
+    table["undecided"] = 1.0 - table.pop("decided")
+    table["full_undecided"] = 1.0 - table.pop("full_decided")
+    table["cells"] /= TRIALS * FOLDS
+    error = table.std(ddof=1) / np.sqrt(len(table))
+    return {str(name): [round(float(table[name].mean()), 5), round(float(error[name]), 5)] for name in table}
+
+
+PREDICTION_SCORES: dict[str, Callable[[Rng], Array]] = {
+    "equal": lambda rng: np.full(TRIALS, 0.8),
+    "graded": lambda rng: 0.8 + graded(rng),
+    "clear winner": lambda rng: 0.8 + clear_winner(rng),
+    "mixed": lambda rng: 0.8 + mixed(rng),
+}
+
+
+def audit_correction(name: str, examples: int, studies: int) -> dict[str, Any]:
+    """Bias of the winner's naive and corrected score, and coverage of the corrected interval, in metric units.
+
+    Whether a trial is right about an example depends on the example's difficulty (70 % of the latent variance) and
+    chance.
+    """
+    rows = []
+    for study in range(studies):
+        rng = np.random.default_rng([9, list(PREDICTION_SCORES).index(name), examples, study])
+        true = PREDICTION_SCORES[name](rng)
+        latent = np.sqrt(0.7) * rng.standard_normal(examples) + np.sqrt(0.3) * rng.standard_normal((TRIALS, examples))
+        labels = rng.integers(0, 2, examples)
+        predicted = np.where(latent < special.ndtri(true)[:, None], labels, 1 - labels)[:, None, :]
+        result = corrected_score(predicted, labels, metric="accuracy", samples=300, seed=study)
+        low, high = result.interval
+        truth = true[result.winner]
+        rows.append((result.naive - truth, result.score - truth, low <= truth <= high))
+    table = np.array(rows, dtype=np.float64)
+    mean, error = table.mean(axis=0), table.std(axis=0, ddof=1) / np.sqrt(studies)
+    names = ("naive_bias", "corrected_bias", "interval_covered")
+    figures = {key: [round(float(m), 5), round(float(e), 5)] for key, m, e in zip(names, mean, error, strict=True)}
+    return {"scores": name, "examples": examples, "studies": studies} | figures
+
+
+def promises(rows: list[dict[str, Any]], corrections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each promise against each noise model, averaged over scores and levels, and the worst of them."""
+    found = []
+
+    def check(promise: str, noise: str, chosen: list[dict[str, Any]], key: str, low: float, high: float) -> None:
+        if not chosen:
+            return
+        values, errors = (np.array([row[key][part] for row in chosen]) for part in (0, 1))
+        mean, error = float(values.mean()), float(np.sqrt((errors**2).sum()) / len(values))
+        worst = int(np.argmax(np.maximum(values - high, low - values)))
+        where = ", ".join(
+            f"{name} {chosen[worst][name]}" for name in ("scores", "level", "examples") if name in chosen[worst]
+        )
+        found.append(
+            {
+                "promise": promise,
+                "noise": noise,
+                "value": [round(mean, 4), round(error, 4)],
+                "holds": low <= mean <= high,
+            }
+            | {"worst": [round(float(values[worst]), 4), round(float(errors[worst]), 4)], "worst_case": where}
+        )
+
+    for noise in dict.fromkeys(row["noise"] for row in rows):
+        mine = [row for row in rows if row["noise"] == noise]
+        check("wrong verdicts <= 5 %", noise, mine, "wrong", -1.0, 0.05)
+        check(
+            "recommendation of the full run eliminated <= 5 %", noise, mine, "full_recommended_eliminated", -1.0, 0.05
+        )
+        check("95 % intervals of differences cover 93-97 %", noise, mine, "pair_covered", 0.93, 0.97)
+        check("95 % intervals of scores cover 93-97 %", noise, mine, "score_covered", 0.93, 0.97)
+        hopeless = [row for row in mine if row["scores"] in CANNOT_DECIDE]
+        check("undecided where data cannot decide >= 90 %", noise, hopeless, "undecided", 0.9, 2.0)
+    flattered = [row for row in corrections if row["naive_bias"][0] >= 0.01]
+    check("corrected score at most 0.2 points too high", "predictions", flattered, "corrected_bias", -1.0, 0.002)
+    check("corrected score at most 0.2 points off", "predictions", flattered, "corrected_bias", -0.002, 0.002)
+    check("95 % corrected intervals cover 93-97 %", "predictions", corrections, "interval_covered", 0.93, 0.97)
+    return found
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("scores", "noise", "level", "examples", "studies"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=150, help="per kind of scores, noise model and level")
+    parser.add_argument("--rho", type=float, default=1.0 / FOLDS, help="true correlation between folds")
+    parser.add_argument("--grid", type=Path, help="cells.csv of an exhaustive real study")
+    parser.add_argument("--out", type=Path, default=Path("results/audits/calibration.json"))
+    options = parser.parse_args()
+    settings: dict[str, Any] = {
+        "trials": TRIALS,
+        "folds": FOLDS,
+        "repeats": REPEATS,
+        "margin": MARGIN,
+        "confidence": CONFIDENCE,
+    }
+    settings |= {"rho": options.rho, "grid": None if options.grid is None else str(options.grid)}
+    kept: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if kept.get("settings") != settings:
+        kept = {}
+    rows, corrections = kept.get("studies", []), kept.get("corrections", [])
+    done = {_key(row) for row in [*rows, *corrections]}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(row: dict[str, Any], where: list[dict[str, Any]]) -> None:
+        where.append(row)
+        print(json.dumps(row), flush=True)
+        content = {"settings": settings, "promises": promises(rows, corrections), "studies": rows}
+        options.out.write_text(json.dumps(content | {"corrections": corrections}, indent=1) + "\n")
+
+    for name, examples in itertools.product(PREDICTION_SCORES, (300, 600, 1200)):
+        if (name, None, None, examples, options.studies) not in done:
+            keep(audit_correction(name, examples, options.studies), corrections)
+    models = noise_models(options.rho, options.grid)
+    for (model, (noise, levels)), name in itertools.product(models.items(), SCORES):
+        for level in (DROWNING,) if name == "drowned" and model != "measured" else levels:
+            if (name, model, level, None, options.studies) not in done:
+                keep(audit_scores(name, model, noise, level, options.studies, options.rho), rows)
+    for line in promises(rows, corrections):
+        said = f"{line['promise']}, {line['noise']}: {line['value']}, worst {line['worst']} ({line['worst_case']})"
+        print("holds " if line["holds"] else "BROKEN", said)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""The loop people write against this project, on the same cells: how much faster, and is the score the same?
+
+The naive loop is Optuna + scikit-learn folds + ``get_peft_model`` + ``Trainer`` with its defaults +
+``DataCollatorWithPadding``, one fold after another. Ours trains the same cells - same examples, epochs, batch size,
+learning rate, rank - as the study would: packed, in micro-batches, from cached frozen layers. The two alternate
+within one run, so a noisy machine slows both; what is recorded is the ratio of their medians, per layer range and for
+a uniform mix of ranges.
+
+    python experiments/benchmarks/same_work.py            # writes results/benchmarks/same_work.json
+
+Ours pays for its prefix cache inside the measured time; neither pays for loading the model. The naive model runs in
+train mode, with the base's own dropout, as Trainer runs it; ours runs the frozen base in eval mode (see the README),
+so scores agree on average, not cell by cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import optuna
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.utils import logging as transformers_logging
+
+from lora_search.models import peft_targets
+from lora_search.spec import AdapterSpec, Nuisance, load_experiment
+from lora_search.spec.locations import locate
+from lora_search.store.records import CellKey
+from lora_search.study.environment import hardware, versions
+from lora_search.study.preparation import Prepared, measured_dtype, prepare
+from lora_search.training import Cell, Engine, EngineSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+RANGES = ("all", "top-1/2", "top-1/3")
+TRIALS = 8
+
+
+class Features(torch.utils.data.Dataset):
+    """Token ids and labels of some examples, as Trainer wants them."""
+
+    def __init__(self, prepared: Prepared, examples: np.ndarray) -> None:
+        self.data, self.examples = prepared.data, examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = int(self.examples[index])
+        ids = self.data.input_ids[example].tolist()
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(self.data.labels[example])}
+
+
+def naive(prepared: Prepared, cells: list[Cell], base: Path) -> list[float]:
+    """The typical loop: a fresh PEFT model and a Trainer per cell; an Optuna study around it. Accuracy of each cell."""
+    spec = prepared.experiment.training
+    scores: list[float] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        cell = cells[trial.number]
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(prepared.data.label_names))
+        targets = peft_targets(prepared.base.structure, cell.modules)
+        config = LoraConfig(
+            task_type="SEQ_CLS",
+            r=cell.adapter.rank,
+            lora_alpha=cell.adapter.alpha,
+            target_modules=targets.target_modules,
+            layers_to_transform=targets.layers_to_transform,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=spec.epochs,
+                per_device_train_batch_size=spec.batch_size,
+                learning_rate=cell.nuisance.learning_rate,
+                warmup_steps=spec.warmup_ratio,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                seed=cell.seed,
+            )
+            trainer = Trainer(
+                get_peft_model(model, config),
+                arguments,
+                train_dataset=Features(prepared, cell.train),
+                eval_dataset=Features(prepared, cell.evaluate),
+                data_collator=DataCollatorWithPadding(prepared.base.tokenizer),
+                compute_metrics=lambda output: {
+                    "accuracy": float((output.predictions.argmax(-1) == output.label_ids).mean())
+                },
+            )
+            trainer.train()
+            scores.append(trainer.evaluate()["eval_accuracy"])
+        return scores[-1]
+
+    optuna.create_study(direction="maximize").optimize(objective, n_trials=len(cells))
+    return scores
+
+
+def ours(prepared: Prepared, cells: list[Cell], dtype: torch.dtype) -> tuple[list[float], dict[str, float]]:
+    """The same cells as the study trains them, from a cold prefix cache."""
+    settings = EngineSettings(prepared.device, dtype)
+    engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings)
+    start = time.perf_counter()
+    results = [trained.result for trained in engine.train(cells, pack=0)]
+    seconds = time.perf_counter() - start
+    depth = cells[0].depth(prepared.base.structure.layer_count)
+    computed = prepared.base.structure.layer_count - depth
+    width_products = sum(
+        module.in_features * module.out_features
+        for module in prepared.base.structure.linear_modules
+        if module.layer >= depth
+    )
+    trained = sum(result.tokens for result in results)
+    evaluated = sum(int(prepared.data.lengths[cell.evaluate].sum()) for cell in cells)
+    return [result.scores["accuracy"] for result in results], {
+        "tokens_per_second": (trained + evaluated) / seconds,
+        "layers": computed,
+        "padding": engine.padded_tokens / engine.real_tokens - 1.0,
+        "matrix_flops_per_second": (trained * 4 + evaluated * 2) * width_products / seconds,
+    }
+
+
+def product_limit(dtype: torch.dtype, rows: int = 1024, width: int = 384) -> float:
+    """The machine's matrix-product rate at the model's shapes, FLOP/s: best of many (rows, w) x (w, 4w) products."""
+    x, weight = torch.randn(rows, width, dtype=dtype), torch.randn(4 * width, width, dtype=dtype)
+    best = float("inf")
+    for _ in range(60):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * rows * width * 4 * width / best
+
+
+def cells_of(prepared: Prepared, layers: str, fold: int, learning_rate: float) -> list[Cell]:
+    """A pack of trials on one fold: ranks and target sets as a study would ask for them."""
+    ranks, targets = prepared.experiment.search.rank, prepared.experiment.search.targets
+    return [
+        prepared.cell(
+            CellKey(trial, 0, fold),
+            AdapterSpec(
+                rank=ranks[trial % len(ranks)],
+                alpha=2 * ranks[trial % len(ranks)],
+                targets=targets[trial % len(targets)],
+                layers=layers,
+            ),
+            Nuisance(learning_rate=learning_rate),
+        )
+        for trial in range(TRIALS)
+    ]
+
+
+def measure(rounds: int, overrides: list[str], learning_rate: float, naive_cells: int) -> dict[str, Any]:
+    experiment = load_experiment(ROOT / "experiments/quickstart.toml", ["training.epochs=2", *overrides])
+    prepared = prepare(experiment)
+    base = locate(experiment.model.base)
+    dtype = measured_dtype(prepared)
+    record: dict[str, Any] = {"rounds": rounds, "ranges": {}}
+    limits = []
+    for layers in RANGES:
+        rows = []
+        for fold in range(rounds):
+            cells = cells_of(prepared, layers, fold, learning_rate)
+            spread = [cells[i] for i in np.linspace(0, TRIALS - 1, naive_cells).round().astype(int)]
+            start = time.perf_counter()
+            naive_scores = naive(prepared, spread, base)
+            naive_seconds = (time.perf_counter() - start) / len(spread)
+            start = time.perf_counter()
+            scores, facts = ours(prepared, cells, dtype)
+            our_seconds = (time.perf_counter() - start) / len(cells)
+            limits.append(product_limit(dtype))
+            shared = [scores[cells.index(cell)] for cell in spread]
+            rows.append(
+                {
+                    "naive_seconds_per_cell": naive_seconds,
+                    "our_seconds_per_cell": our_seconds,
+                    "ratio": naive_seconds / our_seconds,
+                    "naive_accuracy": naive_scores,
+                    "our_accuracy": shared,
+                    "share_of_product_limit": facts.pop("matrix_flops_per_second") / limits[-1],
+                    **facts,
+                }
+            )
+            facts = {key: value for key, value in rows[-1].items() if not isinstance(value, list)}
+            print(layers, fold, facts, flush=True)
+        record["ranges"][layers] = {
+            "ratio": statistics.median(row["ratio"] for row in rows),
+            "share_of_product_limit": statistics.median(row["share_of_product_limit"] for row in rows),
+            "rounds": rows,
+        }
+    every = [row for part in record["ranges"].values() for row in part["rounds"]]
+    medians = {
+        who: [
+            statistics.median(row[f"{who}_seconds_per_cell"] for row in part["rounds"])
+            for part in record["ranges"].values()
+        ]
+        for who in ("naive", "our")
+    }
+    record["mix_ratio"] = sum(medians["naive"]) / sum(medians["our"])
+    naive_mean = float(np.mean([score for row in every for score in row["naive_accuracy"]]))
+    our_mean = float(np.mean([score for row in every for score in row["our_accuracy"]]))
+    record["mean_accuracy"] = {"naive": naive_mean, "ours": our_mean, "difference": our_mean - naive_mean}
+    record["product_limit_flops"] = statistics.median(limits)
+    record["precision"] = str(dtype).removeprefix("torch.")
+    record["examples"] = len(prepared.splits.development)
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--naive-cells", type=int, default=3, help="cells of each pack the naive loop trains too")
+    parser.add_argument("--learning-rate", type=float, default=5e-3)
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the quick start's spec")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/same_work.json")
+    chosen = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    record = {
+        "what": "naive loop against lora_search on the same cells",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": versions(),
+        **measure(chosen.rounds, chosen.overrides, chosen.learning_rate, chosen.naive_cells),
+    }
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in record.items() if key not in ("ranges", "versions")}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""The modules that stand in for a model's own while a pack is attached.
+
+``PackedLora`` stands around a frozen linear module and adds each row's own slot's update; ``PackedLinear`` and
+``PackedLayerNorm`` replace a head module, of which every slot trains its own copy. They read the pack's *compute*
+matrices and write into its *gradient* matrices (see ``pack.py``), past autograd's own leaves: with many slots and
+micro-batches the bookkeeping of thousands of small leaves would cost more than their arithmetic.
+
+Shapes: x (rows, ..., in), A (slots, rank, in), B (slots, out, rank), rank the largest of the pack; the rows of A and
+columns of B past a slot's own rank are zero, their gradients are products with zero, and so they stay zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lora_search.adapters.dropout import keep_mask
+from lora_search.adapters.rows import Rows, Run
+
+
+class RowSource(Protocol):
+    """What the modules need to know of the pack at the moment of a forward pass."""
+
+    @property
+    def rows(self) -> Rows: ...
+
+    @property
+    def dropout(self) -> Tensor | None:
+        """Drop probability by slot, float (slots,); None where every slot's is zero or the pass is an evaluation."""
+
+    @property
+    def anchor(self) -> Tensor:
+        """A scalar that requires grad: it makes autograd call backward where the input itself needs no gradient."""
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """One parameter of every slot: views into the pack's flat storage, (slots, *shape)."""
+
+    compute: Tensor
+    gradient: Tensor
+
+
+def _stack(x: Tensor, run: Run) -> Tensor:
+    """Rows of a run as (slots, rows per slot * tokens, features)."""
+    return x[run.row_slice()].reshape(run.slots, -1, x.shape[-1])
+
+
+def _unstack(x: Tensor, run: Run) -> Tensor:
+    """The same as a view, so that it can be written to; ``x`` is contiguous."""
+    return x[run.row_slice()].view(run.slots, -1, x.shape[-1])
+
+
+class _LoraFunction(torch.autograd.Function):
+    """y = x W^T + b + (x * mask) A^T B^T, row by row with the row's own A and B (Hu et al. 2021, equation 3; scale is
+    in B).
+
+    With g = dL/dy: dL/dx = g W + mask * (g B) A, dL/dA = (g B)^T (x * mask), dL/dB = g^T (x A^T).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLora, mask: Tensor | None) -> Tensor:
+        runs = module.source.rows.runs_for(x, module.members)
+        # without .data it may be a view, and the model could not change it in place, as it may its own module's
+        y: Tensor = module.frozen(x).contiguous().data
+        dropped = x if mask is None else x * mask
+        inner = []
+        for run in runs:
+            a, b = module.a.compute[run.slot_slice()], module.b.compute[run.slot_slice()]
+            u = torch.bmm(_stack(dropped, run), a.transpose(1, 2))
+            _unstack(y, run).baddbmm_(u, b.transpose(1, 2))
+            inner.append(u)
+        ctx.module, ctx.runs = module, runs
+        ctx.save_for_backward(dropped, mask, *inner)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (g,) = gradients
+        module: PackedLora = ctx.module
+        dropped, mask, *inner = ctx.saved_tensors
+        g = g.contiguous()
+        gx = module.frozen_input_gradient(g) if ctx.needs_input_grad[0] else None
+        through = None if gx is None or mask is None else torch.zeros_like(gx)
+        for run, u in zip(ctx.runs, inner, strict=True):
+            slots = run.slot_slice()
+            a, b = module.a.compute[slots], module.b.compute[slots]
+            gs = _stack(g, run)
+            v = torch.bmm(gs, b)
+            # products shaped (wide, rank) run faster on CPUs than (rank, wide)
+            module.a.gradient[slots].add_(torch.bmm(_stack(dropped, run).transpose(1, 2), v).transpose(1, 2))
+            module.b.gradient[slots].add_(torch.bmm(u.transpose(1, 2), gs).transpose(1, 2))
+            if gx is not None:
+                _unstack(gx if through is None else through, run).baddbmm_(v, a)
+        if gx is not None and through is not None:
+            gx.add_(through * mask)
+        return gx, None, None, None
+
+
+class PackedLora(nn.Module):
+    """A frozen linear module with, for every slot in ``members``, its low-rank update.
+
+    Args:
+        frozen: nn.Linear, or transformers' Conv1D, whose weight is stored (in, out).
+        members: the slots whose spec targets this module; the rows of others pass through the frozen module alone.
+        number: separates its dropout masks from other modules'; the same in every pack, or a cell's masks would depend
+            on its company.
+    """
+
+    def __init__(
+        self, frozen: nn.Module, a: Matrices, b: Matrices, source: RowSource, members: frozenset[int], number: int
+    ) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.a, self.b = a, b
+        self.source = source
+        self.members = members
+        self.number = number
+        self.transposed = not isinstance(frozen, nn.Linear)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a model asks of its linear module (the dtype of its weight, say) the frozen one answers."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("frozen"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.members.intersection(self.source.rows.present):
+            return self.frozen(x)  # type: ignore[no-any-return]
+        return _LoraFunction.apply(x, self.source.anchor, self, self._mask(x))  # type: ignore[no-any-return,no-untyped-call]
+
+    def frozen_input_gradient(self, g: Tensor) -> Tensor:
+        """dL/dx through the frozen weight alone."""
+        weight: Tensor = self.frozen.weight  # type: ignore[assignment]
+        return g @ weight.t() if self.transposed else g @ weight
+
+    def _mask(self, x: Tensor) -> Tensor | None:
+        probability, rows = self.source.dropout, self.source.rows
+        if probability is None or rows.keys is None:
+            return None
+        drop = probability[torch.tensor(rows.slots, device=x.device)]
+        if rows.flattens(x):
+            by_row = torch.Size((len(rows), x.shape[0] // len(rows), x.shape[1]))
+            mask = keep_mask(rows.keys, by_row, drop, self.number).view(x.shape)
+        elif rows.holds_one_entry_per_row(x):
+            mask = keep_mask(rows.keys, x.shape, drop, self.number)
+        else:  # one slot alone, or runs_for refuses it (see MixedRowsError)
+            one = torch.Size((1, *x.shape))
+            key = torch.tensor([rows.shared_key], device=x.device)
+            mask = keep_mask(key, one, drop[:1], self.number).view(x.shape)
+        return mask.to(x.dtype)
+
+
+class _HeadLinearFunction(torch.autograd.Function):
+    """y = x W^T + b with the row's own W and b."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLinear) -> Tensor:
+        runs = module.source.rows.runs_for(x, module.members)
+        x32 = x.to(module.weight.compute.dtype).contiguous()
+        y = x32.new_empty(*x.shape[:-1], module.weight.compute.shape[1])
+        for run in runs:
+            slots = run.slot_slice()
+            out = torch.bmm(_stack(x32, run), module.weight.compute[slots].transpose(1, 2))
+            if module.bias is not None:
+                out.add_(module.bias.compute[slots].unsqueeze(1))
+            _unstack(y, run).copy_(out)
+        ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
+        ctx.save_for_backward(x32)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        g = gradients[0].contiguous()
+        module: PackedLinear = ctx.module
+        (x32,) = ctx.saved_tensors
+        gx = torch.empty_like(x32) if ctx.needs_input_grad[0] else None
+        for run in ctx.runs:
+            slots = run.slot_slice()
+            gs = _stack(g, run)
+            module.weight.gradient[slots].add_(torch.bmm(gs.transpose(1, 2), _stack(x32, run)))
+            if module.bias is not None:
+                module.bias.gradient[slots].add_(gs.sum(1))
+            if gx is not None:
+                _unstack(gx, run).copy_(torch.bmm(gs, module.weight.compute[slots]))
+        return None if gx is None else gx.to(ctx.dtype), None, None
+
+
+class PackedLinear(nn.Module):
+    """A linear head module of which every slot has its own, weight (slots, out, in), bias (slots, out) or none.
+
+    Computes in the storage's precision (float32) whatever the base computes in.
+    """
+
+    def __init__(self, weight: Matrices, bias: Matrices | None, source: RowSource, members: frozenset[int]) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+        self.source, self.members = source, members
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _HeadLinearFunction.apply(x, self.source.anchor, self)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _HeadNormFunction(torch.autograd.Function):
+    """y = normalised x * weight + bias with the row's own weight and bias (Ba et al. 2016)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLayerNorm) -> Tensor:
+        runs = module.source.rows.runs_for(x, module.members)
+        x32 = x.to(module.weight.compute.dtype).contiguous()
+        deviation = (x32.var(-1, correction=0, keepdim=True) + module.eps).rsqrt()
+        normal = (x32 - x32.mean(-1, keepdim=True)) * deviation
+        y = torch.empty_like(normal)
+        for run in runs:
+            slots = run.slot_slice()
+            out = _stack(normal, run) * module.weight.compute[slots].unsqueeze(1)
+            if module.bias is not None:
+                out = out + module.bias.compute[slots].unsqueeze(1)
+            _unstack(y, run).copy_(out)
+        ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
+        ctx.save_for_backward(normal, deviation)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        g = gradients[0].contiguous()
+        module: PackedLayerNorm = ctx.module
+        normal, deviation = ctx.saved_tensors
+        gn = torch.empty_like(normal)
+        for run in ctx.runs:
+            slots = run.slot_slice()
+            gs = _stack(g, run)
+            module.weight.gradient[slots].add_((gs * _stack(normal, run)).sum(1))
+            if module.bias is not None:
+                module.bias.gradient[slots].add_(gs.sum(1))
+            _unstack(gn, run).copy_(gs * module.weight.compute[slots].unsqueeze(1))
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        gx = deviation * (gn - gn.mean(-1, keepdim=True) - normal * (gn * normal).mean(-1, keepdim=True))
+        return gx.to(ctx.dtype), None, None
+
+
+class PackedLayerNorm(nn.Module):
+    """A layer norm in the head, of which every slot has its own weight and bias, (slots, features)."""
+
+    def __init__(
+        self, weight: Matrices, bias: Matrices | None, eps: float, source: RowSource, members: frozenset[int]
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = weight, bias, eps
+        self.source, self.members = source, members
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _HeadNormFunction.apply(x, self.source.anchor, self)  # type: ignore[no-any-return,no-untyped-call]

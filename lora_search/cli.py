@@ -1,0 +1,299 @@
+"""The ``lora-search`` command: parse, call one function, print.
+
+Exit codes: 0 done; 2 the user's input is wrong (one line per mistake on standard error, with file and key path);
+130 interrupted (what was finished is recorded); 1 a bug, with its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lora_search.errors import InputError
+
+app = typer.Typer(
+    name="lora-search",
+    help="Which LoRA rank do you need? The smallest adapter that is not worse than the best, with evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC.toml", help="The experiment.", show_default=False)]
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder: results/NAME.", show_default=False)]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where study folders are.")]
+Trials = Annotated[int | None, typer.Option("--trials", metavar="N", help="Total trials, instead of the file's.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the file; may be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_FILE_KEY = re.compile(r"^(?:model|data|cv|search|training|verdict)\.\w+")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("lora-search"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    spec: SpecPath,
+    results: Results = Path("results"),
+    trials: Trials = None,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
+) -> None:
+    """Run a study, or go on with it; print the verdict."""
+    try:
+        from lora_search.spec import load_experiment
+        from lora_search.statistics.judging import judge
+        from lora_search.study import run_study
+
+        experiment = load_experiment(spec, overrides or (), trials)
+        with _naming_their_source(spec, overrides or ()):
+            tables = run_study(experiment, results, progress=False if quiet else None)
+        _print_verdict(judge(tables))
+    except KeyboardInterrupt as interrupted:
+        folder = getattr(interrupted, "folder", None)
+        _say(f"Interrupted. {f'Everything finished is in {folder}; go' if folder else 'Go'} on with:")
+        _say("  " + _command_line())
+        raise typer.Exit(130) from None
+    if not quiet:
+        print(f"\n{tables.folder} holds the study; figures and a page: lora-search report {tables.folder}")
+
+
+@app.command()
+def plan(spec: SpecPath, trials: Trials = None, overrides: Overrides = None) -> None:
+    """Check everything, estimate time and memory; train nothing."""
+    from lora_search.spec import load_experiment
+    from lora_search.study import plan_study
+
+    experiment = load_experiment(spec, overrides or (), trials)
+    with _naming_their_source(spec, overrides or ()):
+        lines = plan_study(experiment).lines()
+    for line in lines:
+        print(line)
+
+
+@app.command()
+def targets(
+    model: Annotated[str, typer.Argument(help="Hub id, folder or package:NAME/PATH.", show_default=False)],
+    rank: Annotated[
+        list[int] | None, typer.Option("--rank", min=1, help="Count parameters for it; repeatable.")
+    ] = None,
+) -> None:
+    """List what of a model can be adapted, and parameters per rank."""
+    from lora_search.models import load_structure, targets_table
+    from lora_search.spec import ModelSpec
+
+    structure = load_structure(ModelSpec(base=model))
+    ranks = rank or [1, 8, 16]
+    header = ["module", "in x out", "layers", "groups", *(f"rank {r}" for r in ranks)]
+    rows = [
+        [
+            row.leaf,
+            f"{row.in_features} x {row.out_features}",
+            _layers(row.layers),
+            ", ".join(row.groups),
+            *(f"{row.parameters_per_rank * r:,}" for r in ranks),
+        ]
+        for row in targets_table(structure)
+    ]
+    _print_table(header, rows)
+    print(f"\nhead: {', '.join(structure.head_modules)} ({structure.head_parameters:,} parameters with 2 labels)")
+
+
+@app.command()
+def status(study: StudyPath, as_json: AsJson = False) -> None:
+    """Say how far a study is."""
+    from lora_search.store.reader import read_study
+
+    tables = read_study(study)
+    cv, wanted = tables.experiment.cv, tables.experiment.search.trials
+    counts = {str(state): int(count) for state, count in tables.trials["state"].value_counts().items()}
+    verdict = tables.verdict() or {}
+    state = {
+        "name": tables.experiment.name,
+        "trials": counts,
+        "trials_wanted": wanted,
+        "cells": len(tables.cells),
+        "cells_wanted": wanted * cv.folds * cv.repeats,
+        "seconds": float(tables.trials["seconds"].sum()),
+        "verdict": verdict.get("status"),
+    }
+    if as_json:
+        print(json.dumps(state, indent=2))
+        return
+    parts = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none yet"
+    print(f"{state['name']}: {len(tables.trials)} of {wanted} trials ({parts})")
+    print(f"{state['cells']} of {state['cells_wanted']} trainings recorded, {state['seconds']:.0f} s of training")
+    if "sentence" in verdict:
+        print(verdict["sentence"])
+
+
+@app.command()
+def verdict(
+    study: StudyPath,
+    as_json: AsJson = False,
+    margin: Annotated[float | None, typer.Option("--margin", help="In metric points, for the experiment's.")] = None,
+    confidence: Annotated[float | None, typer.Option("--confidence", help="Instead of the experiment's.")] = None,
+) -> None:
+    """Judge a study from what is recorded; train nothing."""
+    from lora_search.statistics.judging import judge
+    from lora_search.store.reader import read_study
+
+    judged = judge(read_study(study), margin=margin, confidence=confidence)
+    if as_json:
+        print(json.dumps(judged.to_dict(), indent=2))
+    else:
+        _print_verdict(judged)
+
+
+@app.command()
+def report(study: StudyPath) -> None:
+    """Write figures/*.png and *.svg and report.html."""
+    from lora_search.reporting import write_report
+
+    print(write_report(study))
+
+
+@app.command()
+def export(
+    study: StudyPath,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)],
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="Instead of the recommended.")] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Refit on all training data, write the weights.")] = False,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="trl, axolotl or llamafactory.")] = None,
+) -> None:
+    """Write the recommended adapter for PEFT."""
+    from lora_search.export import export_adapter
+
+    print(export_adapter(study, out, trial=trial, weights=weights, recipe=recipe))
+
+
+@app.command()
+def doctor(results: Results = Path("results")) -> None:
+    """Say what this machine offers: device, bf16, versions, hub."""
+    from lora_search.study import examine_machine
+
+    findings = examine_machine(results)
+    width = max(len(what) for what, _ in findings)
+    for what, finding in findings:
+        print(f"{what:<{width}}  {finding}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of an experiment file, for editors."""
+    from lora_search.spec import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """Entry point; turns the user's mistakes into exit code 2."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except InputError as error:
+        for mistake in error.mistakes:
+            _say(mistake)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output closed it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@contextmanager
+def _naming_their_source(spec: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Mistakes found where data and model are opened are told as those of the file are: ``FILE: key.path: ...``."""
+    try:
+        yield
+    except InputError as error:
+        error.mistakes = tuple(_with_source(mistake, spec, overrides) for mistake in error.mistakes)
+        raise
+
+
+def _with_source(mistake: str, spec: Path, overrides: Sequence[str]) -> str:
+    key = _FILE_KEY.match(mistake)
+    if key is None:
+        return mistake
+    overridden = any(override.partition("=")[0].strip() == key[0] for override in overrides)
+    return f"{'--set' if overridden else spec}: {mistake}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["lora-search", *sys.argv[1:]])
+
+
+def _layers(layers: tuple[int, ...]) -> str:
+    consecutive = len(layers) > 1 and layers == tuple(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]}-{layers[-1]}" if consecutive else ", ".join(str(layer) for layer in layers)
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+    numeric = [all(row[column].replace(",", "").isdigit() for row in rows) for column in range(len(header))]
+    for line in [header, *rows]:
+        cells = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _print_verdict(judged: Any) -> None:
+    print(judged.sentence())
+    rows = []
+    for title, summary in (("recommended", judged.recommended), ("best", judged.best)):
+        if summary is not None:
+            low, high = summary.score_interval
+            rows.append(
+                [
+                    title,
+                    str(summary.trial),
+                    str(summary.adapter["rank"]),
+                    f"{summary.adapter['alpha']:g}",
+                    f"{summary.nuisance['learning_rate']:.2g}",
+                    summary.adapter["targets"],
+                    summary.adapter["layers"],
+                    f"{summary.adapter_parameters:,}",
+                    f"{summary.score_mean:.3f} [{low:.3f}, {high:.3f}]",
+                    f"{summary.seconds:.0f}",
+                ]
+            )
+    if rows:
+        print()
+        adapter = ["rank", "alpha", "learning rate", "targets", "layers", "parameters"]
+        _print_table(["", "trial", *adapter, judged.metric, "seconds"], rows)
+    for warning in judged.warnings:
+        print(f"\nwarning: {warning}")

@@ -1,0 +1,138 @@
+"""Texts to token ids, without padding: each example keeps its own length; batches are padded where they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_search.data.dataset import Dataset
+from lora_search.data.report import DataReport
+from lora_search.data.wording import rows_phrase
+from lora_search.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# bounds the memory of the tokenizer's by-products, which are many times the size of the ids
+_CHUNK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedExamples:
+    """n encoded examples.
+
+    Attributes:
+        input_ids: n arrays (T_i,) of token ids, special tokens included, padding not.
+        token_type_ids: n arrays (T_i,), or None where the tokenizer makes none.
+        labels: (n,) indices into ``label_names``.
+        label_names: the labels, sorted.
+        lengths: (n,) tokens of each example, T_i.
+        groups: (n,) group numbers, for ``Splits.make``.
+        report: the dataset's report, with the lengths filled in.
+        fingerprint: sha256 of all that training sees: ids, token types, labels and their names, groups.
+    """
+
+    input_ids: tuple[npt.NDArray[np.int64], ...]
+    token_type_ids: tuple[npt.NDArray[np.int64], ...] | None
+    labels: npt.NDArray[np.int64]
+    label_names: tuple[str, ...]
+    lengths: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    report: DataReport
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedExamples:
+    """Tokenize every example, special tokens included.
+
+    Args:
+        dataset: n examples.
+        tokenizer: of the base model.
+        max_length: most tokens per example, special tokens included; the tokenizer's own limit lowers it. In a pair the
+            longer text is cut first.
+
+    Raises:
+        DataError: examples of which the tokenizer makes no token, with their rows.
+    """
+    limit = min(max_length, int(tokenizer.model_max_length))
+    input_ids: list[npt.NDArray[np.int64]] = []
+    token_type_ids: list[npt.NDArray[np.int64]] = []
+    truncated = 0
+    for texts, pairs in _chunks(dataset):
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=limit, padding=False, return_attention_mask=False)
+        input_ids += [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+        token_type_ids += [np.array(ids, dtype=np.int64) for ids in encoded.get("token_type_ids", ())]
+        truncated += _count_truncated(tokenizer, texts, pairs, encoded["input_ids"], limit)
+    lengths = np.array([len(ids) for ids in input_ids], dtype=np.int64)
+    _require_tokens(dataset, lengths)
+    types = tuple(token_type_ids) or None
+    report = replace(
+        dataset.report,
+        max_length=limit,
+        truncated=truncated,
+        asked_length=max_length if limit < max_length else None,
+    )
+    return EncodedExamples(
+        input_ids=tuple(input_ids),
+        token_type_ids=types,
+        labels=dataset.labels,
+        label_names=dataset.label_names,
+        lengths=lengths,
+        groups=dataset.groups,
+        report=report,
+        fingerprint=_fingerprint(dataset, input_ids, types),
+    )
+
+
+def _chunks(dataset: Dataset) -> Iterator[tuple[list[str], list[str] | None]]:
+    for start in range(0, len(dataset), _CHUNK):
+        stop = start + _CHUNK
+        pairs = None if dataset.pairs is None else list(dataset.pairs[start:stop])
+        yield list(dataset.texts[start:stop]), pairs
+
+
+def _count_truncated(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], pairs: list[str] | None, ids: Any, limit: int
+) -> int:
+    """How many were cut: those at the limit are encoded again without one. Works for slow tokenizers too."""
+    full = [position for position, row in enumerate(ids) if len(row) >= limit]
+    if not full:
+        return 0
+    whole = tokenizer(
+        [texts[position] for position in full],
+        None if pairs is None else [pairs[position] for position in full],
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    return sum(len(row) > limit for row in whole["input_ids"])
+
+
+def _require_tokens(dataset: Dataset, lengths: npt.NDArray[np.int64]) -> None:
+    empty = dataset.rows[lengths == 0].tolist()
+    if empty:
+        raise DataError(f"data.text: must give at least one token, got none from the text in {rows_phrase(empty)}")
+
+
+def _fingerprint(
+    dataset: Dataset,
+    input_ids: list[npt.NDArray[np.int64]],
+    token_type_ids: tuple[npt.NDArray[np.int64], ...] | None,
+) -> str:
+    digest = hashlib.sha256()
+    digest.update(json.dumps([len(dataset), dataset.label_names, token_type_ids is not None]).encode("ascii"))
+    for row in (dataset.labels, dataset.groups, np.array([len(ids) for ids in input_ids])):
+        digest.update(row.astype("<i8").tobytes())
+    for row in (*input_ids, *(token_type_ids or ())):
+        digest.update(row.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""From raw rows to usable examples: labels dropped, mistakes named, a sample taken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_search.data.randomness import Purpose, generator
+from lora_search.data.sources import RawExamples
+from lora_search.data.wording import did_you_mean, labels_phrase, rows_phrase
+from lora_search.errors import DataError
+from lora_search.spec.experiment import DataSpec
+
+
+def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
+    """Drop the rows of ``drop_labels``; check that the others can be used.
+
+    Raises:
+        DataError: a label to drop that is not there; missing labels, empty texts or missing groups, with their rows;
+            fewer than two labels left.
+    """
+    counts = Counter(label for label in raw.labels if label.strip())
+    mistakes = [
+        f"data.drop_labels: must name labels of the data, got {label!r}{did_you_mean(label, counts)} "
+        f"(labels: {labels_phrase(counts)})"
+        for label in spec.drop_labels
+        if label not in counts
+    ]
+    kept = raw.take(index for index, label in enumerate(raw.labels) if label not in spec.drop_labels)
+    mistakes += _gaps("data.label", spec.label, "missing labels", kept.labels, kept.rows)
+    mistakes += _gaps("data.text", spec.text, "empty texts", kept.texts, kept.rows)
+    mistakes += _gaps("data.text_pair", spec.text_pair, "empty texts", kept.pairs, kept.rows)
+    mistakes += _gaps("data.group", spec.group, "missing groups", kept.groups, kept.rows)
+    remaining = {label: count for label, count in counts.items() if label not in spec.drop_labels}
+    if len(remaining) < 2:
+        after = " after data.drop_labels" if spec.drop_labels else ""
+        mistakes.append(
+            f"data.label: must have two labels or more in column {spec.label!r}, "
+            f"got {labels_phrase(remaining) or 'none'}{after}"
+        )
+    if mistakes:
+        raise DataError(mistakes)
+    return kept
+
+
+def sample(examples: RawExamples, size: int, seed: int) -> RawExamples:
+    """``size`` examples, each label in proportion, in their order in the source. Larger samples contain smaller ones'
+    examples, but for the rounding of a label's share.
+
+    Raises:
+        DataError: a label so rare that the sample would have none of it.
+    """
+    names, labels = np.unique(np.array(examples.labels, dtype=object), return_inverse=True)
+    counts = np.bincount(labels)
+    quotas = _proportional(counts, size)
+    lost = [f"{name!r} ({count} of {len(examples)})" for name, count, quota in zip(names, counts, quotas, strict=True)
+            if quota == 0]  # fmt: skip
+    if lost:
+        raise DataError(
+            f"data.max_examples: must leave an example of every label, got {size}, which leaves none of "
+            f"{', '.join(lost)}; raise it, or name the label in data.drop_labels"
+        )
+    order = generator(seed, Purpose.SAMPLE).permutation(len(examples))
+    chosen = np.concatenate([order[labels[order] == label][:quota] for label, quota in enumerate(quotas)])
+    return examples.take(np.sort(chosen).tolist())
+
+
+def _proportional(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Whole numbers that sum to ``size`` in proportion to ``counts``: largest remainders, the first label wins ties."""
+    exact, remainders = np.divmod(counts.astype(np.int64) * size, counts.sum())
+    upward = np.argsort(-remainders, kind="stable")[: size - exact.sum()]
+    exact[upward] += 1
+    return np.asarray(exact, dtype=np.int64)
+
+
+def _gaps(key: str, column: str | None, what: str, values: Sequence[str] | None, rows: Sequence[int]) -> list[str]:
+    """One mistake if values are blank, else none."""
+    blank = [row for value, row in zip(values or (), rows, strict=False) if not value.strip()]
+    return [f"{key}: column {column!r} must be filled in, got {what} in {rows_phrase(blank)}"] if blank else []

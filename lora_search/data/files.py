@@ -1,0 +1,172 @@
+"""Columns of a local file: csv, tsv, json, jsonl, parquet, plain or compressed with gzip or bzip2.
+
+Values come as the file has them. In csv and tsv all are strings, and an empty field is an empty string: nothing is
+turned into a number, and ``NA`` or ``null`` are two letters and four. In the other formats ``None`` is a missing value.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from lora_search.data.wording import require_columns, rows_phrase
+from lora_search.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = dict[str, list[Any]]
+
+_KEY = "data.train"
+
+
+def read_file(path: Path, wanted: Mapping[str, str]) -> Columns:
+    """The wanted columns of a file.
+
+    Args:
+        path: the file; its name says the format.
+        wanted: key of the experiment -> column it names.
+
+    Returns:
+        Column name -> values, one per data row.
+
+    Raises:
+        DataError: unknown format, unreadable or damaged file, missing column.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    opener = _OPENERS.get(suffixes[-1]) if suffixes else None
+    format_suffix = suffixes[-2] if opener and len(suffixes) > 1 else suffixes[-1] if suffixes else ""
+    reader = _READERS.get(format_suffix)
+    if path.is_dir() or reader is None:
+        known = ", ".join(_READERS)
+        got = "a folder" if path.is_dir() else repr(path.name)
+        raise DataError(f"{_KEY}: must be a file ending in {known} (or one of these and .gz or .bz2), got {got}")
+    try:
+        with (opener or _open_plain)(path) as stream:
+            return reader(stream, path.name, wanted)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{_KEY}: must be UTF-8 text, got {path.name}: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{_KEY}: {path} cannot be read: {error}") from error
+
+
+def _open_plain(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _open_gzip(path: Path) -> IO[bytes]:
+    return io.BufferedReader(gzip.open(path, "rb"))
+
+
+def _open_bz2(path: Path) -> IO[bytes]:
+    return io.BufferedReader(bz2.open(path, "rb"))
+
+
+def _read_csv(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
+    return _read_delimited(stream, name, wanted, ",")
+
+
+def _read_tsv(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
+    """As csv; but a stray quote that opened a field and swallowed the rows below is refused, not read as one text."""
+    columns = _read_delimited(stream, name, wanted, "\t")
+    swallowed = sorted(
+        {
+            row
+            for values in columns.values()
+            for row, value in enumerate(values, start=1)
+            if "\t" in value and "\n" in value
+        }
+    )
+    if swallowed:
+        raise DataError(
+            f"{_KEY}: a quote that starts a field of {name} must be closed in that field and doubled inside it; "
+            f"{rows_phrase(swallowed)} run over tabs and line ends"
+        )
+    return columns
+
+
+def _read_delimited(stream: IO[bytes], name: str, wanted: Mapping[str, str], delimiter: str) -> Columns:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        # rows longer than the header are cut with only a warning
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            frame = pd.read_csv(
+                stream, sep=delimiter, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig"
+            )
+        except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise DataError(f"{_KEY}: {name} is no table of delimited text: {error}") from error
+    return _picked(frame, name, wanted)
+
+
+def _read_parquet(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
+    import pandas as pd
+
+    try:
+        # Arrow's own types: NumPy's would turn integers with a missing one into floats
+        frame = pd.read_parquet(io.BytesIO(stream.read()), dtype_backend="pyarrow")
+    except ValueError as error:  # ArrowInvalid is one
+        raise DataError(f"{_KEY}: {name} is no parquet file: {error}") from error
+    picked = _picked(frame, name, wanted)
+    return {column: [None if value is pd.NA else value for value in values] for column, values in picked.items()}
+
+
+def _picked(frame: pd.DataFrame, name: str, wanted: Mapping[str, str]) -> Columns:
+    require_columns(name, [str(column) for column in frame.columns], wanted)
+    return {column: frame[column].tolist() for column in wanted.values()}
+
+
+def _read_json(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
+    try:
+        records = json.loads(stream.read().decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        hint = "; one object per line is .jsonl" if error.msg == "Extra data" else ""
+        raise DataError(f"{_KEY}: {name} is not JSON: {error}{hint}") from error
+    if not isinstance(records, list):
+        raise DataError(f"{_KEY}: {name} must hold a list of objects, got {type(records).__name__} at its top")
+    return _columns_of(enumerate(records, start=1), "item", name, wanted)
+
+
+def _read_jsonl(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
+    def records() -> Iterable[tuple[int, Any]]:
+        for number, line in enumerate(stream.read().decode("utf-8-sig").split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{_KEY}: line {number} of {name} is not JSON: {error.msg}") from error
+
+    return _columns_of(records(), "line", name, wanted)
+
+
+def _columns_of(records: Iterable[tuple[int, Any]], unit: str, name: str, wanted: Mapping[str, str]) -> Columns:
+    columns: Columns = {column: [] for column in wanted.values()}
+    available: dict[str, None] = {}
+    for number, record in records:
+        if not isinstance(record, dict):
+            raise DataError(f"{_KEY}: {unit} {number} of {name} must be an object, got {type(record).__name__}")
+        available.update(dict.fromkeys(record))
+        for column, values in columns.items():
+            values.append(record.get(column))
+    require_columns(name, list(available), wanted)
+    return columns
+
+
+_OPENERS: Mapping[str, Callable[[Path], IO[bytes]]] = {".gz": _open_gzip, ".bz2": _open_bz2}
+
+_READERS: Mapping[str, Callable[[IO[bytes], str, Mapping[str, str]], Columns]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,94 @@
+"""What was read, what was left out, and what a reader of the verdict should know about the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lora_search.data.wording import labels_phrase, rows_phrase
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Facts about one dataset, as used.
+
+    Attributes:
+        source: where it came from, as the user wrote it.
+        rows: data rows in the source.
+        dropped: label -> rows dropped with it, of ``drop_labels``.
+        sampled_from: examples before ``max_examples`` took its sample; None if it took none.
+        label_counts: label -> examples.
+        group_column, group_count: the user's groups; None without.
+        duplicate_texts: distinct texts that occur more than once.
+        duplicate_examples: examples that carry one of them.
+        contradictions: for each text with more than one label, its data row numbers.
+        max_length: the most tokens an example has, and
+        truncated: how many were cut to that; both None before encoding.
+        asked_length: the ``max_length`` asked for, where the tokenizer allows less; else None.
+    """
+
+    source: str
+    rows: int
+    dropped: Mapping[str, int]
+    sampled_from: int | None
+    label_counts: Mapping[str, int]
+    group_column: str | None
+    group_count: int | None
+    duplicate_texts: int
+    duplicate_examples: int
+    contradictions: tuple[tuple[int, ...], ...]
+    max_length: int | None = None
+    truncated: int | None = None
+    asked_length: int | None = None
+
+    @property
+    def examples(self) -> int:
+        """Examples in use, hold-out included."""
+        return sum(self.label_counts.values())
+
+    @property
+    def truncated_share(self) -> float | None:
+        """Share of the examples cut at ``max_length`` tokens, 0 to 1; None before encoding."""
+        return None if self.truncated is None else self.truncated / self.examples
+
+    def sentences(self) -> tuple[str, ...]:
+        """The facts as sentences, the ordinary ones first."""
+        return (*self._about_size(), *self._about_duplicates(), *self._about_lengths())
+
+    def _about_size(self) -> list[str]:
+        labels = labels_phrase(self.label_counts)
+        sentences = [f"{self.examples} examples of {len(self.label_counts)} labels: {labels}."]
+        if self.dropped:
+            sentences.append(f"Rows dropped by label: {labels_phrase(self.dropped)}.")
+        if self.sampled_from is not None:
+            sentences.append(f"Sampled from {self.sampled_from} examples, each label in proportion.")
+        if self.group_count is not None:
+            sentences.append(f"{self.group_count} groups ({self.group_column}), each whole in one fold.")
+        return sentences
+
+    def _about_duplicates(self) -> list[str]:
+        sentences = []
+        if self.duplicate_texts:
+            sentences.append(
+                f"{_counted(self.duplicate_texts, 'text occurs', 'texts occur')} more than once "
+                f"({self.duplicate_examples} examples); copies stay in one fold."
+            )
+        if self.contradictions:
+            sentences.append(
+                f"{_counted(len(self.contradictions), 'text occurs', 'texts occur')} with more than one label, "
+                f"the first in {rows_phrase(self.contradictions[0])}."
+            )
+        return sentences
+
+    def _about_lengths(self) -> list[str]:
+        sentences = []
+        if self.asked_length is not None:
+            sentences.append(f"max_length {self.asked_length} is lowered to {self.max_length}, the tokenizer's limit.")
+        if self.truncated and self.truncated_share is not None:
+            cut = _counted(self.truncated, "example is", "examples are")
+            sentences.append(f"{cut} cut at {self.max_length} tokens ({self.truncated_share:.1%}).")
+        return sentences
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

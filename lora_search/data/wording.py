@@ -1,0 +1,59 @@
+"""How the errors about data say where and how much: rows, columns, near misses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from lora_search.errors import DataError
+
+_ROWS_SHOWN = 5
+_COLUMNS_SHOWN = 20
+_NAME_WIDTH = 40
+
+
+def rows_phrase(rows: Sequence[int]) -> str:
+    """Row numbers, the first few and the count: ``row 7``, ``rows 3, 9``, ``14 rows (3, 9, 11, 12, 20, ...)``."""
+    shown = ", ".join(str(row) for row in rows[:_ROWS_SHOWN])
+    if len(rows) > _ROWS_SHOWN:
+        return f"{len(rows)} rows ({shown}, ...)"
+    return f"row{'s' if len(rows) > 1 else ''} {shown}"
+
+
+def labels_phrase(counts: Mapping[str, int]) -> str:
+    """Labels and how many examples have them: ``fresh (7403), rotten (5405)``."""
+    return ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """``; did you mean 'text'?``, or nothing when no choice is near. Case does not count."""
+    by_folded = {choice.casefold(): choice for choice in choices}
+    near = get_close_matches(name.casefold(), list(by_folded), n=1)
+    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+
+
+def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, str]) -> None:
+    """Check that the table has the columns the experiment names.
+
+    Args:
+        where: the table, for messages.
+        available: its columns.
+        wanted: key of the experiment -> column it names: ``{"data.text": "quote"}``.
+
+    Raises:
+        DataError: one mistake per missing column, with what there is.
+    """
+    listed = ", ".join(_shortened(name) for name in available[:_COLUMNS_SHOWN])
+    more = f" and {len(available) - _COLUMNS_SHOWN} more" if len(available) > _COLUMNS_SHOWN else ""
+    mistakes = [
+        f"{key}: must be a column of {where}, got {column!r}{did_you_mean(column, available)} "
+        f"(columns: {listed or 'none'}{more})"
+        for key, column in wanted.items()
+        if column not in available
+    ]
+    if mistakes:
+        raise DataError(mistakes)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 3]}..."

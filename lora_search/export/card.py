@@ -1,0 +1,187 @@
+"""The model card of an export: how to use it, and the evidence for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_search.export.loading import Loading
+from lora_search.export.rendering import render
+from lora_search.statistics import score_interval
+from lora_search.statistics.doubts import HEAD_FACT
+from lora_search.statistics.wording import adapter_name, percent_sure, points
+from lora_search.store.reader import StudyTables
+from lora_search.study.environment import versions
+from lora_search.study.refit import Refit
+
+_MOST_LABELS = 12
+_VERSIONS = ("lora-search", "peft", "transformers", "torch")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial in the card's table, every column as text."""
+
+    roles: str
+    trial: int
+    adapter: str
+    learning_rate: str
+    score: str
+    interval: str
+    adapter_parameters: str
+    head_parameters: str
+    seconds: str
+
+
+def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, difference: float) -> str:
+    """README.md as text.
+
+    Args:
+        tables: the study.
+        refit: what was trained.
+        loading: how the export is loaded.
+        out: where it will be.
+        difference: the largest difference of a class probability through PEFT.
+    """
+    experiment, chosen, prepared = tables.experiment, refit.chosen, refit.prepared
+    verdict, metric = chosen.verdict, experiment.verdict.metric
+    corrected, probability = verdict["corrected_score"], verdict["probability_not_worse"]
+    structure, modules = prepared.base.structure, refit.cell.modules
+    spec = chosen.adapter.model_dump()
+    return render(
+        "README.md.jinja",
+        {
+            "study": experiment.name,
+            "base_name": experiment.model.base,
+            "adapter": chosen.adapter,
+            "adapter_name": adapter_name(spec),
+            "nuisance": chosen.nuisance,
+            "training": experiment.training,
+            "seed": experiment.seed,
+            "label_list": _label_list(prepared.base.label_names),
+            "margin": points(verdict["margin"]),
+            "warnings": _warnings(refit),
+            "snippet": usage(loading, out),
+            "verdict": verdict,
+            "metric": metric.replace("_", " "),
+            "rows": evidence_rows(tables, verdict, chosen.trial),
+            "folds": experiment.cv.folds,
+            "repeats": experiment.cv.repeats,
+            "development": f"{len(refit.cell.train):,}",
+            "probability": None if probability is None else percent_sure(probability),
+            "confidence": f"{100 * verdict['confidence']:g} %",
+            "corrected": None if corrected is None else f"{corrected:.4f}",
+            "head_alone": _head_alone(tables, metric),
+            "holdout": f"{refit.result.scores[metric]:.4f}" if len(refit.cell.evaluate) else None,
+            "holdout_examples": len(refit.cell.evaluate),
+            "difference": f"{difference:.1g}",
+            "data_name": experiment.data.train,
+            "examples": f"{len(prepared.data):,}",
+            "data_fingerprint": prepared.data.fingerprint,
+            "model_fingerprint": prepared.base.fingerprint,
+            "alpha": f"{chosen.adapter.alpha:g}",
+            "scale": f"{chosen.adapter.scale:.4g}",
+            "module_leaves": ", ".join(dict.fromkeys(module.leaf for module in modules)),
+            "layers": f"{chosen.adapter.layers}: {_numbers(module.layer for module in modules)} of"
+            f" {structure.layer_count}, counted from 0",
+            "learning_rate": f"{chosen.nuisance.learning_rate:.4g}",
+            "steps": refit.result.steps,
+            "max_length": prepared.data.report.max_length,
+            "precision": tables.facts.get("precision", "fp32"),
+            "adapter_parameters": f"{int(chosen.row['adapter_parameters']):,}",
+            "head_parameters": f"{structure.head_parameters:,}",
+            "head_modules": ", ".join(f"`{name}`" for name in structure.head_modules),
+            "versions": ", ".join(f"{name} {versions()[name]}" for name in _VERSIONS if name in versions()),
+        },
+    )
+
+
+def usage(loading: Loading, out: Path) -> str:
+    """Python that loads the export and classifies a text."""
+    arguments = "".join(f", {key}={value!r}" for key, value in loading.model.items())
+    encoding = "".join(f", {key}={value!r}" for key, value in loading.tokenizer.items())
+    trust = ", trust_remote_code=True" if loading.model.get("trust_remote_code") else ""
+    texts = '["one text"], ["its pair"]' if loading.pairs else '["one text", "another"]'
+    return "\n".join(
+        (
+            "from peft import PeftModel",
+            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+            "",
+            f"adapter = {str(out)!r}  # this folder",
+            f"base = AutoModelForSequenceClassification.from_pretrained({loading.base!r}{arguments})",
+            "model = PeftModel.from_pretrained(base, adapter).eval()",
+            f"tokenizer = AutoTokenizer.from_pretrained(adapter{trust})",
+            f'encoded = tokenizer({texts}{encoding}, return_tensors="pt")',
+            "print([model.config.id2label[label] for label in model(**encoded).logits.argmax(-1).tolist()])",
+        )
+    )
+
+
+def evidence_rows(tables: StudyTables, verdict: Mapping[str, Any], exported: int) -> list[Row]:
+    """The recommended, the best, what people would guess, and the exported; a trial that is several of them once."""
+    roles: dict[int, list[str]] = {}
+    for role in ("recommended", "best"):
+        if verdict[role] is not None:
+            roles.setdefault(int(verdict[role]["trial"]), []).append(role)
+    guesses = tables.trials[(tables.trials["origin"] == "guess") & (tables.trials["state"] == "complete")]
+    if len(guesses):
+        roles.setdefault(int(guesses["trial"].iloc[0]), []).append("usual guess")
+    roles.setdefault(exported, [])
+    roles[exported].append("exported")
+    if roles[exported] == ["recommended", "exported"]:
+        roles[exported] = ["recommended"]
+    return [_row(tables, trial, ", ".join(names)) for trial, names in roles.items()]
+
+
+def _row(tables: StudyTables, trial: int, roles: str) -> Row:
+    record = tables.trials[tables.trials["trial"] == trial].iloc[0]
+    cells = tables.cells[(tables.cells["trial"] == trial) & (tables.cells["state"] == "complete")]
+    scores = cells["score"].tolist()
+    spec = {name: record[name] for name in ("rank", "targets", "layers")}
+    return Row(
+        roles=roles,
+        trial=trial,
+        adapter=f"{adapter_name(spec)}, alpha {record['alpha']:g}",
+        learning_rate=f"{record['learning_rate']:.3g}",
+        score=f"{record['score_mean']:.4f}" if scores else "-",
+        interval=_interval(scores, tables.experiment.cv.folds),
+        adapter_parameters=f"{record['adapter_parameters']:,}",
+        head_parameters=f"{record['head_parameters']:,}",
+        seconds=f"{record['seconds']:.1f} s",
+    )
+
+
+def _interval(scores: Sequence[float], folds: int) -> str:
+    if not scores:
+        return "-"
+    low, high = score_interval(scores, folds=folds)
+    return f"{low:.4f} to {high:.4f}" if math.isfinite(low) else "-"
+
+
+def _head_alone(tables: StudyTables, metric: str) -> str | None:
+    """What training no adapter scores, if the study found out."""
+    scores = [float(cell[metric]) for cell in tables.facts.get(HEAD_FACT) or ()]
+    return f"{sum(scores) / len(scores):.4f}" if scores else None
+
+
+def _warnings(refit: Refit) -> tuple[str, ...]:
+    chosen = refit.chosen
+    recommended = chosen.verdict["recommended"]
+    if chosen.is_recommended or recommended is None:
+        return (*chosen.notes, *chosen.verdict["warnings"])
+    other = f"Trial {chosen.trial} was asked for; the study recommends trial {recommended['trial']}."
+    return (other, *chosen.notes, *chosen.verdict["warnings"])
+
+
+def _label_list(names: Sequence[str]) -> str:
+    if len(names) > _MOST_LABELS:
+        return f"{len(names)} labels"
+    quoted = [f"*{name}*" for name in names]
+    return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
+def _numbers(layers: Any) -> str:
+    return ", ".join(str(layer) for layer in sorted(set(layers)))

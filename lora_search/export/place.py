@@ -1,0 +1,94 @@
+"""The folder an export goes to: checked before anything is computed, filled beside its place, put there whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lora_search.errors import StudyError
+
+RECORD_FILE = "export.json"
+_MOST_NAMED = 3
+
+
+class Place:
+    """Where an export goes.
+
+    Args:
+        out: as the user gave it; new, an empty folder, or an earlier export of this package.
+
+    Raises:
+        StudyError: something else is there, or nothing can be written there. Nothing has been touched.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out)
+        self.path = Path(os.path.realpath(self.out.expanduser()))
+        self._check()
+
+    @contextmanager
+    def filled(self) -> Iterator[Path]:
+        """A new folder beside the place; when the block ends it takes the place, and if it fails it is gone."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}-") as temporary:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
+            yield new
+            try:
+                if self.path.exists():
+                    self.path.rename(old)
+                new.rename(self.path)
+            except BaseException as error:
+                if old.exists() and not self.path.exists():
+                    old.rename(self.path)
+                if isinstance(error, OSError):
+                    raise StudyError(f"{self.out}: must be a folder that can be replaced: {error.strerror}") from error
+                raise
+
+    def _check(self) -> None:
+        if not self.path.exists():
+            self._check_can_be_made()
+        elif not self.path.is_dir():
+            raise StudyError(f"{self.out}: must be a folder to write the adapter to, got a file")
+        elif self.path == Path.cwd():
+            raise StudyError(f"{self.out}: must not be the folder you are in, for it is written as a whole")
+        else:
+            self._check_is_ours()
+
+    def _check_can_be_made(self) -> None:
+        parent = next(folder for folder in self.path.parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise StudyError(f"{self.out}: must be in a folder that can be written to, got {parent}")
+
+    def _check_is_ours(self) -> None:
+        present = contents(self.path)
+        strangers = sorted(present - _written_by_us(self.path))
+        if strangers:
+            named = ", ".join(strangers[:_MOST_NAMED])
+            rest = f" and {len(strangers) - _MOST_NAMED} more" if len(strangers) > _MOST_NAMED else ""
+            raise StudyError(
+                f"{self.out}: must be new, empty or an earlier export, got a folder with other files: {named}{rest}"
+            )
+
+
+def contents(folder: Path) -> set[str]:
+    """Every file below a folder, and every empty folder, by its path from there."""
+    found = set()
+    for parent, folders, files in os.walk(folder):
+        here = Path(parent).relative_to(folder)
+        found |= {(here / name).as_posix() for name in files}
+        found |= {(here / name).as_posix() for name in folders if not any((Path(parent) / name).iterdir())}
+    return found
+
+
+def _written_by_us(folder: Path) -> set[str]:
+    """What the record of an earlier export says it wrote; nothing if there is no such record."""
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        return set(record["files"]) if record["made_by"] == "lora-search" else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

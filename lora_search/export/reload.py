@@ -1,0 +1,90 @@
+"""The proof that the written folder is the trained adapter: it is loaded as its model card says, and must predict what
+our own model predicts."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from lora_search.data import Dataset
+from lora_search.errors import LoraSearchError
+from lora_search.export.loading import Loading
+from lora_search.study.refit import Refit
+
+TOLERANCE = 1e-4
+"""Most that a class probability may differ."""
+_LOG_TOLERANCE = 1e-3  # of log probabilities, absolute and relative: a saturated probability hides a wrong logit
+_SAMPLE = 64
+_BATCH = 16
+
+
+def check_reload(folder: Path, refit: Refit, dataset: Dataset, loading: Loading) -> float:
+    """Load an export through PEFT in float32, and compare its class probabilities with our own.
+
+    Args:
+        folder: the export.
+        refit: what was trained.
+        dataset: its texts; up to 64 of them are predicted, the shortest and the longest among them.
+        loading: how the folder is loaded.
+
+    Returns:
+        The largest difference of a class probability.
+
+    Raises:
+        LoraSearchError: they differ by more than ``TOLERANCE``.
+    """
+    examples = _sample(refit.prepared.data.lengths)
+    ours = refit.predict(examples)
+    theirs = _predict_through_peft(folder, dataset, examples, loading)
+    difference = float(np.abs(ours - theirs).max())
+    logs_agree = np.allclose(_logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE)
+    if not (difference <= TOLERANCE and logs_agree):  # so that a NaN does not pass
+        raise LoraSearchError(
+            f"the exported adapter must predict what the trained model predicts, to {TOLERANCE:g}; loaded through PEFT"
+            f" {version('peft')}, its class probabilities differ by up to {difference:.2g} on {len(examples)} examples."
+            " Nothing was written"
+        )
+    return difference
+
+
+def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural logarithms, finite."""
+    logs: NDArray[np.float64] = np.log(np.clip(probabilities.astype(np.float64), 1e-30, None))
+    return logs
+
+
+def _sample(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Examples spread over all lengths."""
+    by_length = np.argsort(lengths, kind="stable")
+    places = np.linspace(0, len(lengths) - 1, min(_SAMPLE, len(lengths))).round().astype(np.int64)
+    return by_length[places]
+
+
+@torch.no_grad()
+def _predict_through_peft(
+    folder: Path, dataset: Dataset, examples: NDArray[np.int64], loading: Loading
+) -> NDArray[np.float32]:
+    """Class probabilities (examples, labels) of the base and the adapter as their files are."""
+    arguments = {**loading.checkpoint.arguments, **loading.model}
+    with loading.checkpoint.reading():
+        base = AutoModelForSequenceClassification.from_pretrained(loading.base, **arguments)
+    with warnings.catch_warnings():
+        # PEFT asks transformers for an old name, which is nothing the user could mend
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        model = PeftModel.from_pretrained(base, folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=loading.checkpoint.trust_remote_code)
+    probabilities = []
+    for start in range(0, len(examples), _BATCH):
+        batch = examples[start : start + _BATCH]
+        texts = [dataset.texts[example] for example in batch]
+        pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in batch]
+        encoded = tokenizer(texts, pairs, return_tensors="pt", **loading.tokenizer)
+        probabilities.append(model(**encoded).logits.float().softmax(-1).numpy())
+    return np.concatenate(probabilities)

@@ -1,0 +1,31 @@
+"""The frozen base: loading it, and finding by inspection what of it a LoRA can adapt and what is trained whole."""
+
+from lora_search.models.base import FrozenBase, load_base, load_structure, structure_from_config
+from lora_search.models.peft_targets import PeftTargets, peft_targets
+from lora_search.models.structure import LinearModule, ModelStructure, inspect_model
+from lora_search.models.targets import (
+    TargetRow,
+    adapter_parameters,
+    resolve_targets,
+    target_groups,
+    target_notes,
+    targets_table,
+)
+
+__all__ = [
+    "FrozenBase",
+    "LinearModule",
+    "ModelStructure",
+    "PeftTargets",
+    "TargetRow",
+    "adapter_parameters",
+    "inspect_model",
+    "load_base",
+    "load_structure",
+    "peft_targets",
+    "resolve_targets",
+    "structure_from_config",
+    "target_groups",
+    "target_notes",
+    "targets_table",
+]

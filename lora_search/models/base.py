@@ -1,0 +1,178 @@
+"""The frozen base: a classifier of transformers in eval mode, its tokenizer, and what was found in it.
+
+One base is shared by every cell of a study. Its weights never change; whoever trains adapters and heads holds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from lora_search.errors import ModelError
+from lora_search.models.checkpoint import Checkpoint, find_checkpoint
+from lora_search.models.structure import ModelStructure, inspect_model
+from lora_search.spec.experiment import ModelSpec
+
+# What a config says about its labels, its origin and the library's version is no part of what the frozen base computes.
+_NOT_THE_BASE = frozenset(
+    {"architectures", "dtype", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
+)
+
+
+@dataclass(frozen=True)
+class FrozenBase:
+    """A base model ready to carry adapters.
+
+    Attributes:
+        model: float32, eval mode, no parameter requires a gradient. Pads on the right.
+        tokenizer: with a padding token.
+        structure: where adapters go and what is trained whole.
+        label_names: label i of the model is ``label_names[i]``.
+        fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
+    """
+
+    model: Any
+    tokenizer: Any
+    structure: ModelStructure
+    label_names: tuple[str, ...]
+    fingerprint: str
+
+
+def load_base(spec: ModelSpec, label_names: Sequence[str]) -> FrozenBase:
+    """Load a model to classify text into ``label_names``.
+
+    The parameters of ``structure.head_modules`` come out arbitrary: whoever trains them initialises them. That holds
+    for a checkpoint that brings a trained classifier too, even one of the same labels: its head is trained anew, so
+    that every study starts from its own seed and not from somebody's fine-tuning.
+
+    Raises:
+        ModelError: not there, not a model, no classifier, or not built as a LoRA needs it.
+        MachineError: a package is missing that the checkpoint needs.
+    """
+    checkpoint = find_checkpoint(spec)
+    config = _load_config(checkpoint, label_names)
+    tokenizer = _load_tokenizer(checkpoint)
+    model, fresh = _load_model(checkpoint, config)
+    structure = inspect_model(model, fresh)
+    _check_tokenizer(checkpoint, tokenizer, model)
+    # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.eval()
+    model.requires_grad_(False)
+    return FrozenBase(model, tokenizer, structure, tuple(label_names), _fingerprint(model, structure.head_modules))
+
+
+def load_structure(spec: ModelSpec, label_count: int = 2) -> ModelStructure:
+    """The structure of a model from its config alone: no weights are read.
+
+    A pooler the checkpoint lacks cannot be seen this way; ``load_base`` adds it to the head.
+
+    Raises:
+        ModelError, MachineError: as ``load_base``.
+    """
+    checkpoint = find_checkpoint(spec)
+    config = _load_config(checkpoint, [str(label) for label in range(label_count)])
+    with checkpoint.reading():
+        return structure_from_config(config, trust_remote_code=spec.trust_remote_code)
+
+
+def structure_from_config(config: Any, *, trust_remote_code: bool = False) -> ModelStructure:
+    """The structure of the classifier a config of transformers describes, built without memory for its weights.
+
+    Raises:
+        ModelError: not built as a LoRA needs it.
+    """
+    with torch.device("meta"):
+        build: Any = AutoModelForSequenceClassification.from_config
+        model = build(config, trust_remote_code=trust_remote_code)
+    return inspect_model(model)
+
+
+def _load_config(checkpoint: Checkpoint, label_names: Sequence[str]) -> Any:
+    with checkpoint.reading():
+        config = AutoConfig.from_pretrained(
+            checkpoint.source,
+            id2label=dict(enumerate(label_names)),
+            label2id={name: label for label, name in enumerate(label_names)},
+            **checkpoint.arguments,
+        )
+    config.problem_type = "single_label_classification"
+    config.get_text_config().use_cache = False
+    return config
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+    with checkpoint.reading():
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.arguments)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ModelError(f"model.base: must come with its tokenizer, got {checkpoint.name!r}, which has no vocabulary")
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                "model.base: must have a padding or end-of-text token,"
+                f" the tokenizer of {checkpoint.name!r} has neither"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load_model(checkpoint: Checkpoint, config: Any) -> tuple[Any, frozenset[str]]:
+    """The model and the names of its parameters that did not come from the checkpoint."""
+    # What the checkpoint lacks is drawn at random: from a fixed seed here, and without moving the caller's generator.
+    with checkpoint.reading(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint.source,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **checkpoint.arguments,
+        )
+    return model, _fresh_parameters(model, report)
+
+
+def _fresh_parameters(model: Any, report: dict[str, Any]) -> frozenset[str]:
+    """Parameters the checkpoint lacks, or has for another number of labels.
+
+    A head of another size is somebody's classifier, and all of it is theirs: none of it counts as pretrained.
+    """
+    parameters = {name for name, _ in model.named_parameters()}
+    resized = {name for name, *_ in report["mismatched_keys"]}
+    fresh = parameters & (set(report["missing_keys"]) | resized)
+    base = f"{model.base_model_prefix}."
+    if any(not name.startswith(base) for name in resized):
+        fresh |= {name for name in parameters if not name.startswith(base)}
+    return frozenset(fresh)
+
+
+def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if max(tokenizer.vocab_size, tokenizer.pad_token_id + 1) > rows:
+        raise ModelError(
+            f"model.base: must come with its own tokenizer, the one of {checkpoint.name!r} has"
+            f" {max(tokenizer.vocab_size, tokenizer.pad_token_id + 1)} tokens for {rows} embeddings"
+        )
+
+
+def _fingerprint(model: Any, head_modules: Collection[str]) -> str:
+    digest = hashlib.sha256()
+    config = {
+        key: value
+        for key, value in model.config.to_diff_dict().items()
+        if key not in _NOT_THE_BASE and not key.startswith("_")
+    }
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.rpartition(".")[0] not in head_modules:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

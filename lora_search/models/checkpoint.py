@@ -1,0 +1,182 @@
+"""Where the files of a base model are, and what it means when a library cannot read them.
+
+The hub is asked once, first. If it cannot be reached, everything is read from the cache of this machine and nothing
+waits for the network again. Weights are read from safetensors or GGUF, never through pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import StringIO
+from logging import ERROR
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import logging as hub_logging
+from transformers.utils import logging as transformers_logging
+
+from lora_search.errors import InputError, MachineError, ModelError
+from lora_search.spec.experiment import ModelSpec
+from lora_search.spec.locations import HubId, resolve
+
+_HUB_PATIENCE = 10.0  # seconds to wait for the hub's first answer
+_REASON_WIDTH = 200  # characters of a library's message worth repeating
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files.
+
+    Attributes:
+        name: what the user wrote, for messages.
+        source: the folder or hub id, as ``from_pretrained`` takes it.
+        gguf_file: the file inside ``source``, if its weights are GGUF.
+        revision: branch, tag or commit on the hub.
+        cached_only: whether only this machine is looked at: a folder, or a hub out of reach.
+        trust_remote_code: whether Python files of the checkpoint may run.
+    """
+
+    name: str
+    source: str
+    gguf_file: str | None
+    revision: str | None
+    cached_only: bool
+    trust_remote_code: bool
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of ``from_pretrained``, for config, tokenizer and model alike."""
+        arguments: dict[str, Any] = {
+            "local_files_only": self.cached_only,
+            "trust_remote_code": self.trust_remote_code,
+        }
+        if self.revision is not None:
+            arguments["revision"] = self.revision
+        if self.gguf_file is not None:
+            arguments["gguf_file"] = self.gguf_file
+        return arguments
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Silences transformers, and turns whatever it raises while it reads this checkpoint into an ``InputError``."""
+        try:
+            with _quiet(), self._no_bars_for_gguf():
+                yield
+        except InputError:
+            raise
+        except Exception as error:  # a damaged or foreign checkpoint can fail anywhere inside the libraries
+            raise self._explained(error) from error
+
+    def _no_bars_for_gguf(self) -> AbstractContextManager[object]:
+        # That reader draws its bar on stderr unasked. Where a download may come first, its bar is worth having.
+        return redirect_stderr(StringIO()) if self.gguf_file and self.cached_only else nullcontext()
+
+    def _explained(self, error: Exception) -> InputError:
+        reason = shorten(str(error), _REASON_WIDTH, placeholder=" ...") or type(error).__name__
+        if isinstance(error, ImportError):
+            return MachineError(f"model.base: needs a package this machine lacks, got {self.name!r}: {reason}")
+        if isinstance(error, OSError) and self.cached_only and not Path(self.source).exists():
+            return ModelError(
+                f"model.base: must be a folder, a model in the cache of this machine, or on the hub while it is within"
+                f" reach, got {self.name!r}; the hub does not answer: go online once, or give a folder"
+            )
+        if "trust_remote_code" in str(error):
+            return ModelError(
+                f"model.trust_remote_code: must be true to run the Python code that {self.name!r} brings,"
+                " got false; read that code first"
+            )
+        if "Unrecognized configuration class" in reason:
+            return ModelError(f"model.base: must be a model that can classify text, got {self.name!r}: {reason}")
+        return ModelError(f"model.base: must be a model that transformers can load, got {self.name!r}: {reason}")
+
+
+def find_checkpoint(spec: ModelSpec) -> Checkpoint:
+    """From ``[model]`` to the files, without reading them.
+
+    ``base`` may be a GGUF file itself; that is its folder and ``gguf_file`` in one.
+
+    Raises:
+        ModelError: nothing there, or no model; the hub knows no such model.
+        MachineError: GGUF without the package that reads it.
+    """
+    place = resolve(spec.base, key="model.base", error=ModelError, bare_hub_ids=True)
+    source, gguf_file = (place.name, spec.gguf_file) if isinstance(place, HubId) else _in_folder(place, spec)
+    if gguf_file is not None and find_spec("gguf") is None:
+        raise MachineError(
+            f"model.gguf_file: needs the gguf package, got {gguf_file!r}; pip install 'lora-search[gguf]'"
+        )
+    return Checkpoint(
+        name=spec.base,
+        source=source,
+        gguf_file=gguf_file,
+        revision=spec.revision,
+        cached_only=not (isinstance(place, HubId) and _hub_answers(place.name, spec.revision)),
+        trust_remote_code=spec.trust_remote_code,
+    )
+
+
+def _in_folder(place: Path, spec: ModelSpec) -> tuple[str, str | None]:
+    """(folder, name of the GGUF file in it or None)."""
+    if place.is_file():
+        if place.suffix != ".gguf" or spec.gguf_file not in (None, place.name):
+            raise ModelError(f"model.base: must be the folder of a model or a GGUF file, got the file {spec.base!r}")
+        return str(place.parent), place.name
+    if spec.gguf_file is not None:
+        if not (place / spec.gguf_file).is_file():
+            there = ", ".join(sorted(path.name for path in place.glob("*.gguf"))) or "no GGUF file"
+            raise ModelError(f"model.gguf_file: must be in {spec.base!r}, got {spec.gguf_file!r}; it has {there}")
+        return str(place), spec.gguf_file
+    if not (place / "config.json").is_file():
+        raise ModelError(f"model.base: must be the folder of a model, got {spec.base!r}, which has no config.json")
+    if not any(place.glob("*.safetensors")):
+        raise ModelError(
+            f"model.base: must have its weights in safetensors files, got {spec.base!r}, which has none;"
+            " save_pretrained of transformers writes them"
+        )
+    return str(place), None
+
+
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Whether the hub can be asked about a model. If not, what is cached on this machine is all there is.
+
+    Raises:
+        ModelError: it answers that there is no such model or revision, or that the user may not have it.
+    """
+    try:
+        HfApi().model_info(name, revision=revision, timeout=_HUB_PATIENCE)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"model.base: must be open to you, got {name!r}; accept its terms on its page, then `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"model.revision: must exist in {name!r}, got {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"model.base: must be a folder or a model on the hub, got {name!r}; if it is private, `hf auth login`"
+        ) from error
+    except Exception:  # whatever keeps the hub from answering, the cache is where to look next
+        return False
+    return True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report, no bars for reading weights, no advice. Bars of downloads stay: those take long."""
+    before = (transformers_logging.get_verbosity(), hub_logging.get_verbosity())
+    hook = transformers_logging.set_tqdm_hook(
+        lambda factory, args, kwargs: factory(*args, **{**kwargs, "disable": True})
+    )
+    transformers_logging.set_verbosity(ERROR)
+    hub_logging.set_verbosity(ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before[0])
+        hub_logging.set_verbosity(before[1])
+        transformers_logging.set_tqdm_hook(hook)

@@ -1,0 +1,158 @@
+"""Where a LoRA can go in a model, found by looking at the model.
+
+A transformer for sequence classification is read as: something before the *stack* (embeddings), the stack (one
+``ModuleList`` of identically-typed blocks, run one after the other), something after it, and the *head* that turns the
+result into logits. Adapters go on the linear modules inside the stack. The head, and whatever else the checkpoint did
+not bring, is trained whole.
+
+Nothing is computed with the weights, so a model on the meta device will do. This module does not know how models are
+loaded (``base``) or what the user calls their modules (``targets``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lora_search.errors import ModelError
+from lora_search.models.heads import find_head, modules_to_save
+from lora_search.models.roles import Role, block_roles
+
+Kind = Literal["linear", "conv1d"]
+
+
+@dataclass(frozen=True)
+class LinearModule:
+    """One linear module of the stack.
+
+    Attributes:
+        name: dotted name in the model, as ``model.get_submodule`` takes it.
+        layer: index of its block in the stack, from 0 at the input.
+        leaf: dotted name inside the block, the same in every layer.
+        in_features, out_features: y (..., out_features) = x (..., in_features) W^T + b.
+        kind: ``linear`` holds W as (out, in), ``conv1d`` (GPT-2) as (in, out).
+        role: what the block uses it for.
+    """
+
+    name: str
+    layer: int
+    leaf: str
+    in_features: int
+    out_features: int
+    kind: Kind
+    role: Role
+
+
+@dataclass(frozen=True)
+class ModelStructure:
+    """What of a model is adapted, what is trained whole, what stays.
+
+    Attributes:
+        stack_name: dotted name of the ``ModuleList`` of blocks.
+        layer_count: number of blocks.
+        linear_modules: the targetable modules: by layer, and within a layer in the order the block declares them.
+        head_modules: leaf modules trained whole: the task head, and any pooler the checkpoint lacked.
+        modules_to_save: the same as PEFT wants it: its suffix match finds exactly those modules, or what contains them.
+        head_parameters: number of parameters of ``head_modules``.
+        module_names: every module of the model, to tell which names a suffix would match.
+    """
+
+    stack_name: str
+    layer_count: int
+    linear_modules: tuple[LinearModule, ...] = field(repr=False)
+    head_modules: tuple[str, ...]
+    modules_to_save: tuple[str, ...]
+    head_parameters: int
+    module_names: tuple[str, ...] = field(repr=False)
+
+
+def inspect_model(model: nn.Module, fresh: Collection[str] = ()) -> ModelStructure:
+    """Read the structure of a sequence classifier of transformers.
+
+    Args:
+        model: the classifier, on any device. Its ``base_model_prefix`` tells the base from the head.
+        fresh: names of the parameters the checkpoint lacked. Empty: as if it brought the base and no head.
+
+    Raises:
+        ModelError: no single stack of identical blocks, shared layers, a head of unsupported modules, or a checkpoint
+            that lacks weights of the base.
+    """
+    stack_name, blocks = _find_stack(model)
+    head = find_head(model, stack_name, fresh)
+    linear_modules = tuple(
+        linear for layer, block in enumerate(blocks) for linear in _block_modules(f"{stack_name}.{layer}", layer, block)
+    )
+    if not linear_modules:
+        raise ModelError(f"model.base: must have linear modules in its layers, {type(model).__name__} has none")
+    return ModelStructure(
+        stack_name=stack_name,
+        layer_count=len(blocks),
+        linear_modules=linear_modules,
+        head_modules=head,
+        modules_to_save=modules_to_save(model, head),
+        head_parameters=sum(p.numel() for name in head for p in model.get_submodule(name).parameters()),
+        module_names=tuple(name for name, _ in model.named_modules() if name),
+    )
+
+
+def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    what = type(model).__name__
+    stacks = _outermost_lists(model)
+    if not stacks:
+        raise ModelError(f"model.base: must have a stack of transformer layers, {what} has none that can be found")
+    if len(stacks) > 1:
+        names = ", ".join(name for name, _ in stacks)
+        raise ModelError(
+            f"model.base: must have one stack of layers, {what} has {len(stacks)}: {names}"
+            " (encoder-decoder models are not supported)"
+        )
+    name, blocks = stacks[0]
+    kinds = sorted({type(block).__name__ for block in blocks})
+    if len(kinds) > 1 or kinds == ["ModuleList"]:
+        raise ModelError(f"model.base: must have layers of one kind, {what} has {', '.join(kinds)} in {name}")
+    declared = getattr(getattr(model, "config", None), "num_hidden_layers", len(blocks))
+    if declared != len(blocks) or len({id(block) for block in blocks}) < len(blocks):
+        raise ModelError(
+            f"model.base: must have its own weights in every layer, {what} runs {declared} layers"
+            f" on {len({id(block) for block in blocks})} set(s) of weights (ALBERT and its kin are not supported)"
+        )
+    return name, blocks
+
+
+def _outermost_lists(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.ModuleList]]:
+    """The ``ModuleList`` objects that hold linear modules and are not inside another one."""
+    found: list[tuple[str, nn.ModuleList]] = []
+    for name, child in model.named_children():
+        if isinstance(child, nn.ModuleList):
+            if any(_kind(module) for module in child.modules()):
+                found.append((prefix + name, child))
+        else:
+            found.extend(_outermost_lists(child, f"{prefix}{name}."))
+    return found
+
+
+def _block_modules(block_name: str, layer: int, block: nn.Module) -> list[LinearModule]:
+    kinds = {leaf: (module, kind) for leaf, module in block.named_modules() if (kind := _kind(module))}
+    shapes = {leaf: _shape(module) for leaf, (module, _) in kinds.items()}
+    roles = block_roles(shapes)
+    return [
+        LinearModule(f"{block_name}.{leaf}", layer, leaf, *shapes[leaf], kind=kind, role=roles[leaf])
+        for leaf, (_, kind) in kinds.items()
+    ]
+
+
+def _kind(module: nn.Module) -> Kind | None:
+    # nn.MultiheadAttention reads the weights of its output projection and never calls it: an adapter would do nothing.
+    if isinstance(module, nn.Linear) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return "linear"
+    return "conv1d" if isinstance(module, Conv1D) else None
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    """(in_features, out_features)."""
+    rows, columns = module.get_parameter("weight").shape
+    return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)

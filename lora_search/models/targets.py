@@ -1,0 +1,153 @@
+"""From what the experiment says (``query+value``, ``q_proj,v_proj``; ``top-1/2``) to the modules of a model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lora_search.errors import ModelError
+from lora_search.models.roles import projections_of
+from lora_search.models.structure import Kind, LinearModule, ModelStructure
+from lora_search.spec.names import TARGET_GROUPS, layer_indices
+
+
+def resolve_targets(structure: ModelStructure, targets: str, layers: str) -> tuple[LinearModule, ...]:
+    """The modules one adapter spec adapts, in the order of ``structure.linear_modules``.
+
+    Args:
+        structure: the model.
+        targets: a group or module names joined by commas, as ``canonical_targets`` writes them. A name matches as in
+            PEFT, the whole dotted name of a module or its end after a dot, but only inside the layer stack.
+        layers: as ``canonical_layers`` writes them.
+
+    Raises:
+        ModelError: no such module or layer; says what there is.
+    """
+    try:
+        indices = layer_indices(layers, structure.layer_count)
+    except ValueError as error:
+        raise ModelError(f"search.layers: {error}") from error
+    named = _in_group(structure, targets) if targets in TARGET_GROUPS else _by_name(structure, targets.split(","))
+    chosen = tuple(module for module in named if module.layer in indices)
+    if not chosen:
+        raise ModelError(
+            f"search.targets: must name modules of layers {layers}, got {targets}, which only other layers have"
+        )
+    return chosen
+
+
+def adapter_parameters(modules: Iterable[LinearModule], rank: int) -> int:
+    """Parameters of a LoRA of this rank, sum of r (in + out): A is (r, in), B is (out, r) (Hu et al. 2021, 4.1)."""
+    return sum(rank * (module.in_features + module.out_features) for module in modules)
+
+
+def target_groups(module: LinearModule) -> tuple[str, ...]:
+    """The groups a module belongs to, narrowest first."""
+    groups = []
+    if "query" in module.role.projects or "value" in module.role.projects:
+        groups.append("query+value")
+    return (*groups, module.role.part, "all-linear")
+
+
+def target_notes(structure: ModelStructure, targets: str) -> tuple[str, ...]:
+    """What the user should know about how a choice was resolved; one sentence each, usually none."""
+    if targets != "query+value":
+        return ()
+    fused = {m.leaf for m in structure.linear_modules if "key" in m.role.projects and len(m.role.projects) > 1}
+    return tuple(
+        f"query+value is {leaf} in this model: one module computes query, key and value together and is adapted whole"
+        for leaf in sorted(fused)
+    )
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """One targetable module as ``lora-search targets`` lists it.
+
+    Attributes:
+        leaf: dotted name inside a layer.
+        kind: ``linear`` or ``conv1d``.
+        in_features, out_features: its shape.
+        layers: the layers that have it, in this shape.
+        groups: the target groups it belongs to.
+        parameters_per_rank: parameters of an adapter of rank 1 on it, in all of ``layers``.
+    """
+
+    leaf: str
+    kind: Kind
+    in_features: int
+    out_features: int
+    layers: tuple[int, ...]
+    groups: tuple[str, ...]
+    parameters_per_rank: int
+
+
+def targets_table(structure: ModelStructure) -> tuple[TargetRow, ...]:
+    """One row per module name, shape and role, in the order the model declares them."""
+    rows: dict[tuple[object, ...], list[LinearModule]] = {}
+    for module in structure.linear_modules:
+        rows.setdefault((module.leaf, module.kind, module.in_features, module.out_features, module.role), []).append(
+            module
+        )
+    return tuple(
+        TargetRow(
+            leaf=modules[0].leaf,
+            kind=modules[0].kind,
+            in_features=modules[0].in_features,
+            out_features=modules[0].out_features,
+            layers=tuple(module.layer for module in modules),
+            groups=target_groups(modules[0]),
+            parameters_per_rank=adapter_parameters(modules, 1),
+        )
+        for modules in rows.values()
+    )
+
+
+def _in_group(structure: ModelStructure, group: str) -> tuple[LinearModule, ...]:
+    members = tuple(module for module in structure.linear_modules if group in target_groups(module))
+    if not members:
+        raise ModelError(
+            f"search.targets: must exist in the model, got {group}, but no linear module of its layers is that;"
+            f" {_what_there_is(structure)}"
+        )
+    return members
+
+
+def _by_name(structure: ModelStructure, names: list[str]) -> tuple[LinearModule, ...]:
+    mistakes = [_unknown_name(structure, n) for n in names if not any(_matches(m, n) for m in structure.linear_modules)]
+    if mistakes:
+        raise ModelError(mistakes)
+    return tuple(module for module in structure.linear_modules if any(_matches(module, name) for name in names))
+
+
+def _matches(module: LinearModule, name: str) -> bool:
+    return module.name == name or module.name.endswith(f".{name}")
+
+
+def _unknown_name(structure: ModelStructure, name: str) -> str:
+    outside = [full for full in structure.module_names if full == name or full.endswith(f".{name}")]
+    if outside:
+        return (
+            f"search.targets: must name linear modules inside the layers, got {name}, which is {outside[0]};"
+            f" {_what_there_is(structure)}"
+        )
+    near = _meant(structure, name)
+    hint = f" (did you mean {near}?)" if near else ""
+    return f"search.targets: must name linear modules of the model, got {name}{hint}; {_what_there_is(structure)}"
+
+
+def _meant(structure: ModelStructure, name: str) -> str | None:
+    """The module that does in this model what the name says (``q_proj`` -> ``query``), or the nearest spelling."""
+    leaves = dict.fromkeys(module.leaf for module in structure.linear_modules)
+    short_names = {leaf: leaf.rpartition(".")[2] for leaf in leaves}
+    projects = projections_of(name.rpartition(".")[2])
+    for module in structure.linear_modules:
+        if projects and set(projects) <= set(module.role.projects):
+            return short_names[module.leaf]
+    near = difflib.get_close_matches(name, [*TARGET_GROUPS, *leaves, *short_names.values()], n=1)
+    return near[0] if near else None
+
+
+def _what_there_is(structure: ModelStructure) -> str:
+    return f"its layers have {', '.join(dict.fromkeys(module.leaf for module in structure.linear_modules))}"

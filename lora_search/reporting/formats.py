@@ -1,0 +1,130 @@
+"""Numbers as a reader wants them: scores in the unit of their metric, parameter counts, durations, probabilities.
+
+The minus sign is the typographic one, so that columns of signed numbers align.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def signed(value: float, digits: int) -> str:
+    """``signed(-0.62, 1) == "−0.6"``, ``signed(0.62, 1) == "+0.6"``; what rounds to zero has no sign."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return f"{MINUS if value < 0 else '+'}{text}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How one metric is written. Differences are always in points, hundredths of the metric, as in the verdict.
+
+    Attributes:
+        metric: its name in running text.
+        factor: what a raw score is multiplied by before it is shown.
+        digits: decimals of a score.
+        suffix: written after a score.
+        point_digits: decimals of a difference.
+    """
+
+    metric: str
+    factor: float
+    digits: int
+    suffix: str
+    point_digits: int
+
+    @property
+    def axis(self) -> str:
+        """An axis title: ``accuracy (%)``."""
+        return f"{self.metric} (%)" if self.suffix else self.metric
+
+    @property
+    def measure(self) -> str:
+        """What differences are counted in, for an axis title."""
+        return f"points of {self.metric}"
+
+    def number(self, score: float) -> str:
+        """A score without its unit, or an en dash where there is none."""
+        return f"{score * self.factor:.{self.digits}f}".replace("-", MINUS) if math.isfinite(score) else DASH
+
+    def score(self, score: float) -> str:
+        """A score with its unit: ``87.4 %``."""
+        return self.number(score) + (self.suffix if math.isfinite(score) else "")
+
+    def interval(self, low: float, high: float) -> str:
+        """``86.1 to 88.9 %``."""
+        return f"{self.number(low)} to {self.score(high)}"
+
+    def difference(self, value: float) -> str:
+        """A signed difference in points, without the word: ``−0.6``."""
+        return signed(value * 100, self.point_digits) if math.isfinite(value) else DASH
+
+    def amount(self, value: float) -> str:
+        """An unsigned difference with the word: ``1 point``, ``0.5 points``."""
+        text = f"{value * 100:.3g}"
+        return f"{text}{NO_BREAK}{'point' if text == '1' else 'points'}"
+
+
+def unit_of(metric: str, margin: float = 0.01) -> Unit:
+    """The unit of a metric, with a further decimal where the margin is too small to be read with the usual ones."""
+    finer = int(0 < margin < 0.005)
+    if metric == "accuracy":
+        return Unit("accuracy", 100.0, 1 + finer, f"{NO_BREAK}%", 1 + finer)
+    name = {"macro_f1": "macro F1", "matthews_correlation": "Matthews correlation"}.get(
+        metric, metric.replace("_", " ")
+    )
+    return Unit(name, 1.0, 3 + finer, "", 1 + finer)
+
+
+def count(value: float) -> str:
+    """A parameter count in at most three figures: ``768``, ``3.07k``, ``147k``, ``1.57M``."""
+    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """``0.84 s``, ``12 s``, ``3.4 min``, ``1.2 h``."""
+    if not math.isfinite(seconds):
+        return DASH
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g}{NO_BREAK}{unit}"
+    return f"{seconds:.2g}{NO_BREAK}s"
+
+
+def percent(value: float) -> str:
+    """A whole percentage, with a decimal where decisions are made (above 90), never rounded up to 100."""
+    if not math.isfinite(value):
+        return DASH
+    if value > 0.999:
+        return f">99.9{NO_BREAK}%"
+    if value < 0.01:
+        return f"<1{NO_BREAK}%"
+    text = f"{math.floor(value * 1000 + 1e-9) / 10:.1f}" if value >= 0.9 else f"{value * 100:.0f}"
+    return f"{text}{NO_BREAK}%"
+
+
+def level(confidence: float) -> str:
+    """A chosen level as it was written: ``0.95`` is ``95 %``, ``0.975`` is ``97.5 %``."""
+    return f"{confidence * 100:.6g}{NO_BREAK}%"
+
+
+def adapter(rank: int, targets: str, layers: str, longest: int = 28) -> str:
+    """One adapter in a label: ``r=2, attention, top-1/3``; a long list of module names is cut."""
+    shown = targets if len(targets) <= longest else f"{targets[: longest - 1]}…"
+    return f"r={rank}, {shown}, {'all layers' if layers == 'all' else layers_name(layers)}"
+
+
+def layers_name(layers: str) -> str:
+    """``top-1/3`` stays; ``3,4,5`` becomes ``layers 3,4,5``; ``all`` becomes ``all layers``."""
+    if layers == "all":
+        return "all layers"
+    return layers if layers.startswith("top-") else f"layers {layers}"

@@ -1,0 +1,49 @@
+"""The two halves of a trial: the adapter spec (what is compared) and the nuisance (what makes the comparison fair)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Scaling = Literal["lora", "rslora"]
+
+
+class AdapterSpec(BaseModel):
+    """Everything that defines one LoRA, by name; a model turns the names into modules.
+
+    Attributes:
+        rank: the inner dimension r of B A.
+        alpha: numerator of the scale in front of B A.
+        targets: a group (``query+value``, ``attention``, ``mlp``, ``all-linear``) or module names joined by commas.
+        layers: ``all``, ``top-2``, ``top-1/3`` or layer indices joined by commas, counted from 0 at the input.
+        scaling: ``lora`` (alpha / rank, Hu et al. 2021) or ``rslora`` (alpha / sqrt(rank), Kalajdzievski 2023).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    targets: str
+    layers: str = "all"
+    scaling: Scaling = "lora"
+
+    @property
+    def scale(self) -> float:
+        """The factor in front of B A."""
+        return self.alpha / (math.sqrt(self.rank) if self.scaling == "rslora" else self.rank)
+
+    def __str__(self) -> str:
+        scaling = ", rsLoRA" if self.scaling == "rslora" else ""
+        layers = "all layers" if self.layers == "all" else f"layers {self.layers}"
+        return f"r={self.rank}, alpha={self.alpha:g}, {self.targets}, {layers}{scaling}"
+
+
+class Nuisance(BaseModel):
+    """Hyperparameters co-tuned with the adapter because a fixed value would favour some ranks over others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -1,0 +1,134 @@
+"""What the user writes: one experiment, validated into frozen objects.
+
+The objects know the rules of the file (types, ranges, spelling) and nothing of models or data: whether ``q_proj``
+exists in the model, or column ``category`` in the table, is found out where the model and the table are opened.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from lora_search.spec.fields import (
+    Dropouts,
+    LayerChoices,
+    LearningRate,
+    Range,
+    Ranks,
+    Ratios,
+    Section,
+    TargetChoices,
+    Texts,
+)
+
+Metric = Literal["accuracy", "macro_f1", "matthews_correlation"]
+METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "matthews_correlation")
+
+
+class ModelSpec(Section):
+    """``[model]``: the frozen base.
+
+    ``base`` is a hub id, a local folder or ``package:NAME/PATH``. ``gguf_file`` names a GGUF file inside the folder.
+    """
+
+    base: str = Field(min_length=1)
+    task: Literal["text-classification"] = "text-classification"
+    revision: str | None = None
+    gguf_file: str | None = None
+    trust_remote_code: bool = False
+
+
+class DataSpec(Section):
+    """``[data]``: where the labelled examples are and how to read them.
+
+    ``train`` is a path, ``package:NAME/PATH`` or ``hub:OWNER/NAME`` (with ``config`` and ``split``). ``holdout`` is the
+    share set aside before any fold. ``max_examples`` takes a stratified sample. Examples of one ``group`` never
+    straddle folds.
+    """
+
+    train: str = Field(min_length=1)
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    drop_labels: Texts = ()
+    holdout: float = Field(default=0.0, ge=0, lt=0.9)
+    max_examples: int | None = Field(default=None, ge=4)
+    max_length: int = Field(default=256, ge=4)
+    group: str | None = None
+    config: str | None = None
+    split: str = "train"
+
+
+class CrossValidationSpec(Section):
+    """``[cv]``: k folds, repeated over reshuffled partitions."""
+
+    folds: int = Field(default=5, ge=2, le=50)
+    repeats: int = Field(default=1, ge=1, le=50)
+
+
+class SearchSpec(Section):
+    """``[search]``: the scientific choices, the nuisance range and the number of trials.
+
+    Ranks, ratios, targets, layers and dropouts are lists of choices, or one value; ``learning_rate`` is one value or a
+    ``{low, high}`` range. ``layers = [3, 4, 5]`` is one choice of three layers.
+    """
+
+    rank: Ranks = Field(default=(1, 2, 4, 8, 16))
+    alpha_over_rank: Ratios = Field(default=(1.0, 2.0))
+    targets: TargetChoices = Field(default=("query+value", "attention", "all-linear"))
+    layers: LayerChoices = Field(default=("all", "top-1/2", "top-1/3"))
+    scaling: Literal["lora", "rslora"] = "lora"
+    learning_rate: LearningRate = Range(low=2e-4, high=4e-3)
+    dropout: Dropouts = Field(default=(0.0,))
+    trials: int = Field(default=24, ge=1)
+
+    @field_validator("rank", "alpha_over_rank", "targets", "layers", "dropout")
+    @classmethod
+    def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not value:
+            raise ValueError("must not be empty")
+        if len(set(value)) < len(value):
+            raise ValueError("must not repeat a choice")
+        return value
+
+
+class TrainingSpec(Section):
+    """``[training]``: what is the same for every cell.
+
+    Batches are of ``batch_size`` examples; the learning rate warms up over ``warmup_ratio`` of the steps, then decays
+    linearly to zero; gradients are clipped to ``max_grad_norm`` per adapter.
+    """
+
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class VerdictSpec(Section):
+    """``[verdict]``: the metric, how much worse is acceptable (in metric points) and how sure to be.
+
+    ``extra_repeats`` are repeats beyond ``cv.repeats`` that the few trials deciding the verdict may get.
+    """
+
+    metric: Metric
+    margin: float = Field(default=0.01, ge=0, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    extra_repeats: int = Field(default=3, ge=0, le=50)
+
+
+class Experiment(Section):
+    """One experiment, resolved: every default filled in, nothing left to guess."""
+
+    # The name is a folder's and a database study's, so it keeps to what both take.
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    model: ModelSpec
+    data: DataSpec
+    cv: CrossValidationSpec = CrossValidationSpec()
+    search: SearchSpec = SearchSpec()
+    training: TrainingSpec = TrainingSpec()
+    verdict: VerdictSpec

@@ -1,0 +1,73 @@
+"""The kinds of value in an experiment file: lists of choices that may be written as one value; the learning rate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from lora_search.spec.names import canonical_layers, canonical_targets
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, no unknown keys, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Range(Section):
+    """A learning-rate range, searched on a log scale."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    """One value where a list is meant: ``rank = 8`` reads as ``rank = [8]``."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _layer_choices(value: Any) -> tuple[Any, ...]:
+    """As ``_listed``; and ``layers = [3, 4, 5]`` is one choice of three layers, for a bare number is no choice."""
+    is_one = isinstance(value, list | tuple) and value and all(type(item) is int for item in value)
+    return (value,) if is_one else _listed(value)
+
+
+def _rate_kind(value: Any) -> str | None:
+    if isinstance(value, dict | Range):
+        return "range"
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+# The last argument of each validator is what an editor should accept, for the JSON Schema.
+Rank = Annotated[int, Field(ge=1, le=4096)]
+Ranks = Annotated[tuple[Rank, ...], BeforeValidator(_listed, json_schema_input_type=Rank | tuple[Rank, ...])]
+Ratio = Annotated[float, Field(gt=0)]
+Ratios = Annotated[tuple[Ratio, ...], BeforeValidator(_listed, json_schema_input_type=Ratio | tuple[Ratio, ...])]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Dropouts = Annotated[
+    tuple[Dropout, ...], BeforeValidator(_listed, json_schema_input_type=Dropout | tuple[Dropout, ...])
+]
+Targets = Annotated[str, BeforeValidator(canonical_targets, json_schema_input_type=str | tuple[str, ...])]
+TargetChoices = Annotated[
+    tuple[Targets, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str | tuple[str, ...], ...])
+]
+Layer = Annotated[int, Field(ge=0)]
+Layers = Annotated[str, BeforeValidator(canonical_layers, json_schema_input_type=str | tuple[Layer, ...])]
+LayerChoices = Annotated[
+    tuple[Layers, ...],
+    BeforeValidator(_layer_choices, json_schema_input_type=str | tuple[str | Layer | tuple[Layer, ...], ...]),
+]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
+LearningRate = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[float, Field(gt=0), Tag("number")],
+    Discriminator(_rate_kind, "learning_rate", "must be a number, or a range { low = ..., high = ... }"),
+]
+UNION_TAGS: frozenset[str] = frozenset({"range", "number"})
+"""Tags pydantic puts into the location of a mistake; they are no keys of the file."""

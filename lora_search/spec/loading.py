@@ -1,0 +1,186 @@
+"""experiment.toml -> Experiment, and back.
+
+All mistakes are reported at once, one line each, as ``FILE: key.path: rule, got VALUE``; for a value given on the
+command line FILE is ``--set`` or ``--trials``.
+
+Local paths (``data.train``, ``model.base``) are looked up from the current directory first, then from the folder of the
+experiment file; one that exists is kept as an absolute path, so that the study resumes from anywhere. What exists in
+neither place stays as written: it may be a hub id, and whoever opens it reports it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lora_search.errors import ExperimentError
+from lora_search.spec.experiment import Experiment
+from lora_search.spec.locations import HUB_PREFIX, PACKAGE_PREFIX
+from lora_search.spec.mistakes import KeyPath, mistakes_of, shown_value
+from lora_search.spec.suggestions import closest
+from lora_search.spec.toml import toml_document
+
+_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value from the command line that takes the place of the file's.
+
+    Attributes:
+        path: the key path, ``("search", "rank")``.
+        value: as TOML would give it.
+        source: what a mistake in it is blamed on, ``--set`` or ``--trials``.
+    """
+
+    path: tuple[str, ...]
+    value: Any
+    source: str
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = (), trials: int | None = None) -> Experiment:
+    """Read an experiment file and fill in every default.
+
+    Args:
+        path: the TOML file.
+        overrides: ``KEY=VALUE`` each, in the order given; a later one wins.
+        trials: replaces ``search.trials``, over any override.
+
+    Raises:
+        ExperimentError: every mistake in the file and the overrides.
+    """
+    path = Path(path)
+    given, mistakes = _read_overrides(overrides)
+    if trials is not None:
+        given.append(Override(("search", "trials"), trials, "--trials"))
+    try:
+        raw = _read_toml(path)
+    except ExperimentError as error:
+        raise ExperimentError([*error.mistakes, *mistakes]) from error.__cause__
+    for override in given:
+        _set(raw, override)
+    experiment = None
+    try:
+        # By way of JSON, where pydantic's strict mode takes a list for a tuple but neither "8" nor true for a number.
+        experiment = Experiment.model_validate_json(json.dumps(raw, default=str), strict=True)
+    except ValidationError as error:
+        mistakes += [f"{_source(mistake.path, path, given)}: {mistake}" for mistake in mistakes_of(error, raw)]
+    if experiment is None or mistakes:
+        raise ExperimentError(mistakes)
+    return _with_local_paths(experiment, path.parent)
+
+
+def parse_override(text: str) -> Override:
+    """``search.rank=[1, 2]`` -> the key path and the value, read as TOML or else as plain text.
+
+    Raises:
+        ExperimentError: it is not ``KEY=VALUE``.
+    """
+    key, equals, value = text.partition("=")
+    parts = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(parts):
+        raise ExperimentError(f"--set: must be KEY=VALUE, got {shown_value(text)}")
+    try:
+        table = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        table = {}
+    # A line break in VALUE could smuggle in further keys; then it was text.
+    return Override(parts, table["value"] if table.keys() == {"value"} else value.strip(), "--set")
+
+
+def experiment_to_toml(experiment: Experiment) -> str:
+    """The experiment as a file with every default written out; reading it gives the same experiment."""
+    return toml_document(experiment.model_dump(mode="json"))
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the experiment file, for completion and checks in an editor."""
+    return {"$schema": _SCHEMA_DIALECT, **Experiment.model_json_schema()}
+
+
+def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
+    overrides: list[Override] = []
+    mistakes: list[str] = []
+    for text in texts:
+        try:
+            overrides.append(parse_override(text))
+        except ExperimentError as error:
+            mistakes += error.mistakes
+    return overrides, mistakes
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise ExperimentError(f"{path}: no such file{_neighbour(path)}") from error
+    except IsADirectoryError as error:
+        raise ExperimentError(f"{path}: must be an experiment file, got a folder") from error
+    except UnicodeDecodeError as error:
+        raise ExperimentError(f"{path}: must be UTF-8 text, got other bytes at position {error.start}") from error
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ExperimentError(f"{path}: {_syntax_mistake(str(error), text)}") from error
+
+
+def _neighbour(path: Path) -> str:
+    """An experiment file beside the missing one with a name much like it."""
+    names = [found.name for found in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+    nearest = closest(path.name, names, 0.7)
+    return "" if nearest is None else f", did you mean {path.parent / nearest}?"
+
+
+def _syntax_mistake(message: str, text: str) -> str:
+    match = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message, re.DOTALL)
+    if match is None:
+        return message
+    where = f"line {match[2]}, column {match[3]}" if match[2] else f"line {len(text.splitlines()) or 1}, at its end"
+    return f"{where}: {match[1][0].lower()}{match[1][1:]}"
+
+
+def _set(raw: dict[str, Any], override: Override) -> None:
+    table = raw
+    for part in override.path[:-1]:
+        if not isinstance(table.get(part), dict):
+            table[part] = {}
+        table = table[part]
+    table[override.path[-1]] = override.value
+
+
+def _source(path: KeyPath, file: Path, overrides: Sequence[Override]) -> str:
+    """Who is to blame for a mistake at ``path``: the last override of it, of a table around it or of a key within."""
+    for override in reversed(overrides):
+        shared = min(len(path), len(override.path))
+        if path[:shared] == override.path[:shared]:
+            return override.source
+    return str(file)
+
+
+def _with_local_paths(experiment: Experiment, folder: Path) -> Experiment:
+    data = experiment.data.model_copy(update={"train": _local(experiment.data.train, folder)})
+    model = experiment.model.model_copy(update={"base": _local(experiment.model.base, folder)})
+    return experiment.model_copy(update={"data": data, "model": model})
+
+
+def _local(location: str, folder: Path) -> str:
+    if location.startswith((HUB_PREFIX, PACKAGE_PREFIX)):
+        return location
+    written = Path(location).expanduser()
+    for start in (Path(), folder):
+        try:
+            if (start / written).exists():
+                return os.path.abspath(start / written)
+        except OSError:  # a name no file system takes, or a folder that may not be looked into
+            return location
+    return location

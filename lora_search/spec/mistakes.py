@@ -1,0 +1,173 @@
+"""What pydantic found wrong, in the words of the file: one line per mistake, ``key.path: rule, got VALUE``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from lora_search.spec.experiment import Experiment
+from lora_search.spec.fields import UNION_TAGS
+from lora_search.spec.suggestions import ChoiceError, closest
+from lora_search.spec.toml import toml_key, toml_value
+
+KeyPath = tuple[str | int, ...]
+
+_LONGEST_VALUE = 80
+_TYPES = {
+    "bool": "must be true or false",
+    "dict": "must be a table",
+    "float": "must be a number",
+    "int": "must be a whole number",
+    "model": "must be a table",
+    "string": "must be text",
+    "tuple": "must be a list",
+}
+_BOUNDS = {
+    "greater_than": ("must be above {}", "gt"),
+    "greater_than_equal": ("must be at least {}", "ge"),
+    "less_than": ("must be below {}", "lt"),
+    "less_than_equal": ("must be at most {}", "le"),
+    "string_too_long": ("must have at most {} characters", "max_length"),
+}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake: where in the file, and what about it."""
+
+    path: KeyPath
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{shown_path(self.path)}: {self.sentence}"
+
+
+def mistakes_of(error: ValidationError, raw: Mapping[str, Any]) -> list[Mistake]:
+    """Every mistake of one failed validation, in the order of the schema.
+
+    Args:
+        error: what pydantic raised.
+        raw: the tables that failed, as they were read.
+    """
+    details = error.errors(include_url=False)
+    unknown = {item["loc"]: _meant_key(_keys(item["loc"])) for item in details if item["type"] == "extra_forbidden"}
+    # "[modle]" is one mistake, not an unknown table and a missing one.
+    explained = {meant for meant in unknown.values() if meant is not None}
+    mistakes = []
+    for item in details:
+        path = _written_path(item, raw)
+        if item["type"] == "missing":
+            mistakes += [Mistake(leaf, "is missing") for leaf in _required_leaves(path) if path not in explained]
+        elif item["type"] == "extra_forbidden":
+            meant = unknown[item["loc"]]
+            ending = "" if meant is None else f", did you mean {shown_path(meant)}?"
+            mistakes.append(Mistake(path, f"unknown key{ending}"))
+        else:
+            mistakes.append(Mistake(path, _sentence(item)))
+    return mistakes
+
+
+def shown_path(path: KeyPath) -> str:
+    """``("search", "rank", 2)`` as ``search.rank[2]``."""
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{toml_key(part)}" for part in path)
+    return shown.removeprefix(".")
+
+
+def shown_value(value: Any) -> str:
+    """A value as TOML, cut short when long."""
+    text = toml_value(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+
+
+def _sentence(item: ErrorDetails) -> str:
+    rule, suggestion = _rule(item)
+    ending = "" if suggestion is None else f", did you mean {toml_value(suggestion)}?"
+    return f"{rule}, got {shown_value(item['input'])}{ending}"
+
+
+def _rule(item: ErrorDetails) -> tuple[str, str | None]:
+    kind, context = item["type"], item.get("ctx", {})
+    if kind in _BOUNDS:
+        sentence, bound = _BOUNDS[kind]
+        return sentence.format(_number(context[bound])), None
+    if kind == "literal_error":
+        return _choice_rule(re.findall(r"'([^']*)'", context["expected"]), item["input"])
+    if kind == "value_error" and isinstance(context["error"], ChoiceError):
+        return context["error"].rule, context["error"].suggestion
+    if kind == "value_error":
+        return str(context["error"]), None
+    if kind in ("string_too_short", "too_short"):
+        return "must not be empty", None
+    if kind == "finite_number":
+        return "must be a finite number", None
+    if kind == "string_pattern_mismatch":
+        return 'must be letters, digits, ".", "_" and "-", starting with a letter or a digit', None
+    return _TYPES.get(kind.split("_")[0]) or item["msg"], None
+
+
+def _choice_rule(choices: list[str], value: Any) -> tuple[str, str | None]:
+    listed = " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
+    return f"must be {listed}", closest(value, choices) if isinstance(value, str) else None
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+
+
+def _written_path(item: ErrorDetails, raw: Mapping[str, Any]) -> KeyPath:
+    """The location, less what only pydantic sees: union tags, and ``[0]`` of a single value that was read as a list."""
+    path: KeyPath = ()
+    value: Any = raw
+    for part in _keys(item["loc"]):
+        if isinstance(part, int):
+            in_list = isinstance(value, list) and part < len(value)
+            if not in_list or (value == item["input"] and value[part] != item["input"]):
+                continue
+            value = value[part]
+        else:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        path = (*path, part)
+    return path
+
+
+def _keys(location: KeyPath) -> KeyPath:
+    return tuple(part for part in location if part not in UNION_TAGS)
+
+
+def _meant_key(path: KeyPath) -> KeyPath | None:
+    """The key an unknown one stands for: its name in another table, or the nearest name, in its own table first."""
+    name = str(path[-1])
+    known = [key for key, _ in _known_keys(Experiment)]
+    beside = {str(key[-1]): key for key in known if key[:-1] == path[:-1]}
+    elsewhere = {str(key[-1]): key for key in reversed(known) if key[:-1] != path[:-1]}
+    if name in elsewhere:
+        return elsewhere[name]
+    for names in (beside, elsewhere):
+        if (nearest := closest(name, names)) is not None:
+            return names[nearest]
+    return None
+
+
+def _required_leaves(path: KeyPath) -> list[KeyPath]:
+    """A missing key, or the required keys of a missing table."""
+    return [key for key, required in _known_keys(Experiment) if key[: len(path)] == path and required]
+
+
+def _known_keys(table: type[BaseModel], parent: KeyPath = ()) -> Iterator[tuple[KeyPath, bool]]:
+    """Every key path of the file, and whether it is a required value (a table is not; its values may be)."""
+    for name, field in table.model_fields.items():
+        inner = _table_in(field.annotation)
+        yield (*parent, name), inner is None and field.is_required()
+        if inner is not None:
+            yield from _known_keys(inner, (*parent, name))
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _table_in(part)) is not None), None)

@@ -1,0 +1,102 @@
+"""The small languages of ``search.targets`` and ``search.layers``, brought to one spelling.
+
+A trial is keyed by these strings (in Optuna, in tables, on plots), so two spellings of one choice must become one.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any
+
+from lora_search.spec.suggestions import ChoiceError, closest
+
+TARGET_GROUPS: tuple[str, ...] = ("query+value", "attention", "mlp", "all-linear")
+
+_TOP = re.compile(r"^top-(\d+)(?:/(\d+))?$")
+_MODULE_NAME = re.compile(r"^[A-Za-z_][\w.]*$")
+_TARGETS_RULE = f"must be one of {', '.join(TARGET_GROUPS)}, or module names"
+_LAYERS_RULE = 'must be "all", "top-N", "top-A/B" (at most 1) or a list of layer indices from 0'
+# "atention" could name a module, but never does: this near to a group, a name is a slip.
+_SURELY_A_SLIP = 0.85
+
+
+def canonical_targets(value: Any) -> str:
+    """``"attention"`` -> ``"attention"``; ``["v_proj", "q_proj"]`` or ``"v_proj, q_proj"`` -> ``"q_proj,v_proj"``.
+
+    Raises:
+        ChoiceError: neither a group nor module names.
+    """
+    if isinstance(value, str) and value in TARGET_GROUPS:
+        return value
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ChoiceError(_TARGETS_RULE)
+    stripped = sorted({name.strip() for name in names})
+    if len(stripped) == 1 and stripped[0] in TARGET_GROUPS:
+        return stripped[0]
+    for name in stripped:
+        is_name = _MODULE_NAME.match(name) and name not in TARGET_GROUPS
+        group = closest(name, TARGET_GROUPS, _SURELY_A_SLIP if is_name else 0.6)
+        if not is_name or group:
+            raise ChoiceError(_TARGETS_RULE, group if group != name else None)
+    if not stripped:
+        raise ChoiceError(_TARGETS_RULE)
+    return ",".join(stripped)
+
+
+def canonical_layers(value: Any) -> str:
+    """``"all"``, ``"top-2"``, ``"top-2/6"`` -> ``"top-1/3"``, ``[5, 3]`` or ``"3,5"`` -> ``"3,5"``.
+
+    Raises:
+        ChoiceError: none of these forms.
+    """
+    if isinstance(value, str):
+        if value == "all":
+            return value
+        if match := _TOP.match(value):
+            return _canonical_top(int(match[1]), match[2])
+        if not re.fullmatch(r"[\d,\s]+", value):
+            raise ChoiceError(_LAYERS_RULE, closest(value, ("all", "top-2", "top-1/2", "top-1/3", "top-1/4"), 0.7))
+        value = value.split(",")
+    if not isinstance(value, list | tuple) or not value or any(isinstance(item, bool | float) for item in value):
+        raise ChoiceError(_LAYERS_RULE)
+    try:
+        indices = sorted({int(item) for item in value})
+    except (TypeError, ValueError):
+        raise ChoiceError(_LAYERS_RULE) from None
+    if indices[0] < 0:
+        raise ChoiceError(_LAYERS_RULE)
+    return ",".join(str(index) for index in indices)
+
+
+def _canonical_top(count: int, of: str | None) -> str:
+    if of is None:
+        if count < 1:
+            raise ChoiceError(_LAYERS_RULE)
+        return f"top-{count}"
+    if int(of) == 0 or count == 0 or count > int(of):
+        raise ChoiceError(_LAYERS_RULE)
+    share = Fraction(count, int(of))
+    return "all" if share == 1 else f"top-{share.numerator}/{share.denominator}"
+
+
+def layer_indices(layers: str, count: int) -> tuple[int, ...]:
+    """The layers a canonical string names in a stack of ``count``: ``layer_indices("top-1/3", 6) == (4, 5)``.
+
+    ``top-A/B`` rounds to the nearest whole number of layers, and never to none.
+
+    Raises:
+        ValueError: a layer the stack does not have.
+    """
+    if layers == "all":
+        return tuple(range(count))
+    if match := _TOP.match(layers):
+        chosen = int(match[1]) if match[2] is None else max(1, round(Fraction(int(match[1]), int(match[2])) * count))
+        if chosen > count:
+            raise ValueError(f"must name at most the {count} layers of the model, got {layers}")
+        return tuple(range(count - chosen, count))
+    indices = tuple(int(item) for item in layers.split(","))
+    if indices[-1] >= count:
+        raise ValueError(f"must be below {count}, the number of layers of the model, got {indices[-1]}")
+    return indices

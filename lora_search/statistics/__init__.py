@@ -1,0 +1,41 @@
+"""From scores to a verdict: paired comparison, selection, racing, budget, bias correction.
+
+Frames and arrays in, dataclasses out. Knows neither how a cell is trained nor where it is stored.
+"""
+
+from lora_search.statistics.budget import CellRequest, more_cells_needed, next_cells
+from lora_search.statistics.comparison import Posterior, VariancePrior, correlated_t, fit_variance_prior, pairwise
+from lora_search.statistics.estimation import CorrectedScore, PooledPredictions, corrected_score, pool_predictions
+from lora_search.statistics.levels import believed_scores
+from lora_search.statistics.matrix import ScoreMatrix, score_matrix
+from lora_search.statistics.racing import Elimination, Race, race
+from lora_search.statistics.selection import Comparison, TrialSummary, Verdict, decide, score_interval
+from lora_search.statistics.standing import Standing, standing
+
+__all__ = [
+    "CellRequest",
+    "Comparison",
+    "CorrectedScore",
+    "Elimination",
+    "PooledPredictions",
+    "Posterior",
+    "Race",
+    "ScoreMatrix",
+    "Standing",
+    "TrialSummary",
+    "VariancePrior",
+    "Verdict",
+    "believed_scores",
+    "corrected_score",
+    "correlated_t",
+    "decide",
+    "fit_variance_prior",
+    "more_cells_needed",
+    "next_cells",
+    "pairwise",
+    "pool_predictions",
+    "race",
+    "score_interval",
+    "score_matrix",
+    "standing",
+]

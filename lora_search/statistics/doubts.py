@@ -1,0 +1,143 @@
+"""What a recorded study should be doubted for: every guard, asked of what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from lora_search.spec import Experiment, Range, layer_indices
+from lora_search.statistics import guards
+from lora_search.statistics.selection import TrialSummary, Verdict
+
+HOLDOUT_FACT = "holdout"
+"""The fact under which a study keeps what its hold-out said: {"trial": number, "scores": {metric: score}}."""
+
+HEAD_FACT = "head alone"
+"""The fact that keeps the scores of training no adapter: [{"repeat": r, "fold": k, metric: score, ...}, ...]."""
+
+
+class RecordedStudy(Protocol):
+    """What is judged: the store's tables, known here by their shape alone."""
+
+    @property
+    def experiment(self) -> Experiment: ...
+
+    @property
+    def environment(self) -> Mapping[str, Any]: ...
+
+    @property
+    def trials(self) -> pd.DataFrame: ...
+
+    @property
+    def cells(self) -> pd.DataFrame: ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    def predictions(self) -> pd.DataFrame:
+        """trial, repeat, fold, example and probabilities p0, p1, ..."""
+
+    def examples(self) -> pd.DataFrame:
+        """label and group of every example."""
+
+
+def doubts(study: RecordedStudy, verdict: Verdict) -> tuple[str, ...]:
+    """The sentences of all guards that have something to say about ``verdict``."""
+    if verdict.recommended is None or verdict.best is None:
+        return ()
+    return guards.warnings_of(
+        *_of_the_space(study, verdict.recommended, verdict.best),
+        _of_learning(study, verdict.best, verdict.metric),
+        *_of_the_data(study, verdict),
+        _of_the_head(study, verdict, verdict.best),
+        _of_the_holdout(study, verdict),
+    )
+
+
+def majority_score(labels: np.ndarray, metric: str) -> float:
+    """The score of always answering the most frequent label.
+
+    accuracy: its share p. macro_f1: its F1, 2 p / (1 + p), shared among all labels. matthews_correlation: 0.
+    """
+    counts = np.bincount(labels)
+    share = float(counts.max() / counts.sum())
+    if metric == "accuracy":
+        return share
+    return 2 * share / (1 + share) / len(counts) if metric == "macro_f1" else 0.0
+
+
+def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSummary) -> list[str | None]:
+    search = study.experiment.search
+    found: list[str | None] = []
+    if isinstance(search.learning_rate, Range):
+        rate = float(best.nuisance["learning_rate"])
+        found.append(guards.learning_rate_edge(rate, search.learning_rate.low, search.learning_rate.high))
+    found.append(guards.rank_edge(int(recommended.adapter["rank"]), int(best.adapter["rank"]), search.rank))
+    count = study.environment.get("model", {}).get("layers")
+    if count is not None:
+        counts = {layers: len(layer_indices(layers, int(count))) for layers in search.layers}
+        found.append(guards.layers_edge(str(recommended.adapter["layers"]), counts))
+    return found
+
+
+def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str | None:
+    labels = study.examples()["label"].to_numpy()
+    if not len(labels):
+        return None
+    return guards.no_better_than_guessing(
+        best.score_mean, best.score_interval[0], majority_score(labels, metric), metric
+    )
+
+
+def _of_the_data(study: RecordedStudy, verdict: Verdict) -> list[str | None]:
+    complete = study.cells[study.cells["state"] == "complete"]
+    data = study.environment.get("data", {})
+    resolvable = guards.resolvable_margin(
+        study.trials,
+        study.cells,
+        folds=study.experiment.cv.folds,
+        confidence=verdict.confidence,
+        metric=verdict.metric,
+    )
+    return [
+        guards.few_examples_per_fold([int(count) for count in complete["examples"]]) if len(complete) else None,
+        guards.duplicated_texts(int(data.get("duplicate_examples", 0)), max(1, int(data.get("examples", 1)))),
+        guards.margin_too_small(verdict.margin, resolvable) if verdict.status == "undecided" else None,
+    ]
+
+
+def _of_the_head(study: RecordedStudy, verdict: Verdict, best: TrialSummary) -> str | None:
+    alone = study.facts.get(HEAD_FACT)
+    if not alone:
+        return None
+    cells = study.cells[(study.cells["trial"] == best.trial) & (study.cells["state"] == "complete")]
+    scores = {
+        (int(r), int(k)): float(s) for r, k, s in zip(cells["repeat"], cells["fold"], cells["score"], strict=True)
+    }
+    differences = [
+        scores[cell["repeat"], cell["fold"]] - float(cell[verdict.metric])
+        for cell in alone
+        if (cell["repeat"], cell["fold"]) in scores
+    ]
+    if not differences:
+        return None
+    return guards.head_alone_is_enough(differences, study.experiment.cv.folds, verdict.margin, verdict.confidence)
+
+
+def _of_the_holdout(study: RecordedStudy, verdict: Verdict) -> str | None:
+    kept = study.facts.get(HOLDOUT_FACT)
+    if kept is None or verdict.recommended is None:
+        return None
+    if kept["trial"] != verdict.recommended.trial:
+        return (
+            f"The hold-out was scored by trial {kept['trial']}, which was recommended then; it cannot be used twice, so"
+            f" there is no hold-out score of trial {verdict.recommended.trial}."
+        )
+    if verdict.corrected_score is None or verdict.corrected_interval is None:
+        return None
+    examples = int(study.environment.get("data", {}).get("holdout_examples", 1))
+    score = float(kept["scores"][verdict.metric])
+    return guards.holdout_disagrees(score, verdict.corrected_score, verdict.corrected_interval, examples)

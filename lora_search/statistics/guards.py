@@ -1,0 +1,170 @@
+"""Sentences that warn: what a verdict cannot know about itself.
+
+Each function looks at one way in which a study fools its owner and returns a sentence, or None when there is nothing
+to say.
+Pure: plain numbers and frames in. What to do about it is part of the sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from lora_search.statistics.comparison import correlated_t, pairwise
+from lora_search.statistics.matrix import score_matrix
+from lora_search.statistics.wording import layers_name, points
+
+_EDGE = 0.05
+"""A learning rate within this share of the range's ends, on a log scale, is on the edge."""
+_FEW_EXAMPLES = 30
+
+
+def learning_rate_edge(best: float, low: float, high: float) -> str | None:
+    """The best trial's learning rate lies at an end of its range, so a better one may lie beyond."""
+    place = math.log(best / low) / math.log(high / low)
+    if _EDGE < place < 1.0 - _EDGE:
+        return None
+    end, way, key, bound = ("lower", "lower", "low", low) if place <= _EDGE else ("upper", "higher", "high", high)
+    return (
+        f"The best learning rate, {best:.2g}, is at the {end} end of its range: "
+        f"try a {way} search.learning_rate.{key} than {bound:g}."
+    )
+
+
+def rank_edge(recommended: int, best: int, ranks: Sequence[int]) -> str | None:
+    """The answer lies at an end of the ranks searched: a smaller one might do, or a larger one be needed."""
+    low, high = min(ranks), max(ranks)
+    if low == high:
+        return None
+    if best == high:
+        return f"The best rank is the largest searched, {high}: a larger one may score higher."
+    if recommended == low and low > 1:
+        return f"The recommended rank is the smallest searched, {low}: a smaller one may do."
+    return None
+
+
+def layers_edge(recommended: str, counts: dict[str, int]) -> str | None:
+    """The recommended layer range is the shortest searched.
+
+    Args:
+        recommended: its name in the experiment's spelling.
+        counts: number of layers of each range searched.
+    """
+    if len(set(counts.values())) < 2 or counts[recommended] > min(counts.values()) or counts[recommended] <= 1:
+        return None
+    return f"The recommended adapter is on the fewest layers searched ({layers_name(recommended)}): fewer may do."
+
+
+def no_better_than_guessing(score: float, low: float, guess: float, metric: str) -> str | None:
+    """The best trial is not clearly above the score of always saying the majority class.
+
+    Args:
+        score: of the best trial.
+        low: lower end of its interval; NaN or infinite where unknown.
+        guess: the majority class's score in the same metric.
+        metric: its name.
+    """
+    if (low if math.isfinite(low) else score) > guess:
+        return None
+    return (
+        f"The best {metric.replace('_', ' ')}, {score:.3f}, is not clearly above always answering the most frequent "
+        f"label ({guess:.3f}): nothing was learned that a verdict could be about."
+    )
+
+
+def few_examples_per_fold(examples: Sequence[int]) -> str | None:
+    """Fold scores of very few examples are coarse and their t distribution a poor one."""
+    smallest = min(examples)
+    if smallest >= _FEW_EXAMPLES:
+        return None
+    return f"The smallest fold has {smallest} examples, fewer than {_FEW_EXAMPLES}: use fewer folds or more data."
+
+
+def duplicated_texts(copies: int, total: int) -> str | None:
+    """Texts that occur more than once; they are kept in one fold, and count more than once."""
+    if copies == 0:
+        return None
+    share = 100.0 * copies / total
+    return (
+        f"{copies} of {total} texts ({share:.2g} %) repeat another text; copies are kept in one fold, but count twice."
+    )
+
+
+def resolvable_margin(
+    trials: pd.DataFrame, cells: pd.DataFrame, *, folds: int, confidence: float, metric: str
+) -> float | None:
+    """The smallest margin these data could resolve with any number of repeats; None without two comparable trials.
+
+    For two equal trials with the median noise of a pair: the quantile of the correlated t with its 1/J term gone,
+    z(confidence) S sqrt(rho / (1 - rho)) with rho = 1 / folds.
+    """
+    matrix = score_matrix(trials, cells, metric)
+    if len(matrix.trials) < 2:
+        return None
+    variance = pairwise(matrix.scores, folds).variance[np.triu_indices(len(matrix.trials), 1)]
+    known = variance[np.isfinite(variance)]
+    if known.size == 0:
+        return None
+    return float(special.ndtri(confidence) * math.sqrt(float(np.median(known)) / (folds - 1)))
+
+
+def margin_too_small(margin: float, resolvable: float | None) -> str | None:
+    """The margin is below what the data could ever resolve, so the verdict will hardly ever be decided."""
+    if resolvable is None or margin >= resolvable:
+        return None
+    could = math.ceil(1000.0 * resolvable) / 1000.0
+    return (
+        f"A margin of {points(margin)} is smaller than these data can resolve with any number of trainings; "
+        f"about {points(could)} would be possible, or more examples."
+    )
+
+
+def head_alone_is_enough(differences: Sequence[float], folds: int, margin: float, confidence: float) -> str | None:
+    """The best adapter is not shown to beat training the head alone.
+
+    Args:
+        differences: score of the best trial minus score of the head alone, paired by (repeat, fold).
+        folds: the k of k-fold.
+        margin: of the verdict.
+        confidence: of the verdict.
+    """
+    posterior = correlated_t(np.asarray(differences, dtype=np.float64), folds)
+    if 1.0 - float(posterior.probability_at_most(0.0)) >= confidence:
+        return None
+    gain = float(posterior.mean)
+    if float(posterior.probability_at_most(margin)) >= confidence:
+        return f"Training the head alone is not worse than LoRA by more than {points(margin)}: it may be all you need."
+    direction = "lower" if gain < 0 else "higher"
+    return (
+        f"LoRA is not shown to beat training the head alone: {points(abs(gain))} {direction} on average,"
+        " within the noise."
+    )
+
+
+def holdout_disagrees(holdout: float, corrected: float, interval: tuple[float, float], examples: int) -> str | None:
+    """The hold-out score lies outside what the corrected score and the hold-out's own size allow.
+
+    Args:
+        holdout: score on the hold-out.
+        corrected: corrected score from cross-validation.
+        interval: its 95 % interval.
+        examples: size of the hold-out, for its binomial error (an approximation for metrics other than accuracy).
+    """
+    own = math.sqrt(max(corrected * (1.0 - corrected), 0.0) / examples) if 0.0 < corrected < 1.0 else 0.0
+    half = 1.96 * math.hypot((interval[1] - interval[0]) / 3.92, own)
+    if abs(holdout - corrected) <= half:
+        return None
+    direction = "below" if holdout < corrected else "above"
+    return (
+        f"The hold-out score, {holdout:.3f}, is {points(abs(holdout - corrected))} {direction} the cross-validated "
+        f"{corrected:.3f}, more than chance allows: the hold-out differs from the rest, or folds leak into each other."
+    )
+
+
+def warnings_of(*sentences: str | None) -> tuple[str, ...]:
+    """The sentences there are."""
+    return tuple(sentence for sentence in sentences if sentence is not None)

@@ -1,0 +1,73 @@
+"""The verdict of a recorded study, with the experiment's own margin and confidence or with others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lora_search.statistics.doubts import HOLDOUT_FACT, RecordedStudy, doubts
+from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
+from lora_search.statistics.selection import Verdict, decide
+
+
+def judge(study: RecordedStudy, margin: float | None = None, confidence: float | None = None) -> Verdict:
+    """Decide from what is recorded; trains nothing.
+
+    Args:
+        study: the tables.
+        margin, confidence: instead of the experiment's.
+
+    Raises:
+        ExperimentError: margin or confidence out of range.
+        StudyError: predictions are damaged.
+    """
+    spec, cv = study.experiment.verdict, study.experiment.cv
+    margin = spec.margin if margin is None else margin
+    confidence = spec.confidence if confidence is None else confidence
+    pruned = study.trials[study.trials["state"] == "pruned"]
+    verdict = decide(
+        study.trials,
+        study.cells,
+        folds=cv.folds,
+        margin=margin,
+        confidence=confidence,
+        metric=spec.metric,
+        cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).sum()),
+    )
+    corrected = _corrected(study, verdict)
+    verdict = replace(
+        verdict,
+        corrected_score=None if corrected is None else corrected.score,
+        corrected_interval=None if corrected is None else corrected.interval,
+        holdout_score=_holdout_score(study, verdict),
+    )
+    return replace(verdict, warnings=doubts(study, verdict))
+
+
+def _corrected(study: RecordedStudy, verdict: Verdict) -> CorrectedScore | None:
+    """The score to expect of what this selection recommends, without the flattery of having been selected.
+
+    The selection repeated is the one that gave this recommendation: as far below the best as it was.
+    """
+    lag = {comparison.trial: comparison.difference for comparison in verdict.comparisons}
+    complete = study.trials[study.trials["state"] == "complete"]
+    examples = study.examples()
+    if complete.empty or examples.empty:
+        return None
+    pooled = pool_predictions(study.predictions(), [int(trial) for trial in complete["trial"]])
+    return corrected_score(
+        pooled.predicted,
+        examples["label"].to_numpy()[pooled.examples],
+        metric=study.experiment.verdict.metric,
+        parameters=complete["adapter_parameters"].to_numpy(dtype=float),
+        tolerance=max(0.0, lag.get(verdict.recommended.trial, 0.0)) if verdict.recommended else 0.0,
+        groups=examples["group"].to_numpy()[pooled.examples],
+        seed=study.experiment.seed,
+    )
+
+
+def _holdout_score(study: RecordedStudy, verdict: Verdict) -> float | None:
+    """The hold-out's score of the recommended trial; None where it was spent on another, or there is none."""
+    kept = study.facts.get(HOLDOUT_FACT)
+    if kept is None or verdict.recommended is None or kept["trial"] != verdict.recommended.trial:
+        return None
+    return float(kept["scores"][study.experiment.verdict.metric])

@@ -1,0 +1,91 @@
+"""The trials and cells frames of a study as arrays: one row per competing trial, one column per (repeat, fold)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lora_search.errors import StudyError
+from lora_search.statistics.comparison import Array
+
+_TRIAL_COLUMNS = ("trial", "state", "adapter_parameters")
+_CELL_COLUMNS = ("trial", "repeat", "fold", "state")
+
+
+@dataclass(frozen=True)
+class ScoreMatrix:
+    """Scores of the trials that compete, as the statistics want them.
+
+    Attributes:
+        trials: trial numbers, one per row, ascending.
+        columns: (repeat, fold) of each column, ascending.
+        scores: ``(trials, columns)`` in metric units; NaN where the cell was not trained.
+        parameters: adapter parameters of each trial.
+        seconds: compute seconds of each trial, 0 where unknown.
+    """
+
+    trials: tuple[int, ...]
+    columns: tuple[tuple[int, int], ...]
+    scores: Array
+    parameters: Array
+    seconds: Array
+
+    def repeats(self, folds: int) -> tuple[int, int]:
+        """The fewest and the most whole repeats a trial has, at least 1."""
+        counts = np.maximum((~np.isnan(self.scores)).sum(axis=1) // folds, 1)
+        return int(counts.min()), int(counts.max())
+
+    def looks(self, folds: int) -> int:
+        """How often the verdict could have been taken: once, and once more for every extra repeat of a finalist."""
+        fewest, most = self.repeats(folds)
+        return most - fewest + 1
+
+
+def score_matrix(
+    trials: pd.DataFrame, cells: pd.DataFrame, metric: str, *, states: tuple[str, ...] = ("complete",)
+) -> ScoreMatrix:
+    """Rows are the trials in one of ``states`` with at least one complete cell; only complete, finite cells count.
+
+    Args:
+        trials: the store's trials frame.
+        cells: the store's cells frame.
+        metric: the column of ``cells`` that holds the score.
+        states: which trials to take.
+
+    Raises:
+        StudyError: a column is missing.
+    """
+    _require(trials, _TRIAL_COLUMNS, "trials")
+    _require(cells, (*_CELL_COLUMNS, metric), "cells")
+    wanted = trials[trials["state"].isin(states)].sort_values("trial")
+    usable = cells[(cells["state"] == "complete") & cells["trial"].isin(wanted["trial"])]
+    usable = usable[np.isfinite(usable[metric].to_numpy(dtype=np.float64))]
+    wanted = wanted[wanted["trial"].isin(usable["trial"])]
+    numbers = tuple(int(number) for number in wanted["trial"])
+    keys = list(zip(usable["repeat"].astype(int), usable["fold"].astype(int), strict=True))
+    columns = tuple(sorted(set(keys)))
+    row_of = {number: row for row, number in enumerate(numbers)}
+    column_of = {key: column for column, key in enumerate(columns)}
+    scores = np.full((len(numbers), len(columns)), np.nan)
+    for trial, key, score in zip(usable["trial"], keys, usable[metric], strict=True):
+        scores[row_of[int(trial)], column_of[key]] = float(score)
+    seconds = wanted["seconds"] if "seconds" in wanted else pd.Series(0.0, index=wanted.index)
+    return ScoreMatrix(
+        trials=numbers,
+        columns=columns,
+        scores=scores,
+        parameters=_numbers(wanted["adapter_parameters"]),
+        seconds=np.nan_to_num(_numbers(seconds)),
+    )
+
+
+def _numbers(column: pd.Series[float]) -> NDArray[np.float64]:
+    return np.asarray(column.to_numpy(dtype=np.float64))
+
+
+def _require(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise StudyError(f"{name}: must have the columns {', '.join(columns)}, got none named {', '.join(missing)}")

@@ -1,0 +1,36 @@
+"""Whether a study may go on under an experiment: every key in which the two differ, but for those that may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lora_search.spec import Experiment
+from lora_search.spec.toml import toml_value
+
+MAY_CHANGE: frozenset[str] = frozenset(
+    {"search.trials", "verdict.margin", "verdict.confidence", "verdict.extra_repeats"}
+)
+"""How long to search and when to be content: neither changes what a recorded cell means."""
+
+
+def differences(study: Experiment, experiment: Experiment) -> list[str]:
+    """``search.rank: the study has [1, 2], the experiment says [4]`` for each key that differs and may not."""
+    pairs = _differing(study.model_dump(mode="json"), experiment.model_dump(mode="json"))
+    return [
+        f"{key}: the study has {_shown(before)}, the experiment says {_shown(now)}"
+        for key, before, now in pairs
+        if key not in MAY_CHANGE
+    ]
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any], table: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for key in now:
+        if isinstance(before[key], Mapping) and isinstance(now[key], Mapping):
+            yield from _differing(before[key], now[key], f"{table}{key}.")
+        elif before[key] != now[key]:
+            yield f"{table}{key}", before[key], now[key]
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else toml_value(value)

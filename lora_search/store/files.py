@@ -1,0 +1,53 @@
+"""The names in a study folder, and writing one of its files so that a reader sees the old one or the new one, whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STUDY_FILE = "study.db"
+EXPERIMENT_FILE = "experiment.toml"
+ENVIRONMENT_FILE = "environment.json"
+VERDICT_FILE = "verdict.json"
+TRIALS_FILE = "trials.csv"
+CELLS_FILE = "cells.csv"
+PREDICTIONS_FOLDER = "predictions"
+LOCK_FILE = ".lock"
+
+
+def temporary_name(path: Path) -> Path:
+    """Where ``path`` is written before it is renamed; one name, so that what a crash leaves is overwritten later."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place, bring it to the disk, and rename it."""
+    temporary = temporary_name(path)
+    with temporary.open("wb") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def json_text(value: Any) -> str:
+    """JSON that any reader takes: numpy numbers are plain numbers, a path is text, and what is not finite is null."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,100 @@
+"""Rows of ``study.db`` -> the two tables of a study, as pandas frames with fixed columns and types, empty or not."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from lora_search.spec import AdapterSpec, Metric, Nuisance
+
+_TRIAL_COLUMNS: Mapping[str, Any] = {
+    "trial": "int64",
+    "state": "str",
+    "origin": "str",
+    "rank": "int64",
+    "alpha": "float64",
+    "targets": "str",
+    "layers": "str",
+    "scaling": "str",
+    "learning_rate": "float64",
+    "dropout": "float64",
+    "adapter_parameters": "int64",
+    "head_parameters": "int64",
+    "cells": "int64",
+    "score_mean": "float64",
+    "score_std": "float64",
+    "seconds": "float64",
+    "wall_seconds": "float64",
+    "failure": "object",
+}
+_CELL_COLUMNS: Mapping[str, Any] = {
+    "trial": "int64",
+    "repeat": "int64",
+    "fold": "int64",
+    "state": "str",
+    "score": "float64",
+    "accuracy": "float64",
+    "macro_f1": "float64",
+    "matthews_correlation": "float64",
+    "log_loss": "float64",
+    "train_loss": "float64",
+    "examples": "int64",
+    "train_examples": "int64",
+    "steps": "int64",
+    "tokens": "int64",
+    "seconds": "float64",
+    "wall_seconds": "float64",
+    "pack": "int64",
+    "pack_cells": "int64",
+    "failure": "object",
+    "finished_at": "datetime64[ms, UTC]",
+}
+
+
+def cells_frame(connection: sqlite3.Connection, metric: Metric) -> pd.DataFrame:
+    """One row per recorded cell, sorted by trial, repeat and fold; ``score`` is ``metric`` on the fold.
+
+    Scores are NaN for a failed cell, ``failure`` is None for a complete one.
+    """
+    rows = _rows(connection, "select * from lora_cells order by trial, repeat, fold")
+    return _frame([{**row, "score": row[metric]} for row in rows], _CELL_COLUMNS)
+
+
+def trials_frame(connection: sqlite3.Connection, cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per trial, sorted by number.
+
+    ``cells`` counts the complete ones; ``score_mean`` and ``score_std`` (with J - 1 in the denominator) are over those.
+    ``seconds`` is the compute of all its cells, ``wall_seconds`` its equal share of the clock time of their packs.
+    """
+    complete = cells[cells["state"] == "complete"].groupby("trial")["score"].agg(["count", "mean", "std"])
+    shares = cells["wall_seconds"] / cells["pack_cells"]
+    spent = cells.assign(wall_seconds=shares).groupby("trial")[["seconds", "wall_seconds"]].sum()
+    rows = [_trial(row) for row in _rows(connection, "select * from lora_trials order by trial")]
+    for row in rows:
+        number = row["trial"]
+        row["cells"], row["score_mean"], row["score_std"] = (
+            complete.loc[number] if number in complete.index else (0, None, None)
+        )
+        row["seconds"], row["wall_seconds"] = spent.loc[number] if number in spent.index else (0.0, 0.0)
+    return _frame(rows, _TRIAL_COLUMNS)
+
+
+def _trial(row: dict[str, Any]) -> dict[str, Any]:
+    adapter = AdapterSpec.model_validate_json(row.pop("adapter"))
+    nuisance = Nuisance.model_validate_json(row.pop("nuisance"))
+    return {**row, **adapter.model_dump(), **nuisance.model_dump()}
+
+
+def _rows(connection: sqlite3.Connection, query: str) -> list[dict[str, Any]]:
+    cursor = connection.execute(query)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _frame(rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: pd.Series([row[name] for row in rows], dtype="object").astype(kind) for name, kind in columns.items()}
+    )

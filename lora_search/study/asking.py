@@ -1,0 +1,72 @@
+"""Where trials come from: guesses first, then the sampler; each recorded as soon as it is asked for."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.trial import TrialState
+
+from lora_search.errors import StudyError
+from lora_search.store.ledger import Ledger
+from lora_search.store.records import TrialRecord
+from lora_search.study.preparation import Prepared
+from lora_search.study.schedule import generation_of
+from lora_search.study.space import guesses, point_count, sampler_for, suggest
+
+
+class TrialSource:
+    """Asks Optuna for trials, a generation at a time.
+
+    Args:
+        prepared: the experiment.
+        ledger: where trials are recorded.
+    """
+
+    def __init__(self, prepared: Prepared, ledger: Ledger) -> None:
+        self.prepared = prepared
+        self.ledger = ledger
+        self.search = prepared.experiment.search
+        points = point_count(self.search)
+        self.total = self.search.trials if points is None else min(self.search.trials, points)
+
+    def begin(self) -> None:
+        """Put the guesses in front, those that are not there yet."""
+        study = self.ledger.optuna_study()
+        for point in guesses(self.search)[len(study.get_trials(deepcopy=False)) :]:
+            study.enqueue_trial(point)
+
+    def generation(self) -> list[TrialRecord]:
+        """The trials of the generation under way: the recorded ones, and as many new ones as it lacks.
+
+        All are finished when there is nothing left to ask for. Trials past the total, which may have been lowered, are
+        left as they are.
+        """
+        trials = self.ledger.trials()[: self.total]
+        unfinished = [record for record in trials if record.state == "running"]
+        current = generation_of(unfinished[0].trial if unfinished else len(trials))
+        while len(trials) < self.total and generation_of(len(trials)) == current:
+            trials.append(self._ask(len(trials)))
+        return [record for record in trials if generation_of(record.trial) == current]
+
+    def _ask(self, number: int) -> TrialRecord:
+        study = self.ledger.optuna_study(sampler_for(self.search, self.prepared.experiment.seed, number))
+        # a trial that is running in Optuna and not recorded here was asked for by a run that ended in between
+        begun = [trial for trial in study.get_trials(deepcopy=False) if trial.number == number]
+        if begun and begun[0].state == TrialState.RUNNING:
+            trial = optuna.trial.Trial(study, begun[0]._trial_id)
+        else:
+            trial = study.ask()
+        if trial.number != number:
+            raise StudyError(
+                f"{self.ledger.folder}: trial {number} is missing from study.db, which gave {trial.number}"
+            )
+        adapter, nuisance = suggest(trial, self.search)
+        record = TrialRecord(
+            trial=number,
+            adapter=adapter,
+            nuisance=nuisance,
+            adapter_parameters=self.prepared.adapter_parameters(adapter),
+            head_parameters=self.prepared.base.structure.head_parameters,
+            origin="guess" if number < len(guesses(self.search)) else "sampler",
+        )
+        self.ledger.add_trial(record)
+        return record

@@ -1,0 +1,110 @@
+"""What a result was computed with: versions, hardware, seeds, fingerprints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_search.study.preparation import Prepared
+
+_PACKAGES = (
+    "lora-search",
+    "torch",
+    "transformers",
+    "datasets",
+    "optuna",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "peft",
+    "tokenizers",
+)
+
+
+def describe_environment(prepared: Prepared) -> dict[str, Any]:
+    """JSON values for environment.json."""
+    experiment = prepared.experiment
+    folds = {
+        f"repeat {repeat} fold {fold}": prepared.splits.fold(repeat, fold).fingerprint
+        for repeat in range(experiment.cv.repeats)
+        for fold in range(experiment.cv.folds)
+    }
+    return {
+        "python": platform.python_version(),
+        "versions": versions(),
+        "commit": _commit(),
+        "hardware": hardware(),
+        "seed": experiment.seed,
+        "model": {
+            "class": type(prepared.base.model).__name__,
+            "fingerprint": prepared.base.fingerprint,
+            "layers": prepared.base.structure.layer_count,
+            "head_parameters": prepared.base.structure.head_parameters,
+        },
+        "data": {
+            "fingerprint": prepared.data.fingerprint,
+            "examples": len(prepared.data.labels),
+            "duplicate_examples": prepared.data.report.duplicate_examples,
+            "labels": list(prepared.data.label_names),
+            "holdout_fingerprint": prepared.splits.holdout_fingerprint,
+            "holdout_examples": len(prepared.splits.holdout),
+            "folds": folds,
+            "notes": list(prepared.notes),
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what computes results."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, as far as it matters for speed and rounding."""
+    cuda = torch.cuda.is_available()
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this package runs from; None when it is installed."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,207 @@
+"""What a study will cost: cells counted, a few steps measured on throw-away adapters, memory added up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from lora_search.models import adapter_parameters
+from lora_search.spec import AdapterSpec, Experiment, Nuisance, Range
+from lora_search.store.records import CellKey
+from lora_search.study.preparation import Prepared, measured_dtype, prepare
+from lora_search.study.progress import counted, duration
+from lora_search.study.schedule import GENERATION
+from lora_search.study.space import point_count
+from lora_search.training import Engine, EngineSettings
+
+_STEPS = 6
+_MEASUREMENTS = 2  # the quicker counts: whatever else the machine does can only make it slower
+_OPTIMIZER_COPIES = 5  # value, gradient, two moments, compute copy
+_FLOATS_PER_TOKEN_LAYER = 34  # activations a transformer block keeps for its backward, in units of its width
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dry run.
+
+    Attributes:
+        experiment: what was planned.
+        notes: what the data and the model say about themselves.
+        device, precision: where and how the base would run.
+        examples, labels, holdout: the data after cleaning and sampling.
+        trials, cells: trials of the study and trainings if none is stopped early.
+        steps: optimizer steps per cell.
+        smallest, largest: adapter parameters of the cheapest and dearest adapter of the space.
+        head_parameters: trained besides the adapter.
+        seconds: estimated for the whole study.
+        memory: estimated peak, bytes by part.
+        packs: sentences about which cells would be trained together.
+    """
+
+    experiment: Experiment
+    notes: tuple[str, ...]
+    device: str
+    precision: str
+    examples: int
+    labels: tuple[str, ...]
+    holdout: int
+    trials: int
+    cells: int
+    steps: int
+    smallest: int
+    largest: int
+    head_parameters: int
+    seconds: float
+    memory: dict[str, int]
+    packs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The plan as a person reads it."""
+        total = sum(self.memory.values())
+        parts = ", ".join(f"{part} {_mebibytes(size)}" for part, size in self.memory.items())
+        cv = self.experiment.cv
+        repeats = f" x {cv.repeats} repeats" if cv.repeats > 1 else ""
+        trials = counted(self.trials, "trial")
+        return [
+            *self.notes,
+            f"data: {self.examples} examples in the folds, {self.holdout} held out",
+            f"cells: {trials} x {cv.folds} folds{repeats} = {self.cells} trainings of {self.steps} steps",
+            f"adapters: {self.smallest:,} to {self.largest:,} parameters, and {self.head_parameters:,} in the head",
+            *self.packs,
+            f"machine: {self.device}, base in {self.precision}",
+            f"memory: about {_mebibytes(total)} ({parts})",
+            f"time: about {duration(max(1.0, self.seconds))} if no trial is stopped early",
+        ]
+
+
+def plan_study(experiment: Experiment) -> Plan:
+    """Check everything a run would check, measure a few steps, and train nothing that is kept.
+
+    Raises:
+        InputError: as a run would.
+    """
+    prepared = prepare(experiment)
+    dtype = measured_dtype(prepared)
+    engine = Engine(prepared.base, prepared.data, experiment.training, EngineSettings(prepared.device, dtype))
+    by_depth = _specs_by_depth(prepared)
+    points = point_count(experiment.search)
+    trials = experiment.search.trials if points is None else min(experiment.search.trials, points)
+    cells = trials * experiment.cv.folds * experiment.cv.repeats
+    together = max(1, round(min(trials, GENERATION) / len(by_depth)))
+    share = {depth: len(specs) for depth, specs in by_depth.items()}
+    seconds = {depth: _cell_seconds(prepared, engine, specs, together) for depth, specs in by_depth.items()}
+    mean = sum(seconds[depth] * share[depth] for depth in seconds) / sum(share.values())
+    sizes = [
+        adapter_parameters(modules, rank) for modules in prepared.modules.values() for rank in experiment.search.rank
+    ]
+    cell = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, next(iter(by_depth.values()))[0]))
+    return Plan(
+        experiment=experiment,
+        notes=prepared.notes,
+        device=str(prepared.device),
+        precision="bf16" if dtype == torch.bfloat16 else "fp32",
+        examples=len(prepared.splits.development),
+        labels=prepared.data.label_names,
+        holdout=len(prepared.splits.holdout),
+        trials=trials,
+        cells=cells,
+        steps=-(-len(cell.train) // experiment.training.batch_size) * experiment.training.epochs,
+        smallest=min(sizes),
+        largest=max(sizes),
+        head_parameters=prepared.base.structure.head_parameters,
+        seconds=mean * cells,
+        memory=_memory(prepared, engine, max(sizes), together),
+        packs=tuple(
+            f"packs: about {counted(together, 'trial')} together on {_layers(depth, prepared)},"
+            f" {_seconds(seconds[depth])} per training"
+            for depth in sorted(by_depth)
+        ),
+    )
+
+
+def _layers(depth: int, prepared: Prepared) -> str:
+    last = prepared.base.structure.layer_count - 1
+    return f"layers {depth} to {last}" if depth < last else f"layer {last}"
+
+
+def _specs_by_depth(prepared: Prepared) -> dict[int, list[AdapterSpec]]:
+    """One adapter of middle rank per (targets, layers), by its lowest layer."""
+    search = prepared.experiment.search
+    rank = sorted(search.rank)[len(search.rank) // 2]
+    found: dict[int, list[AdapterSpec]] = {}
+    for targets, layers in prepared.modules:
+        spec = AdapterSpec(rank=rank, alpha=rank, targets=targets, layers=layers, scaling=search.scaling)
+        found.setdefault(prepared.depth(spec), []).append(spec)
+    return found
+
+
+def _trial(prepared: Prepared, spec: AdapterSpec) -> tuple[AdapterSpec, Nuisance]:
+    rate = prepared.experiment.search.learning_rate
+    return spec, Nuisance(learning_rate=rate.low if isinstance(rate, Range) else rate)
+
+
+def _cell_seconds(prepared: Prepared, engine: Engine, specs: Sequence[AdapterSpec], together: int) -> float:
+    """Estimated seconds of one cell in a pack of ``together``, from a few steps and a few evaluated examples.
+
+    An evaluated example costs about a third of a trained one: no backward.
+    """
+    batch, epochs = prepared.experiment.training.batch_size, prepared.experiment.training.epochs
+    full = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, specs[0]))
+    few = min(len(full.train), max(1, _STEPS * batch // epochs))
+    cells = [
+        replace(
+            full,
+            key=CellKey(slot, 0, 0),
+            adapter=spec,
+            modules=prepared.modules_of(spec),
+            train=full.train[:few],
+            evaluate=full.evaluate[:few],
+        )
+        for slot, spec in enumerate((list(specs) * together)[:together])
+    ]
+    nothing = np.empty(0, dtype=np.int64)
+    single = [replace(cell, train=cell.train[:batch], evaluate=nothing) for cell in cells]
+    engine.train(single, pack=-1)  # fills the prefix cache and warms up
+    short, long = [], []
+    for _ in range(_MEASUREMENTS):
+        start = time.perf_counter()
+        engine.train(single, pack=-1)
+        between = time.perf_counter()
+        engine.train(cells, pack=-1)
+        short.append(between - start)
+        long.append(time.perf_counter() - between)
+    measured = (few - min(batch, few)) * epochs + len(cells[0].evaluate) / 3
+    per_example = max(0.0, min(long) - min(short)) / max(1.0, measured)
+    return per_example * (len(full.train) * epochs + len(full.evaluate) / 3) / together
+
+
+def _memory(prepared: Prepared, engine: Engine, largest: int, together: int) -> dict[str, int]:
+    structure, settings = prepared.base.structure, engine.settings
+    base = sum(parameter.nbytes for parameter in prepared.base.model.parameters())
+    if engine.model is not prepared.base.model:
+        base += sum(parameter.nbytes for parameter in engine.model.parameters())
+    width = min(module.in_features for module in structure.linear_modules)
+    element = 2 if settings.dtype == torch.bfloat16 else 4
+    return {
+        "base": base,
+        "adapters and optimizer": together * (largest + structure.head_parameters) * 4 * _OPTIMIZER_COPIES,
+        "activations": settings.token_budget * structure.layer_count * width * element * _FLOATS_PER_TOKEN_LAYER,
+        "prefix cache": engine.prefix.bytes_in_memory,
+    }
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+def _mebibytes(size: float) -> str:
+    if size >= 1024**3:
+        return f"{size / 1024**3:.1f} GiB"
+    return f"{size / 1024**2:.0f} MiB" if size >= 1024**2 else "under 1 MiB"

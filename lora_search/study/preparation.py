@@ -1,0 +1,168 @@
+"""Everything a run needs before its first training: data, model, folds, and every choice of the space resolved.
+
+All mistakes the user can have made show here, before a study folder is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from lora_search.data import Dataset, EncodedExamples, Splits, encode, load_dataset
+from lora_search.errors import InputError
+from lora_search.models import (
+    FrozenBase,
+    LinearModule,
+    ModelStructure,
+    adapter_parameters,
+    load_base,
+    load_structure,
+    resolve_targets,
+    target_notes,
+)
+from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.spec.experiment import SearchSpec
+from lora_search.store.records import CellKey
+from lora_search.training import Cell, choose_dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An experiment with its data and model in hand."""
+
+    experiment: Experiment
+    base: FrozenBase
+    data: EncodedExamples
+    splits: Splits
+    modules: dict[tuple[str, str], tuple[LinearModule, ...]]
+    device: torch.device
+    notes: tuple[str, ...]
+
+    def modules_of(self, adapter: AdapterSpec) -> tuple[LinearModule, ...]:
+        """What an adapter spec of this experiment's space adapts."""
+        key = (adapter.targets, adapter.layers)
+        return self.modules.get(key) or resolve_targets(self.base.structure, *key)
+
+    def adapter_parameters(self, adapter: AdapterSpec) -> int:
+        return adapter_parameters(self.modules_of(adapter), adapter.rank)
+
+    def cell(self, key: CellKey, adapter: AdapterSpec, nuisance: Nuisance) -> Cell:
+        """One training of one trial."""
+        fold = self.splits.fold(key.repeat, key.fold)
+        modules = self.modules_of(adapter)
+        return Cell(key, adapter, nuisance, modules, fold.train, fold.evaluate, self.experiment.seed)
+
+    def depth(self, adapter: AdapterSpec) -> int:
+        """The lowest adapted layer."""
+        return min(module.layer for module in self.modules_of(adapter))
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Load and check everything.
+
+    Raises:
+        InputError: what the user can mend: the mistakes of the data, of the model and of the choices in it together.
+    """
+    try:
+        dataset = load_dataset(experiment.data, experiment.seed)
+        splits = _split(experiment, dataset)
+    except InputError as error:
+        if more := _mistakes_in_model(experiment):
+            raise InputError([*error.mistakes, *more]) from error
+        raise
+    base = load_base(experiment.model, dataset.label_names)
+    modules = _resolved(experiment.search, base.structure)
+    device = default_device()
+    if experiment.training.precision != "auto":
+        choose_dtype(experiment.training.precision, device, 1)
+    data = encode(dataset, base.tokenizer, _max_length(experiment, base))
+    notes = [*data.report.sentences()]
+    for targets in experiment.search.targets:
+        notes.extend(target_notes(base.structure, targets))
+    return Prepared(experiment, base, data, splits, modules, device, tuple(notes))
+
+
+def _split(experiment: Experiment, dataset: Dataset) -> Splits:
+    return Splits.make(
+        dataset.labels,
+        dataset.groups,
+        folds=experiment.cv.folds,
+        holdout=experiment.data.holdout,
+        seed=experiment.seed,
+        label_names=dataset.label_names,
+    )
+
+
+def _mistakes_in_model(experiment: Experiment) -> tuple[str, ...]:
+    """What can be said of model and choices without the labels, and without reading weights."""
+    try:
+        _resolved(experiment.search, load_structure(experiment.model))
+    except InputError as error:
+        return error.mistakes
+    return ()
+
+
+def _resolved(search: SearchSpec, structure: ModelStructure) -> dict[tuple[str, str], tuple[LinearModule, ...]]:
+    """The modules of every (targets, layers) of the space.
+
+    Raises:
+        InputError: every choice the model does not have; then every pair that names nothing.
+    """
+    choices = [(targets, "all") for targets in search.targets] + [("all-linear", layers) for layers in search.layers]
+    for pairs in (choices, list(product(search.targets, search.layers))):
+        found: dict[tuple[str, str], tuple[LinearModule, ...]] = {}
+        mistakes: list[str] = []
+        for targets, layers in pairs:
+            try:
+                found[targets, layers] = resolve_targets(structure, targets, layers)
+            except InputError as error:
+                mistakes.extend(error.mistakes)
+        if mistakes:
+            raise InputError(tuple(dict.fromkeys(mistakes)))
+    return found
+
+
+def _max_length(experiment: Experiment, base: FrozenBase) -> int:
+    """The experiment's limit, or the model's where that is lower."""
+    config = base.model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return experiment.data.max_length
+    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # their first positions are the padding's
+        positions -= config.pad_token_id + 1
+    return min(experiment.data.max_length, int(positions))
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def measured_dtype(prepared: Prepared) -> torch.dtype:
+    """The precision ``training.precision`` comes to on this machine."""
+    width = max(module.in_features for module in prepared.base.structure.linear_modules)
+    return choose_dtype(prepared.experiment.training.precision, prepared.device, min(width, 4096))
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """SIGTERM inside the block is an interrupt: the state is saved and the way to resume is said, as for Ctrl-C."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,113 @@
+"""Who gets more cells: racing looks at the scores after each rung, finalists are chosen when the trials are spent.
+
+What was found is recorded before its consequences are, so that a run which ends in between finds it and draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from lora_search.spec import Experiment
+from lora_search.statistics import CellRequest, next_cells
+from lora_search.statistics.matrix import score_matrix
+from lora_search.statistics.racing import Elimination, race
+from lora_search.store.ledger import Ledger
+
+_FACT = "racing"
+_FINALISTS_FACT = "finalists"
+_TELLING = 0.5
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A trial that left the race, and why, as a sentence."""
+
+    trial: int
+    reason: str
+
+
+def _sentence(loss: Elimination) -> str:
+    """Why a trial was stopped; its chance to matter is what decided, the rest says what it looks like."""
+    chance = f"{max(loss.charge, 0.001):.1%} chance to change the verdict"
+    if loss.reason == "futile" and loss.probability >= _TELLING:
+        return f"{chance}: larger than trial {loss.against} and not clearly better"
+    if loss.reason == "inferior" and loss.probability >= _TELLING:
+        return f"{chance}: worse than trial {loss.against}"
+    return chance
+
+
+class Racer:
+    """Decides after each rung which trials need no more cells.
+
+    Args:
+        experiment: its verdict section says what matters.
+        ledger: where scores are read and looks are kept.
+        trials: trials the study will have in all.
+    """
+
+    def __init__(self, experiment: Experiment, ledger: Ledger, trials: int) -> None:
+        self.experiment = experiment
+        self.ledger = ledger
+        self.trials = trials
+
+    def look(self, repeat: int, fold: int) -> list[Loss]:
+        """The trials that lose at this rung; the same ones if it has been looked at before.
+
+        A rung is looked at anew when trials have been added to it, which a raised total does.
+        """
+        kept: dict[str, Any] = self.ledger.fact(_FACT) or {"spent": 0.0, "looks": {}}
+        name = f"{len(self.ledger.trials())} trials, repeat {repeat}, fold {fold}"
+        if name not in kept["looks"]:
+            found, spent = self._race(kept)
+            kept = {"spent": spent, "looks": {**kept["looks"], name: found}}
+            self.ledger.set_fact(_FACT, kept)
+        return [Loss(loss["trial"], loss["reason"]) for loss in kept["looks"][name]]
+
+    def _race(self, kept: dict[str, Any]) -> tuple[list[dict[str, Any]], float]:
+        tables, spec, cv = self.ledger.tables(), self.experiment.verdict, self.experiment.cv
+        matrix = score_matrix(tables.trials, tables.cells, spec.metric, states=("running", "complete", "pruned"))
+        if len(matrix.trials) < 2:
+            return [], kept["spent"]
+        result = race(
+            matrix,
+            planned=cv.folds * cv.repeats,
+            trials=self.trials,
+            folds=cv.folds,
+            margin=spec.margin,
+            confidence=spec.confidence,
+            eliminated=[loss["trial"] for look in kept["looks"].values() for loss in look],
+            spent=kept["spent"],
+            seed=self.experiment.seed,
+        )
+        losses = [{"trial": loss.trial, "reason": _sentence(loss)} for loss in result.eliminated]
+        return losses, result.spent
+
+
+def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[CellRequest]]:
+    """Cells that would help the verdict, one extra repeat of the finalists after another; for the caller to train.
+
+    A run that goes on begins with the request under way: part of it being recorded, the rest would not be asked for
+    again, or not together.
+    """
+    spec, cv = experiment.verdict, experiment.cv
+    kept: list[list[list[int]]] = ledger.fact(_FINALISTS_FACT) or []
+    if kept:
+        yield [CellRequest(*request) for request in kept[-1]]
+    while True:
+        tables = ledger.tables()
+        wanted = next_cells(
+            tables.trials,
+            tables.cells,
+            folds=cv.folds,
+            margin=spec.margin,
+            confidence=spec.confidence,
+            metric=spec.metric,
+            repeats=cv.repeats + spec.extra_repeats,
+        )
+        if not wanted:
+            return
+        kept = [*kept, [list(astuple(request)) for request in wanted]]
+        ledger.set_fact(_FINALISTS_FACT, kept)
+        yield list(wanted)

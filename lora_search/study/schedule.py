@@ -1,0 +1,42 @@
+"""Which cells next, and which of them together.
+
+Trials are asked for in *generations*; a generation is trained fold by fold (a *rung*), and the cells of a rung whose
+lowest adapted layer is the same form packs: they see the same batches and resume from the same frozen prefix. Top
+layers first, being cheapest. Packs depend on the recorded trials alone, so a study that was interrupted forms the
+packs it would have formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from lora_search.store.records import CellKey, TrialRecord
+from lora_search.study.preparation import Prepared
+
+GENERATION = 8
+"""Trials asked for at once. More fill packs better; fewer let the sampler learn sooner."""
+
+PACK_SLOTS = 16
+"""Most cells in one pack."""
+
+
+def generation_of(trial: int) -> int:
+    return trial // GENERATION
+
+
+def packs_of(prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterable[CellKey]) -> list[list[CellKey]]:
+    """Cells in packs: of one lowest layer, top layers first.
+
+    Args:
+        trials: the trials the cells belong to, by number.
+        keys: the cells; those of a rung see the same batches, those of several folds share the frozen layers only.
+    """
+    by_depth: dict[int, list[CellKey]] = {}
+    for key in keys:
+        by_depth.setdefault(prepared.depth(trials[key.trial].adapter), []).append(key)
+    packs: list[list[CellKey]] = []
+    for depth in sorted(by_depth, reverse=True):
+        # neighbours in rank pad each other's matrices least
+        alike = sorted(by_depth[depth], key=lambda key: (trials[key.trial].adapter.rank, key))
+        packs.extend(alike[start : start + PACK_SLOTS] for start in range(0, len(alike), PACK_SLOTS))
+    return packs

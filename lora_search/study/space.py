@@ -1,0 +1,139 @@
+"""The search space in Optuna's terms, and what people would guess in it.
+
+Choices are categories (ranks are few, and neither ordered cost nor ordered score should be assumed); the learning
+rate is a log range. Names and choices are part of the stored study: they may not change while it runs.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import product
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from lora_search.adapters import key_of
+from lora_search.spec import AdapterSpec, Nuisance, Range
+from lora_search.spec.experiment import SearchSpec
+
+_RANDOM_FIRST = 8
+_GUESSES = (
+    # (rank, alpha, targets, layers): PEFT's documentation examples, then the habit of adapting every linear layer
+    (8, 16.0, "query+value", "all"),
+    (16, 32.0, "all-linear", "all"),
+)
+
+
+def _choices(search: SearchSpec) -> dict[str, tuple[Any, ...]]:
+    names = ("rank", "alpha_over_rank", "targets", "layers", "dropout")
+    return {name: getattr(search, name) for name in names}
+
+
+def is_finite(search: SearchSpec) -> bool:
+    """Whether the space can be exhausted: it can when the learning rate is one value."""
+    return not isinstance(search.learning_rate, Range)
+
+
+def point_count(search: SearchSpec) -> int | None:
+    """Points of a finite space; None for one with a learning-rate range."""
+    if not is_finite(search):
+        return None
+    return math.prod(len(choices) for choices in _choices(search).values())
+
+
+def suggest(trial: optuna.Trial, search: SearchSpec) -> tuple[AdapterSpec, Nuisance]:
+    """The point of the space that the sampler, or an enqueued guess, gives a trial; the same point if asked again."""
+    rank = trial.suggest_categorical("rank", search.rank)
+    adapter = AdapterSpec(
+        rank=rank,
+        alpha=trial.suggest_categorical("alpha_over_rank", search.alpha_over_rank) * rank,
+        targets=trial.suggest_categorical("targets", search.targets),
+        layers=trial.suggest_categorical("layers", search.layers),
+        scaling=search.scaling,
+    )
+    rate = search.learning_rate
+    if isinstance(rate, Range):
+        rate = trial.suggest_float("learning_rate", rate.low, rate.high, log=True)
+    return adapter, Nuisance(learning_rate=rate, dropout=trial.suggest_categorical("dropout", search.dropout))
+
+
+def guesses(search: SearchSpec) -> list[dict[str, Any]]:
+    """What people would guess, as far as the space has it; tried first, so that a study beats the habit or confirms it.
+
+    The nearest rank and alpha of the space stand for one it does not have. The learning rate is the middle of the
+    range.
+    """
+    found: list[dict[str, Any]] = []
+    for rank, alpha, targets, layers in _GUESSES:
+        if targets not in search.targets or layers not in search.layers:
+            continue
+        nearest_rank = min(search.rank, key=lambda choice: abs(math.log(choice / rank)))
+        ratio = alpha / rank
+        point: dict[str, Any] = {
+            "rank": nearest_rank,
+            "alpha_over_rank": min(search.alpha_over_rank, key=lambda choice: abs(math.log(choice / ratio))),
+            "targets": targets,
+            "layers": layers,
+            "dropout": min(search.dropout),
+        }
+        if isinstance(search.learning_rate, Range):
+            point["learning_rate"] = math.sqrt(search.learning_rate.low * search.learning_rate.high)
+        if point not in found:
+            found.append(point)
+    return found
+
+
+class _Untried(BaseSampler):
+    """Points of a finite space in a random order, each once: repeating a deterministic training would teach nothing."""
+
+    def __init__(self, search: SearchSpec, seed: int) -> None:
+        self._search = search
+        self._seed = seed
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
+        return {name: CategoricalDistribution(choices) for name, choices in _choices(self._search).items()}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: Any, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        choices = _choices(self._search)
+        tried = {
+            tuple(other.params.get(name) for name in choices)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
+        }
+        untried = [point for point in product(*choices.values()) if point not in tried]
+        return dict(zip(choices, untried[key_of(self._seed, trial.number) % len(untried)], strict=True))
+
+    def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: BaseDistribution) -> Any:
+        raise RuntimeError(f"{name} is not part of the space")
+
+
+class _Seeded(TPESampler):
+    """TPE of which every draw depends on the trial's number and at most the parameter's name.
+
+    So a trial that was half asked when its run ended is asked the rest as if nothing had happened.
+    """
+
+    def __init__(self, seed: int, number: int) -> None:
+        super().__init__(
+            seed=_seed(seed, number), n_startup_trials=_RANDOM_FIRST, multivariate=True, constant_liar=True
+        )
+        self._of_name = partial(_seed, seed, number)
+
+    def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: BaseDistribution) -> Any:
+        """A random draw: TPE proper samples all parameters together, and asks one by one before it has begun only."""
+        return RandomSampler(self._of_name(name)).sample_independent(study, trial, name, distribution)
+
+
+def _seed(seed: int, *what: int | str) -> int:
+    return key_of(seed, "trial", *what) % 2**32
+
+
+def sampler_for(search: SearchSpec, seed: int, number: int) -> BaseSampler:
+    """The sampler that asks trial ``number``: seeded by it, so that an interrupted study goes on as if it had not
+    been."""
+    return _Untried(search, seed) if is_finite(search) else _Seeded(seed, number)

@@ -1,0 +1,8 @@
+"""Trains packs of cells over one frozen base."""
+
+from lora_search.training.cell import Cell
+from lora_search.training.engine import Engine, EngineSettings, Step, TrainedCell
+from lora_search.training.metrics import score_predictions
+from lora_search.training.precision import choose_dtype
+
+__all__ = ["Cell", "Engine", "EngineSettings", "Step", "TrainedCell", "choose_dtype", "score_predictions"]

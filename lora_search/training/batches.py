@@ -1,0 +1,128 @@
+"""Which examples a step sees, and how its rows are cut into micro-batches.
+
+The order of examples depends on (seed, repeat, fold, epoch) and never on the trial. A step's rows - the batches of
+all slots - are sorted by length and cut so that little padding is computed and no micro-batch exceeds the token
+budget. The cut changes the order of additions, nothing else: gradients accumulate over a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+from numpy.random import Generator, Philox
+from numpy.typing import NDArray
+
+from lora_search.adapters import key_of
+
+IntArray = NDArray[np.int64]
+
+
+def batch_order(train: IntArray, batch_size: int, epochs: int, key: int) -> Iterator[IntArray]:
+    """The batches of one cell: every epoch a new shuffle, the last batch of an epoch may be smaller."""
+    for epoch in range(epochs):
+        order = Generator(Philox(key=key_of(key, "epoch", epoch))).permutation(train)
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
+
+def step_count(examples: int, batch_size: int, epochs: int) -> int:
+    """Optimizer steps of one cell."""
+    return -(-examples // batch_size) * epochs
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows computed together, sorted by slot: ``slots[i]`` sees ``examples[i]``, padded to ``width`` tokens."""
+
+    slots: tuple[int, ...]
+    examples: IntArray
+    width: int
+
+    @property
+    def padded_tokens(self) -> int:
+        return len(self.slots) * self.width
+
+
+class MicroBatchPlanner:
+    """Cuts the rows of several slots into micro-batches.
+
+    Each slot's rows are sorted by length and cut at the same positions, so that in every micro-batch each slot has
+    equally many rows (see ``adapters.rows``); where slots share a fold their lengths agree and this pads no more than
+    a global sort. The cuts minimise padded tokens plus ``overhead`` tokens per micro-batch by dynamic programming.
+
+    Args:
+        lengths: int64 (examples,), tokens of every example.
+        token_budget: most padded tokens in a micro-batch (a single longer row is let through).
+        overhead: the fixed cost of a micro-batch, in tokens.
+        pads: whether rows of different lengths may be computed together.
+    """
+
+    def __init__(self, lengths: IntArray, token_budget: int, overhead: int = 48, pads: bool = True) -> None:
+        self.lengths = lengths
+        self.token_budget = token_budget
+        self.overhead = overhead
+        self.pads = pads
+
+    def plan(self, batches: Sequence[tuple[int, IntArray]]) -> list[MicroBatch]:
+        """Micro-batches that hold every (slot, example) exactly once, shortest rows first.
+
+        Args:
+            batches: (slot, examples) by ascending slot.
+        """
+        if not self.pads:
+            return self._plan_unpadded(batches)
+        by_size: dict[int, list[tuple[int, IntArray]]] = {}
+        for slot, examples in batches:
+            if len(examples):
+                order = np.lexsort((examples, self.lengths[examples]))
+                by_size.setdefault(len(examples), []).append((slot, examples[order]))
+        planned: list[MicroBatch] = []
+        for group in by_size.values():
+            longest = max(int(self.lengths[examples[-1]]) for _, examples in group)
+            together = max(1, self.token_budget // longest)
+            shares = -(-len(group) // together)
+            for share in np.array_split(np.arange(len(group)), shares):
+                planned.extend(self._plan_equal([group[i] for i in share]))
+        return planned
+
+    def _plan_unpadded(self, batches: Sequence[tuple[int, IntArray]]) -> list[MicroBatch]:
+        rows = sorted((int(self.lengths[example]), slot, int(example)) for slot, part in batches for example in part)
+        planned = []
+        for width, alike in groupby(rows, key=itemgetter(0)):
+            _, slots, examples = zip(*alike, strict=True)
+            most = max(1, self.token_budget // width)
+            for start in range(0, len(slots), most):
+                part = np.array(examples[start : start + most], dtype=np.int64)
+                planned.append(MicroBatch(slots[start : start + most], part, width))
+        return planned
+
+    def _plan_equal(self, group: list[tuple[int, IntArray]]) -> list[MicroBatch]:
+        stacked = np.stack([examples for _, examples in group])
+        widths = np.maximum.accumulate(self.lengths[stacked].max(axis=0))
+        planned = []
+        for start, stop in self._cuts(widths, len(group)):
+            slots = tuple(slot for slot, _ in group for _ in range(stop - start))
+            planned.append(MicroBatch(slots, stacked[:, start:stop].reshape(-1), int(widths[stop - 1])))
+        return planned
+
+    def _cuts(self, widths: IntArray, slots: int) -> list[tuple[int, int]]:
+        """Positions [start, stop) of the micro-batches of ``slots`` rows per position, ``widths`` ascending."""
+        count = len(widths)
+        best = np.zeros(count + 1)
+        previous = np.zeros(count + 1, dtype=np.int64)
+        for stop in range(1, count + 1):
+            width = int(widths[stop - 1])
+            most = max(1, self.token_budget // (width * slots))
+            starts = np.arange(max(0, stop - most), stop)
+            costs = best[starts] + (stop - starts) * (width * slots) + self.overhead
+            choice = int(np.argmin(costs))
+            best[stop], previous[stop] = costs[choice], starts[choice]
+        cuts, stop = [], count
+        while stop > 0:
+            cuts.append((int(previous[stop]), stop))
+            stop = int(previous[stop])
+        return cuts[::-1]

@@ -1,0 +1,375 @@
+"""Trains packs of cells over one frozen base.
+
+One step of a pack is one step of each of its cells: every cell's next batch, its loss the mean over that batch, its
+gradients clipped, its own AdamW update. The rows of all cells are computed together, in micro-batches, from the
+lowest adapted layer on; a cell's numbers are those of training it alone, but for the order of floating-point
+additions.
+
+The engine does not know trials or studies: it gets cells and gives results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of
+from lora_search.data import EncodedExamples
+from lora_search.errors import MachineError
+from lora_search.models.base import FrozenBase
+from lora_search.spec.experiment import TrainingSpec
+from lora_search.store.records import CellResult
+from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner, batch_order, step_count
+from lora_search.training.cell import Cell
+from lora_search.training.inputs import TokenStorage, takes_types
+from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory
+from lora_search.training.metrics import score_predictions
+from lora_search.training.optimizer import PackedAdamW
+from lora_search.training.precision import in_precision
+from lora_search.training.prefix import PrefixCache
+from lora_search.training.probing import ForwardFacts, probe
+
+GIB = 1024**3
+_KEY_BITS = 31
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a result is computed, as opposed to what: nothing here changes a result beyond rounding.
+
+    Attributes:
+        device, dtype: where and in which precision the base runs.
+        token_budget: most padded tokens of a training micro-batch; evaluation takes four times as many.
+        prefix_cache: keep the states entering the lowest adapted layer instead of recomputing the layers below.
+        cache_memory: bytes of such states kept in memory, past which a file in ``cache_folder`` is used.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    token_budget: int = 2048
+    prefix_cache: bool = True
+    cache_memory: int = 2 * GIB
+    cache_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a pack is: sent to the listener after each step."""
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    tokens: int
+    loss: float
+
+
+Listener = Callable[[Step], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedCell:
+    """A result with the weights behind it (see ``AdapterPack.state``)."""
+
+    result: CellResult
+    state: dict[str, Tensor]
+
+
+class Engine:
+    """Trains cells of one experiment over one base.
+
+    Args:
+        base: the frozen model; left as it is.
+        data: the encoded dataset.
+        training: what is the same for every cell.
+        settings: device, precision, budgets.
+
+    Raises:
+        MachineError: the model cannot compute in the precision asked for.
+    """
+
+    def __init__(
+        self, base: FrozenBase, data: EncodedExamples, training: TrainingSpec, settings: EngineSettings
+    ) -> None:
+        self.base = base
+        self.training = training
+        self.settings = settings
+        self.model = in_precision(base.model, settings.dtype, settings.device)
+        config = base.model.config.get_text_config()
+        self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
+        self.storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
+        self.labels = data.labels
+        self.label_count = len(data.label_names)
+        self.token_budget = settings.token_budget
+        self.split_packs = False
+        self.prefix = PrefixCache(
+            self.model,
+            base.structure.stack_name,
+            self.storage,
+            memory_budget=settings.cache_memory,
+            token_budget=4 * settings.token_budget,
+            folder=settings.cache_folder,
+        )
+        self.forward = self._probe()
+        self.padded_tokens = 0
+        self.real_tokens = 0
+
+    def _probe(self) -> ForwardFacts:
+        structure = self.base.structure
+        modules = [*(module.name for module in structure.linear_modules), *structure.head_modules]
+        try:
+            return probe(self.model, self.storage, modules)
+        except RuntimeError as error:
+            if self.settings.dtype == torch.float32 or is_out_of_memory(error):
+                raise
+            raise MachineError(
+                f"training.precision: must be fp32 for {type(self.model).__name__}, whose own code fails in bf16,"
+                f" got bf16 ({error})"
+            ) from error
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how results were computed, as sentences."""
+        notes = [] if self.prefix.note is None else [self.prefix.note]
+        name = type(self.model).__name__
+        if self.forward.sees_padding:
+            notes.append(f"{name} sees padding, so only texts of equal length are computed together, which is slower")
+        if self.split_packs:
+            notes.append(f"{name} is trained with one adapter per micro-batch, which is slower")
+        return tuple(notes)
+
+    def train(self, cells: Sequence[Cell], pack: int, listener: Listener | None = None) -> list[TrainedCell]:
+        """Train cells together and score each on its own examples.
+
+        Args:
+            cells: the pack; best if they share a fold and their lowest adapted layer.
+            pack: its number, for the record.
+            listener: called after every step.
+
+        Returns:
+            One result per cell, in order. A cell whose loss stopped being a number is ``failed``; the others are not
+            affected.
+        """
+        return _PackRun(self, cells, pack, listener).run()
+
+    def predict(self, cell: Cell, state: dict[str, Tensor], examples: IntArray) -> np.ndarray:
+        """Probabilities float32 (examples, labels) of a trained cell."""
+        run = _PackRun(self, [cell], pack=-1, listener=None)
+        run.pack.load(0, state)
+        return run.predict([examples])[0]
+
+
+class _PackRun:
+    """The training of one pack, from the first step to the scores."""
+
+    def __init__(self, engine: Engine, cells: Sequence[Cell], pack: int, listener: Listener | None) -> None:
+        self.engine = engine
+        self.cells = cells
+        self.number = pack
+        self.listener = listener
+        spec = engine.training
+        structure = engine.base.structure
+        self.pack = AdapterPack(
+            engine.model,
+            [cell.slot() for cell in cells],
+            structure.head_modules,
+            head_deviation=engine.head_deviation,
+            dtype=engine.settings.dtype,
+        )
+        self.depth = min(cell.depth(structure.layer_count) for cell in cells)
+        self.steps = [step_count(len(cell.train), spec.batch_size, spec.epochs) for cell in cells]
+        self.optimizer = PackedAdamW(
+            self.pack,
+            [cell.nuisance.learning_rate for cell in cells],
+            self.steps,
+            warmup_ratio=spec.warmup_ratio,
+            weight_decay=spec.weight_decay,
+            max_grad_norm=spec.max_grad_norm,
+        )
+        self.failures: dict[int, str] = {}
+        self.taken = [0] * len(cells)
+        self.tokens = [0] * len(cells)
+        self.last_epoch_loss = [0.0] * len(cells)
+        self.resumes = self._may_resume() and engine.prefix.prepare(self.depth)
+        self.mixes_slots = engine.forward.shared.isdisjoint((*self.pack.target_modules, *self.pack.head_modules))
+
+    def _may_resume(self) -> bool:
+        # what is kept was computed with padding
+        return self.engine.settings.prefix_cache and not self.engine.forward.sees_padding
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[TrainedCell]:
+        start = time.perf_counter()
+        with self._running():
+            self._train()
+            finished = [slot for slot in range(len(self.cells)) if slot not in self.failures]
+            none = np.empty(0, dtype=np.int64)
+            wanted = [cell.evaluate if slot in finished else none for slot, cell in enumerate(self.cells)]
+            predictions = self._within_means(partial(self._predict, wanted))
+        seconds = time.perf_counter() - start
+        # a token trained on goes forward and back, a token predicted from only forward
+        work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
+        return [
+            TrainedCell(
+                self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))), self.pack.state(slot)
+            )
+            for slot in range(len(self.cells))
+        ]
+
+    def _token_count(self, examples: IntArray) -> int:
+        return int(self.engine.storage.lengths[examples].sum())
+
+    def _running(self) -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(self.pack.attached())
+        if self.resumes:
+            stack.enter_context(self.engine.prefix.resumed(self.depth))
+        return stack
+
+    def _train(self) -> None:
+        spec = self.engine.training
+        orders = [batch_order(cell.train, spec.batch_size, spec.epochs, cell.order_key) for cell in self.cells]
+        self.pack.training = True
+        for step in range(max(self.steps)):
+            active = [s for s in range(len(self.cells)) if step < self.steps[s] and s not in self.failures]
+            if not active:
+                break
+            batches = [(slot, next(orders[slot])) for slot in active]
+            losses = self._within_means(partial(self._accumulate, batches, step))
+            self.optimizer.step(active)
+            self._record(step, batches, losses)
+        self.pack.training = False
+
+    def _within_means(self, work: Callable[[], Result]) -> Result:
+        """Do the work, again with smaller micro-batches or one slot in each where that is what it takes."""
+        while True:
+            try:
+                return work()
+            except MixedRowsError:
+                self.mixes_slots = False
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.engine.token_budget <= LEAST_TOKEN_BUDGET:
+                    raise
+                self.engine.token_budget //= 2
+            self.pack.gradients.zero_()
+
+    def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:
+        """Forward and backward of one step; gradients are left in the pack. Returns the loss of every slot."""
+        losses = torch.zeros(len(self.cells), device=self.pack.device)
+        parts = self._plan(batches, self.engine.token_budget)
+        for part in parts:
+            self._forward_backward(part, dict(batches), losses, step)
+        self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
+        self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
+        return losses.tolist()
+
+    def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[MicroBatch]:
+        planner = MicroBatchPlanner(self.engine.storage.lengths, budget, pads=not self.engine.forward.sees_padding)
+        if self.mixes_slots or len(batches) == 1:
+            return planner.plan(batches)
+        self.engine.split_packs = True
+        return [part for batch in batches for part in planner.plan([batch])]
+
+    def _forward_backward(self, part: MicroBatch, batches: dict[int, IntArray], losses: Tensor, step: int) -> None:
+        logits = self._logits(part, step)
+        labels = self.engine.storage.labels[torch.from_numpy(part.examples).to(logits.device)]
+        sizes = torch.tensor([1.0 / len(batches[slot]) for slot in part.slots], device=logits.device)
+        weighted = F.cross_entropy(logits, labels, reduction="none") * sizes
+        weighted.sum().backward()  # type: ignore[no-untyped-call]
+        losses.index_add_(0, torch.tensor(part.slots, device=logits.device), weighted.detach())
+
+    def _logits(self, part: MicroBatch, step: int | None) -> Tensor:
+        """float32 (rows, labels)."""
+        batch = self.engine.storage.batch(part.examples, part.width)
+        self.pack.rows = self._rows(part, step)
+        if self.resumes:
+            self.engine.prefix.feed(self.depth, batch)
+        return self.engine.model(**batch.arguments).logits.float()  # type: ignore[no-any-return]
+
+    def _rows(self, part: MicroBatch, step: int | None) -> Rows:
+        if step is None or self.pack.dropout is None:
+            return Rows(part.slots, width=part.width)
+        own = {slot: key_of(self.cells[slot].order_key, "dropout", step) % (1 << _KEY_BITS) for slot in set(part.slots)}
+        keys = [
+            (own[slot] + int(example + 1) * 0x9E3779B1) % (1 << _KEY_BITS)
+            for slot, example in zip(part.slots, part.examples, strict=True)
+        ]
+        return Rows(
+            part.slots,
+            torch.tensor(keys, device=self.pack.device),
+            width=part.width,
+            shared_key=own[part.slots[0]],
+        )
+
+    def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
+        spec = self.engine.training
+        for slot, examples in batches:
+            self.taken[slot] += 1
+            self.tokens[slot] += self._token_count(examples)
+            if not np.isfinite(losses[slot]):
+                self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
+            if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
+                self.last_epoch_loss[slot] += losses[slot] * len(examples) / len(self.cells[slot].train)
+        if self.listener is not None:
+            total = max(self.steps)
+            epoch = 1 + step * spec.epochs // total
+            mean = sum(losses[slot] for slot, _ in batches) / len(batches)
+            self.listener(Step(step + 1, total, epoch, spec.epochs, sum(self.tokens), mean))
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
+        """Probabilities of each slot for its examples; float32 (examples, labels)."""
+        with self._running():
+            return self._within_means(partial(self._predict, wanted))
+
+    @torch.no_grad()
+    def _predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
+        out = [np.empty((len(examples), self.engine.label_count), dtype=np.float32) for examples in wanted]
+        place = [{int(example): i for i, example in enumerate(examples)} for examples in wanted]
+        for part in self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget):
+            probabilities = self._logits(part, None).softmax(-1).cpu().numpy()
+            for slot, example, row in zip(part.slots, part.examples, probabilities, strict=True):
+                out[slot][place[slot][int(example)]] = row
+        return out
+
+    def _result(self, slot: int, probabilities: np.ndarray, seconds: float, share: float) -> CellResult:
+        cell = self.cells[slot]
+        failure = self.failures.get(slot)
+        if failure is None and not np.isfinite(probabilities).all():
+            failure = "the trained model's predictions are not numbers"
+        complete = failure is None
+        none = np.empty(0, dtype=np.int64)
+        return CellResult(
+            key=cell.key,
+            state="complete" if complete else "failed",
+            scores=score_predictions(self.engine.labels[cell.evaluate], probabilities)
+            if complete and len(cell.evaluate)
+            else dict.fromkeys(("accuracy", "macro_f1", "matthews_correlation", "log_loss"), float("nan"))
+            if complete
+            else {},
+            train_loss=self.last_epoch_loss[slot] if complete else float("nan"),
+            examples=cell.evaluate if complete else none,
+            probabilities=probabilities if complete else probabilities[:0],
+            train_examples=len(cell.train),
+            steps=self.taken[slot],
+            tokens=self.tokens[slot],
+            seconds=seconds * share,
+            wall_seconds=seconds,
+            pack=self.number,
+            pack_cells=len(self.cells),
+            failure=failure,
+        )

@@ -1,0 +1,72 @@
+"""The precision the frozen base computes in.
+
+bf16 matrix products are several times faster than fp32 where the processor has instructions for them, and slower where
+it has not; so ``auto`` times one.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import torch
+from torch import nn
+
+from lora_search.errors import MachineError
+from lora_search.training.attention import use_cpu_attention
+
+_CLEARLY_FASTER = 1.3
+_ROUNDS = 7
+_ROTARY = "inv_freq"
+"""How the names of rotary frequencies end. transformers too keeps them in float32 whatever the weights are in: rounded,
+they would turn far tokens by the wrong angle."""
+
+
+def choose_dtype(requested: str, device: torch.device, width: int) -> torch.dtype:
+    """The precision of the frozen base.
+
+    Args:
+        requested: ``fp32``, ``bf16`` or ``auto``; auto takes bf16 where a product of the model's width runs clearly
+            faster.
+        device: where the base will run.
+        width: hidden size of the model.
+
+    Raises:
+        MachineError: bf16 asked for on a device that has none.
+    """
+    if requested == "fp32":
+        return torch.float32
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        if requested == "bf16":
+            raise MachineError("training.precision: must be fp32 on this GPU, which has no bf16, got bf16")
+        return torch.float32
+    if requested == "bf16" or device.type == "cuda":
+        return torch.bfloat16
+    seconds = {dtype: _product_seconds(dtype, width) for dtype in (torch.float32, torch.bfloat16)}
+    return torch.bfloat16 if seconds[torch.float32] > _CLEARLY_FASTER * seconds[torch.bfloat16] else torch.float32
+
+
+def _product_seconds(dtype: torch.dtype, width: int) -> float:
+    """Fastest of a few products (1024, width) x (width, 4 width) on the CPU."""
+    x, weight = torch.ones(1024, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype)
+    timings = []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        nn.functional.linear(x, weight)
+        timings.append(time.perf_counter() - start)
+    return min(timings)
+
+
+def in_precision(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """The frozen model on ``device`` in ``dtype``: itself for fp32 on its own device, else a copy; the original stays
+    as it is."""
+    own = next(model.parameters())
+    if own.dtype == dtype and own.device == device:
+        return model
+    converted = copy.deepcopy(model).to(device=device, dtype=dtype)
+    for name, buffer in model.named_buffers():
+        if name.endswith(_ROTARY):
+            converted.get_buffer(name).data = buffer.to(device)
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        use_cpu_attention(converted)
+    return converted

@@ -1,0 +1,125 @@
+"""The command line itself: help, version, misuse, pipes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from typer.testing import CliRunner
+
+from lora_search import cli
+
+COMMANDS = ("run", "plan", "targets", "status", "verdict", "report", "export", "doctor", "schema")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, arguments)
+
+
+def test_help_says_what_each_command_does_on_one_line():
+    answer = invoke("--help")
+    assert answer.exit_code == 0
+    said = dict(re.findall(r"^  (\w+) +(.+)$", answer.output, re.MULTILINE))
+    assert set(COMMANDS) <= set(said)
+    assert all(not said[command].endswith("...") for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    answer = invoke(command, "--help")
+    assert answer.exit_code == 0
+    assert "Usage: " in answer.output
+
+
+def test_version():
+    answer = invoke("--version")
+    assert (answer.exit_code, answer.output) == (0, version("lora-search") + "\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "Missing argument"),
+        (["run", "a.toml", "--bogus"], "No such option: --bogus"),
+        (["run", "a.toml", "--trials", "many"], "--trials"),
+        (["verdict", "results/a", "--margin", "wide"], "--margin"),
+        (["bogus"], "No such command 'bogus'"),
+        ([], "Usage: "),
+    ],
+)
+def test_misuse(arguments, said):
+    answer = invoke(*arguments)
+    assert answer.exit_code == 2
+    assert said in answer.output
+
+
+@pytest.fixture
+def lora_search(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lora-search", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return call
+
+
+VALID = """
+name = "reviews"
+model = { base = "owner/model" }
+data = { train = "reviews.csv" }
+verdict = { metric = "accuracy" }
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("text", "arguments", "lines"),
+    [
+        (None, [], ["spec.toml: no such file"]),
+        ("name = [", [], ["spec.toml: line 1, at its end: invalid value"]),
+        (
+            VALID + "search = { rank = [0], ranks = 1 }",
+            [],
+            [
+                "spec.toml: search.rank[0]: must be at least 1, got 0",
+                "spec.toml: search.ranks: unknown key, did you mean search.rank?",
+            ],
+        ),
+        (VALID, ["--set", "nonsense"], ['--set: must be KEY=VALUE, got "nonsense"']),
+        (VALID, ["--set", "serch.rank=1"], ["--set: serch: unknown key, did you mean search?"]),
+        (VALID, ["--set", "search.rank=0"], ["--set: search.rank: must be at least 1, got 0"]),
+        (VALID, ["--trials", "0"], ["--trials: search.trials: must be at least 1, got 0"]),
+        (VALID, ["--set", "verdict.margin=-1"], ["--set: verdict.margin: must be at least 0, got -1"]),
+    ],
+)
+def test_mistakes_of_the_file_and_of_overrides(lora_search, tmp_path, command, text, arguments, lines):
+    if text is not None:
+        (tmp_path / "spec.toml").write_text(text)
+    code, out, err = lora_search(command, "spec.toml", *arguments)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == lines
+    assert {path.name for path in tmp_path.iterdir()} <= {"spec.toml"}
+
+
+def test_an_override_that_is_wrong_inside_is_not_blamed_on_the_file(lora_search, tmp_path):
+    (tmp_path / "spec.toml").write_text(VALID)
+    _, _, err = lora_search("run", "spec.toml", "--set", "data.train=other.csv")
+    assert err.startswith("--set: data.train: must be an existing file or folder, got 'other.csv'")
+
+
+def test_a_reader_that_stops_reading_is_no_failure(tmp_path):
+    """As ``lora-search schema | head -1``, when head is gone before the end."""
+    read, write = os.pipe()
+    os.close(read)
+    code = "import sys; sys.argv = ['lora-search', 'schema']; from lora_search.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert (done.returncode in (0, 1), done.stderr) == (True, "")

@@ -1,0 +1,99 @@
+"""A world so small that a whole study of it takes seconds, and the command line called as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_world import settings, write_experiment, write_model, write_sentences
+
+from lora_search import cli, run_study
+from lora_search.spec import Experiment
+
+COMMAND = str(Path(sys.executable).with_name("lora-search"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class World:
+    model: Path
+    data: Path
+
+    def settings(self, **tables: Any) -> dict[str, Any]:
+        return settings(self.model, self.data, **tables)
+
+    def experiment(self, **tables: Any) -> Experiment:
+        return Experiment.model_validate(self.settings(**tables))
+
+    def file(self, folder: Path, **tables: Any) -> Path:
+        return write_experiment(folder / "critics.toml", self.settings(**tables))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """The model is tiny, and threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    return World(write_model(folder / "model"), write_sentences(folder / "critics.csv"))
+
+
+@pytest.fixture(scope="session")
+def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished study; for reading only."""
+    return run_study(world.experiment(), tmp_path_factory.mktemp("results"), progress=False).folder
+
+
+@pytest.fixture
+def lora_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """``lora_search("run", "critics.toml")``: the command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["lora-search", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code
+        else:
+            code = 0
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """``shell("lora-search run critics.toml")``: a process of its own, in an empty folder."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
+
+    def start(line: str, **settings: Any) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
+        return subprocess.Popen(
+            line, shell=True, executable="/bin/bash", cwd=tmp_path, env=environment, text=True, **pipes
+        )
+
+    return start

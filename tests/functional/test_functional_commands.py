@@ -1,0 +1,222 @@
+"""The other commands, on a finished study: what they say, and that they are light and change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_world import LAYERS
+
+from lora_search import open_study, plan_study, run_study
+from lora_search.study import Interrupted
+from lora_search.study.progress import Silent
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+# -- plan --------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_counts_and_writes_nothing(world, tmp_path, lora_search):
+    world.file(tmp_path, search={"trials": 7}, cv={"folds": 3, "repeats": 2}, data={"holdout": 0.2})
+    before = contents(tmp_path)
+    answer = lora_search("plan", "critics.toml")
+    assert (answer.code, answer.err) == (0, "")
+    assert contents(tmp_path) == before
+    assert "data: 48 examples in the folds, 12 held out" in answer.out
+    # 32 of 48 to train on in batches of 8, three epochs
+    assert "cells: 7 trials x 3 folds x 2 repeats = 42 trainings of 12 steps" in answer.out
+    # rank 1 on query and value of one layer: 2 (32 + 32); rank 4 on all six modules of three layers
+    assert f"adapters: 128 to {3 * 4 * (4 * 64 + 2 * 96):,} parameters, and 66 in the head" in answer.out
+    assert re.search(r"packs: about \d trials? together on layers 0 to 2, \d", answer.out)
+    assert re.search(r"packs: about \d trials? together on layer 2, \d", answer.out)
+    assert re.search(r"^memory: about \d+ MiB \(base under 1 MiB, ", answer.out, re.MULTILINE)
+    assert re.search(r"^time: about \d+s if no trial is stopped early$", answer.out, re.MULTILINE)
+
+
+def test_plan_of_a_finite_space_counts_its_points(world):
+    small = {"rank": [1, 2], "alpha_over_rank": 1, "layers": "all", "learning_rate": 0.01, "trials": 50}
+    plan = plan_study(world.experiment(search=small))
+    assert (plan.trials, plan.cells) == (4, 8)
+    assert plan.seconds > 0
+    assert str(plan).splitlines() == plan.lines()
+
+
+def test_plan_takes_overrides(world, tmp_path, lora_search):
+    answer = lora_search("plan", world.file(tmp_path), "--trials", 1, "--set", "cv.folds=4")
+    assert "cells: 1 trial x 4 folds = 4 trainings" in answer.out
+
+
+# -- targets and doctor ------------------------------------------------------------------------------------------------
+
+
+def test_targets_lists_what_can_be_adapted(world, lora_search):
+    answer = lora_search("targets", world.model, "--rank", 2, "--rank", 16)
+    assert answer.code == 0
+    header, *rows, empty, head = answer.out.splitlines()
+    assert header.split() == ["module", "in", "x", "out", "layers", "groups", "rank", "2", "rank", "16"]
+    first = rows[0].split()
+    assert first[0] == "attention.self.query"
+    assert first[4] == f"0-{LAYERS - 1}"
+    assert first[-2:] == [str(LAYERS * 2 * 64), f"{LAYERS * 16 * 64:,}"]
+    assert len(rows) == 6
+    assert (empty, head) == ("", "head: classifier (66 parameters with 2 labels)")
+
+
+def test_targets_of_no_rank(world, lora_search):
+    answer = lora_search("targets", world.model, "--rank", 0)
+    assert answer.code == 2
+    assert "--rank" in answer.err
+
+
+def test_doctor_says_what_there_is(lora_search, monkeypatch):
+    answer = lora_search("doctor", "--results", "not/yet")
+    assert (answer.code, answer.err) == (0, "")
+    findings = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in answer.out.splitlines())
+    assert {"device", "cores", "bf16", "torch", "transformers", "optuna", "model hub", "free disk"} <= set(findings)
+    assert findings["model hub"].startswith("not reachable (")
+    assert findings["model hub"].endswith("local folders, files and package: locations work")
+    assert not Path("not").exists()
+
+
+# -- status and verdict ------------------------------------------------------------------------------------------------
+
+
+def test_status_of_a_finished_study(finished, lora_search):
+    before = contents(finished)
+    first, second, sentence = lora_search("status", finished).out.splitlines()
+    assert first == "critics: 4 of 4 trials (4 complete)"
+    assert re.fullmatch(r"8 of 8 trainings recorded, \d+ s of training", second)
+    assert sentence == open_study(finished).verdict()["sentence"]
+    state = json.loads(lora_search("status", finished, "--json").out)
+    assert state["trials"] == {"complete": 4}
+    assert (state["cells"], state["cells_wanted"], state["trials_wanted"]) == (8, 8, 4)
+    assert state["seconds"] > 0
+    assert contents(finished) == before
+
+
+class StoppingAt(Silent):
+    def __init__(self, pack):
+        self.packs = pack
+
+    def pack(self, title, work):
+        self.packs -= 1
+        if self.packs < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("packs", [0, 1])
+def test_every_command_takes_a_study_that_is_only_begun(world, tmp_path, lora_search, packs):
+    with pytest.raises(Interrupted):
+        run_study(world.experiment(), tmp_path, progress=StoppingAt(packs))
+    study = tmp_path / "critics"
+    status = lora_search("status", study)
+    assert status.code == 0
+    assert status.out.splitlines()[0] == "critics: 4 of 4 trials (4 running)"
+    assert f"{len(open_study(study).cells)} of 8 trainings recorded" in status.out
+    verdict = lora_search("verdict", study)
+    assert verdict.code == 0
+    assert verdict.out == "No trial was trained to the end, so there is nothing to recommend yet.\n"
+    assert lora_search("report", study).code == 0
+    assert lora_search("export", study, tmp_path / "adapter").code == 2
+
+
+def test_a_verdict_is_taken_anew_without_training(finished, lora_search):
+    before = contents(finished)
+    recorded = open_study(finished).verdict()
+    again = json.loads(lora_search("verdict", finished, "--json").out)
+    assert again == recorded
+    generous = json.loads(lora_search("verdict", finished, "--json", "--margin", 0.99, "--confidence", 0.6).out)
+    assert (generous["margin"], generous["confidence"]) == (0.99, 0.6)
+    assert generous["status"] == "decided"
+    # anything is within 99 points of the best, so the smallest is recommended
+    trials = open_study(finished).trials
+    assert generous["recommended"]["adapter_parameters"] == trials["adapter_parameters"].min()
+    text = lora_search("verdict", finished, "--margin", 0.99, "--confidence", 0.6).out
+    assert text.splitlines()[0] == generous["sentence"]
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "line"),
+    [
+        ("--margin", "1", "verdict.margin: must be at least 0 and below 1, got 1"),
+        ("--margin", "-0.1", "verdict.margin: must be at least 0 and below 1, got -0.1"),
+        ("--margin", "nan", "verdict.margin: must be at least 0 and below 1, got nan"),
+        ("--confidence", "0.5", "verdict.confidence: must be above 0.5 and below 1, got 0.5"),
+        ("--confidence", "1", "verdict.confidence: must be above 0.5 and below 1, got 1"),
+    ],
+)
+def test_a_margin_or_confidence_out_of_range(finished, lora_search, option, value, line):
+    answer = lora_search("verdict", finished, option, value)
+    assert (answer.code, answer.out, answer.err) == (2, "", line + "\n")
+
+
+def test_the_verdict_prints_a_sentence_and_a_table(finished, lora_search):
+    answer = lora_search("verdict", finished)
+    verdict = open_study(finished).verdict()
+    lines = answer.out.splitlines()
+    assert lines[0] == verdict["sentence"]
+    adapter = "rank alpha learning rate targets layers parameters"
+    assert lines[2].split() == ["trial", *adapter.split(), "accuracy", "seconds"]
+    recommended, best = (re.split(r"\s{2,}", line) for line in lines[3:5])
+    for row, summary in ((recommended, verdict["recommended"]), (best, verdict["best"])):
+        assert row[1] == str(summary["trial"])
+        assert row[2] == str(summary["adapter"]["rank"])
+        assert row[7] == f"{summary['adapter_parameters']:,}"
+        assert row[8].startswith(f"{summary['score_mean']:.3f} [")
+    assert [line for line in lines if line.startswith("warning: ")] == [f"warning: {w}" for w in verdict["warnings"]]
+
+
+@pytest.mark.parametrize("command", ["status", "verdict", "report", "export"])
+def test_no_such_study(finished, lora_search, tmp_path, command):
+    arguments = [finished.with_name("critcs"), *(["adapter"] if command == "export" else [])]
+    answer = lora_search(command, *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    line = (
+        f"{finished.with_name('critcs')}: must be the folder of a study, got no such folder, did you mean {finished}?"
+    )
+    assert answer.err == line + "\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- light -------------------------------------------------------------------------------------------------------------
+
+_COMMANDS = """
+import sys
+from lora_search import cli
+for command in (["status"], ["status", "--json"], ["verdict"], ["verdict", "--json", "--margin", "0.2"], ["report"]):
+    sys.argv = ["lora-search", command[0], {folder!r}, *command[1:]]
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        assert not exit_.code, command
+print(sorted({{"torch", "transformers", "optuna", "datasets", "sklearn", "peft"}} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_looking_at_a_study_needs_no_torch(finished, tmp_path, shell):
+    shutil.copytree(finished, tmp_path / "critics")
+    (tmp_path / "commands.py").write_text(_COMMANDS.format(folder="critics"))
+    process = shell("python commands.py")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert err == "[]\n"
+    assert out.splitlines()[-1] == "critics/report.html"
+    assert (tmp_path / "critics" / "report.html").exists()
+
+
+def test_importing_the_package_imports_nothing_heavy(shell):
+    heavy = {"torch", "transformers", "optuna", "datasets", "pandas", "numpy", "scipy", "matplotlib", "pydantic"}
+    process = shell(f'''python -c "import sys, lora_search; dir(lora_search); print({heavy} & set(sys.modules))"''')
+    assert process.communicate(timeout=120) == ("set()\n", "")

@@ -1,0 +1,119 @@
+"""Interrupted or killed anywhere, and run again: the study that would have been."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pandas as pd
+import pytest
+from simulated_study import Killed, die_at, simulated
+from tiny_world import assert_same_study
+
+from lora_search import open_study, run_study
+from lora_search.study import Interrupted, prepare
+from lora_search.study.progress import Silent
+
+RACED = {
+    "cv": {"folds": 3},
+    "search": {"trials": 9, "learning_rate": {"low": 5e-3, "high": 5e3}},
+    "verdict": {"extra_repeats": 2, "margin": 0.1, "confidence": 0.8},
+}
+"""Two generations, with trials stopped early and extra repeats for finalists."""
+
+SIMULATED = {
+    "cv": {"folds": 3},
+    "search": {"trials": 10},
+    "verdict": {"extra_repeats": 2, "margin": 0.03, "confidence": 0.8},
+}
+
+
+class Signalling(Silent):
+    """Sends this process a signal when the n-th event of a kind happens."""
+
+    def __init__(self, kind, number, which=signal.SIGINT):
+        self.kind, self.number, self.which = kind, number, which
+        self.seen = 0
+
+    def _count(self, kind):
+        if kind == self.kind:
+            if self.seen == self.number:
+                os.kill(os.getpid(), self.which)
+            self.seen += 1
+
+    def pack(self, title, work):
+        self._count("pack")
+
+    def step(self, step):
+        self._count("step")
+
+    def trial(self, record, score):
+        self._count("trial")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world, tmp_path_factory):
+    return run_study(world.experiment(**RACED), tmp_path_factory.mktemp("undisturbed"), progress=False).folder
+
+
+def test_the_study_that_is_interrupted_has_all_there_is(undisturbed):
+    study = open_study(undisturbed)
+    assert set(study.trials["state"]) == {"complete", "pruned"}
+    assert set(study.cells["repeat"]) == {0, 1}
+
+
+def test_interrupted_before_every_pack(world, undisturbed, tmp_path):
+    experiment = world.experiment(**RACED)
+    interruptions = 0
+    while True:
+        try:
+            study = run_study(experiment, tmp_path, progress=Signalling("pack", 1))
+        except Interrupted:
+            interruptions += 1
+        else:
+            break
+    # the head alone is trained after the last pack
+    assert interruptions == open_study(undisturbed).cells["pack"].nunique()
+    assert_same_study(study.folder, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "which"),
+    [("step", 20, signal.SIGINT), ("trial", 3, signal.SIGTERM), ("step", 130, signal.SIGTERM)],
+)
+def test_interrupted_once(world, undisturbed, tmp_path, kind, number, which):
+    experiment = world.experiment(**RACED)
+    with pytest.raises(Interrupted) as interrupted:
+        run_study(experiment, tmp_path, progress=Signalling(kind, number, which))
+    assert interrupted.value.folder == tmp_path / "critics"
+    recorded = open_study(tmp_path / "critics")
+    assert len(pd.read_csv(tmp_path / "critics" / "cells.csv")) == len(recorded.cells)
+    assert len(recorded.cells) < len(open_study(undisturbed).cells)
+    study = run_study(experiment, tmp_path, progress=False)
+    assert_same_study(study.folder, undisturbed)
+    pd.testing.assert_frame_equal(
+        study.cells.loc[study.cells["finished_at"].isin(recorded.cells["finished_at"])].reset_index(drop=True),
+        recorded.cells,
+    )
+
+
+def test_killed_again_and_again(world, tmp_path, monkeypatch):
+    """A run gets as far as eleven writes before the next one is killed: in asking, training, telling and judging."""
+    experiment = world.experiment(**SIMULATED)
+    prepared = prepare(experiment)
+    writes = []
+    with simulated(monkeypatch, prepared, writes.append):
+        undisturbed = run_study(experiment, tmp_path / "undisturbed", progress=False)
+    assert set(undisturbed.trials["state"]) == {"complete", "pruned", "failed"}
+    assert set(undisturbed.cells["repeat"]) == {0, 1}
+    deaths = set()
+    while True:
+        try:
+            with simulated(monkeypatch, prepared, die_at(11)):
+                study = run_study(experiment, tmp_path / "killed", progress=False)
+        except Killed as killed:
+            deaths.add(str(killed))
+        else:
+            break
+    print(deaths, len(writes))
+    assert_same_study(study.folder, undisturbed.folder)

@@ -1,0 +1,82 @@
+"""Ctrl-C at a terminal, SIGTERM to a job: exit code 130, and the printed line goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import shlex
+import signal
+import termios
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from tiny_world import assert_same_study
+
+from lora_search import open_study
+
+SECONDS = 240
+SLOW = {"search": {"trials": 3}, "training": {"epochs": 12}}
+
+
+def read(descriptor: int, awaited: str, then: Callable[[], object]) -> str:
+    """All that a process writes; ``then`` is called once, when ``awaited`` is in it."""
+    deadline, text, called = time.monotonic() + SECONDS, "", False
+    while time.monotonic() < deadline:
+        if select.select([descriptor], [], [], 1)[0]:
+            try:
+                chunk = os.read(descriptor, 65536)
+            except OSError:  # how Linux says that nobody is left on the other side of a terminal
+                break
+            if not chunk:
+                break
+            text += chunk.decode(errors="replace")
+        if awaited in text and not called:
+            then()
+            called = True
+    return text
+
+
+def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, shell, lora_search):
+    spec = shlex.quote(str(world.file(tmp_path, **SLOW)))
+    ours, theirs = os.openpty()
+    terminal = shell(
+        f"exec lora-search run {spec} --results 'at a terminal'",
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    job = shell(f"exec lora-search run {spec} --results job")
+
+    # the second fold is under way: some cells are recorded, some are not
+    with ThreadPoolExecutor() as both:
+        seen_ = both.submit(read, ours, "fold 2  epoch", lambda: os.write(ours, b"\x03"))
+        log_ = both.submit(read, job.stderr.fileno(), "fold 2", lambda: job.send_signal(signal.SIGTERM))
+        seen, log = seen_.result(), log_.result()
+    os.close(ours)
+    assert terminal.wait(SECONDS) == 130, seen
+    assert job.communicate(timeout=SECONDS)[0] == "", "no verdict"
+    assert job.returncode == 130, log
+
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    assert "━" in plain, "a bar"
+    assert re.search(r"epoch \d+/12  loss \d\.\d+  .*about \d+s left", plain)
+    assert "\x1b" not in log
+    assert "━" not in log
+    for said, results in ((plain, "at a terminal"), (log, "job")):
+        *_, sentence, line = [line for line in said.splitlines() if line.strip()]
+        assert sentence.endswith(f"Everything finished is in {results}/critics; go on with:")
+        recorded = open_study(tmp_path / results / "critics")
+        assert 0 < len(recorded.cells) < 6
+        again = lora_search(*shlex.split(line)[1:])
+        assert again.code == 0
+        assert "Traceback" not in said
+        study = open_study(tmp_path / results / "critics")
+        assert len(study.cells) == 6
+        assert set(recorded.cells["finished_at"]) <= set(study.cells["finished_at"]), "nothing was trained twice"
+    assert_same_study(tmp_path / "at a terminal" / "critics", tmp_path / "job" / "critics")

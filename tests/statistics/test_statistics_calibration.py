@@ -1,0 +1,80 @@
+"""The calibration audit itself: its simulations have the noise they say, and a study comes out whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "calibration.py"
+
+
+@pytest.fixture(scope="module")
+def audit() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("calibration_audit", AUDIT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("model", ["normal", "heteroscedastic", "heavy tails", "families"])
+def test_noise_has_the_size_and_the_correlation_it_says(audit: ModuleType, model: str) -> None:
+    rng = np.random.default_rng(0)
+    noise, _ = audit.noise_models(0.2, None)[model]
+    drawn = np.stack([noise(rng, 0.01) for _ in range(400)])
+    assert drawn.std() == pytest.approx(0.01, rel=0.15)
+    first, second = drawn[..., 0].ravel(), drawn[..., 7].ravel()
+    assert np.corrcoef(first, second)[0, 1] == pytest.approx(0.2, abs=0.07)
+
+
+def test_a_clear_study_is_decided_rightly_and_cheaply(audit: ModuleType) -> None:
+    rng = np.random.default_rng(1)
+    noise, _ = audit.noise_models(0.2, None)["normal"]
+    outcome = audit.simulate(audit.clear_winner(rng), noise(rng, 0.002), rng, 0, 0.2)
+    assert outcome.decided
+    assert not outcome.wrong
+    assert not outcome.full_recommended_eliminated
+    assert outcome.regret == 0.0
+    assert outcome.cells < audit.TRIALS * audit.FOLDS
+
+
+def test_a_drowned_study_is_not_decided(audit: ModuleType) -> None:
+    rng = np.random.default_rng(2)
+    noise, _ = audit.noise_models(0.2, None)["normal"]
+    assert not audit.simulate(audit.drowned(rng), noise(rng, audit.DROWNING), rng, 0, 0.2).decided
+
+
+def test_real_residuals_keep_their_size(audit: ModuleType) -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        {"trial": trial, "repeat": repeat, "fold": fold, "state": "complete", "score": 0.8 + 0.01 * rng.normal()}
+        for trial in range(30)
+        for repeat in range(4)
+        for fold in range(5)
+    ]
+    residuals = audit.real_residuals(pd.DataFrame(rows))
+    assert residuals.shape == (30, 20)
+    assert residuals.std() == pytest.approx(0.01, rel=0.1)
+    np.testing.assert_allclose(residuals.mean(axis=0), 0.0, atol=1e-12)
+
+
+def test_promises_name_what_broke(audit: ModuleType) -> None:
+    figures = {"full_recommended_eliminated": [0.0, 0.0], "pair_covered": [0.95, 0.0], "score_covered": [0.95, 0.0]}
+    rows = [
+        {"scores": name, "noise": "normal", "level": 0.004, "wrong": [rate, 0.01], "undecided": [1.0, 0.0]} | figures
+        for name, rate in (("equal", 0.0), ("drowned", 0.2))
+    ]
+    found = {line["promise"]: line for line in audit.promises(rows, [])}
+    wrong = found["wrong verdicts <= 5 %"]
+    assert wrong["value"] == [0.1, 0.0071]
+    assert not wrong["holds"]
+    assert wrong["worst_case"] == "scores drowned, level 0.004"
+    assert found["undecided where data cannot decide >= 90 %"]["holds"]

@@ -1,0 +1,110 @@
+"""Warnings: said when they should be, silent when not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lora_search.statistics import guards
+
+
+def test_learning_rate_on_the_edge() -> None:
+    assert guards.learning_rate_edge(1e-3, 2e-4, 4e-3) is None
+    assert guards.learning_rate_edge(3.9e-3, 2e-4, 4e-3) == (
+        "The best learning rate, 0.0039, is at the upper end of its range: "
+        "try a higher search.learning_rate.high than 0.004."
+    )
+    low = guards.learning_rate_edge(2.1e-4, 2e-4, 4e-3)
+    assert low is not None
+    assert "try a lower search.learning_rate.low than 0.0002" in low
+
+
+def test_rank_on_the_edge() -> None:
+    assert guards.rank_edge(2, 4, [1, 2, 4, 8]) is None
+    assert guards.rank_edge(1, 4, [1, 2, 4, 8]) is None
+    assert guards.rank_edge(8, 8, [8]) is None
+    assert guards.rank_edge(4, 8, [4, 8]) == "The best rank is the largest searched, 8: a larger one may score higher."
+    assert guards.rank_edge(4, 4, [4, 8]) == "The recommended rank is the smallest searched, 4: a smaller one may do."
+
+
+def test_layers_on_the_edge() -> None:
+    counts = {"all": 6, "top-1/2": 3, "top-1/3": 2}
+    assert guards.layers_edge("top-1/2", counts) is None
+    assert guards.layers_edge("all", {"all": 6}) is None
+    assert guards.layers_edge("top-1/6", {"all": 6, "top-1/6": 1}) is None
+    assert guards.layers_edge("top-1/3", counts) == (
+        "The recommended adapter is on the fewest layers searched (the top third): fewer may do."
+    )
+
+
+def test_no_better_than_guessing() -> None:
+    assert guards.no_better_than_guessing(0.8, 0.75, 0.5, "accuracy") is None
+    assert guards.no_better_than_guessing(0.8, float("nan"), 0.5, "accuracy") is None
+    said = guards.no_better_than_guessing(0.52, 0.48, 0.5, "accuracy")
+    assert said is not None
+    assert said.startswith(
+        "The best accuracy, 0.520, is not clearly above always answering the most frequent label (0.500)"
+    )
+
+
+def test_few_examples_and_copies() -> None:
+    assert guards.few_examples_per_fold([30, 31]) is None
+    assert guards.few_examples_per_fold([29, 31]) == (
+        "The smallest fold has 29 examples, fewer than 30: use fewer folds or more data."
+    )
+    assert guards.duplicated_texts(0, 100) is None
+    said = guards.duplicated_texts(7, 140)
+    assert said is not None
+    assert said.startswith("7 of 140 texts (5 %) repeat another text")
+
+
+def _frames(scores: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    trials = pd.DataFrame({"trial": range(len(scores)), "state": "complete", "adapter_parameters": 1, "seconds": 1.0})
+    cells = [
+        {"trial": trial, "repeat": 0, "fold": fold, "state": "complete", "accuracy": score}
+        for trial, row in enumerate(scores)
+        for fold, score in enumerate(row)
+    ]
+    return trials, pd.DataFrame(cells)
+
+
+def test_resolvable_margin_by_hand() -> None:
+    # differences .02 .01 .02 .00 .03: S = sqrt(130e-6); 1.6449 * S * sqrt(1/4)
+    trials, cells = _frames(np.array([[0.80, 0.82, 0.78, 0.81, 0.79], [0.82, 0.83, 0.80, 0.81, 0.82]]))
+    margin = guards.resolvable_margin(trials, cells, folds=5, confidence=0.95, metric="accuracy")
+    assert margin == pytest.approx(1.6448536 * np.sqrt(130e-6) / 2)
+    assert guards.resolvable_margin(trials[:1], cells, folds=5, confidence=0.95, metric="accuracy") is None
+    one_cell = cells[cells["fold"] == 0]
+    assert guards.resolvable_margin(trials, one_cell, folds=5, confidence=0.95, metric="accuracy") is None
+
+
+def test_margin_too_small() -> None:
+    assert guards.margin_too_small(0.01, None) is None
+    assert guards.margin_too_small(0.02, 0.015) is None
+    assert guards.margin_too_small(0.005, 0.01234) == (
+        "A margin of 0.5 points is smaller than these data can resolve with any number of trainings; "
+        "about 1.3 points would be possible, or more examples."
+    )
+
+
+def test_head_alone() -> None:
+    better = [0.10, 0.11, 0.12, 0.10, 0.09]
+    assert guards.head_alone_is_enough(better, 5, 0.01, 0.95) is None
+    same = [0.001, -0.001, 0.002, 0.0, -0.002]
+    assert guards.head_alone_is_enough(same, 5, 0.01, 0.95) == (
+        "Training the head alone is not worse than LoRA by more than 1 point: it may be all you need."
+    )
+    unsure = guards.head_alone_is_enough([0.05, -0.04, 0.06, -0.03, 0.01], 5, 0.01, 0.95)
+    assert unsure == "LoRA is not shown to beat training the head alone: 1 point higher on average, within the noise."
+
+
+def test_holdout_disagrees() -> None:
+    assert guards.holdout_disagrees(0.78, 0.80, (0.77, 0.83), 200) is None
+    said = guards.holdout_disagrees(0.60, 0.80, (0.77, 0.83), 200)
+    assert said is not None
+    assert said.startswith("The hold-out score, 0.600, is 20 points below the cross-validated 0.800, more than chance")
+
+
+def test_only_what_there_is_to_say() -> None:
+    assert guards.warnings_of(None, "Look.", None) == ("Look.",)

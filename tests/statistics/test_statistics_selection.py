@@ -1,0 +1,253 @@
+"""decide(): frames in, a verdict out, and the sentence a person would say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lora_search.errors import ExperimentError, StudyError
+from lora_search.statistics import Verdict, decide, next_cells, score_interval
+from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points
+
+RANKS = [1, 2, 4, 8, 16, 32]
+
+
+def frames(
+    means: list[float], noise: float, *, repeats: int = 1, folds: int = 5, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Trials of rising rank with these true means, and their cells."""
+    rng = np.random.default_rng(seed)
+    keys = [(repeat, fold) for repeat in range(repeats) for fold in range(folds)]
+    scores = np.array(means)[:, None] + noise * rng.standard_normal((len(means), len(keys)))
+    scores = scores + 0.02 * rng.standard_normal(len(keys))
+    trials = [
+        {
+            "trial": trial,
+            "state": "complete",
+            "rank": RANKS[trial],
+            "alpha": 2.0 * RANKS[trial],
+            "targets": "query+value",
+            "layers": "top-1/3" if trial < 2 else "all",
+            "scaling": "lora",
+            "learning_rate": 1e-3,
+            "dropout": 0.0,
+            "adapter_parameters": 1000 * RANKS[trial],
+            "head_parameters": 770,
+            "seconds": 10.0 + trial,
+        }
+        for trial in range(len(means))
+    ]
+    cells = [
+        {"trial": trial, "repeat": repeat, "fold": fold, "state": "complete", "accuracy": scores[trial, column]}
+        for trial in range(len(means))
+        for column, (repeat, fold) in enumerate(keys)
+    ]
+    return pd.DataFrame(trials), pd.DataFrame(cells)
+
+
+def verdict_of(trials: pd.DataFrame, cells: pd.DataFrame, **changes: Any) -> Verdict:
+    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
+    return decide(trials, cells, **(settings | changes))
+
+
+def test_the_smallest_adapter_that_is_not_worse() -> None:
+    verdict = verdict_of(*frames([0.70, 0.80, 0.801, 0.802, 0.803], 0.001))
+    assert verdict.status == "decided"
+    assert verdict.recommended is not None
+    assert verdict.best is not None
+    assert (verdict.recommended.trial, verdict.best.trial) == (1, 4)
+    assert verdict.more_cells_needed is None
+    assert [comparison.status for comparison in verdict.comparisons] == ["worse"] + ["not-worse"] * 4
+    assert verdict.sentence() == (
+        "Rank 2 on query+value of the top third is not worse than the best (rank 16 on query+value of all layers) by "
+        "more than 1 point (more than 99 % sure), with 1/8 of its adapter parameters."
+    )
+
+
+def test_the_best_is_recommended_when_everything_smaller_is_worse() -> None:
+    verdict = verdict_of(*frames([0.60, 0.70, 0.80], 0.001))
+    assert verdict.status == "decided"
+    assert verdict.sentence() == (
+        "Rank 4 on query+value of all layers scored best (more than 99 % sure that none beats it by more than "
+        "1 point), and every smaller adapter is worse."
+    )
+
+
+def test_the_smallest_may_be_the_best() -> None:
+    verdict = verdict_of(*frames([0.80, 0.70, 0.60], 0.001))
+    assert verdict.sentence() == (
+        "Rank 1 on query+value of the top third scored best and is the smallest compared "
+        "(more than 99 % sure that none beats it by more than 1 point)."
+    )
+
+
+def test_noise_is_answered_with_cannot_tell() -> None:
+    verdict = verdict_of(*frames([0.80] * 5, 0.05))
+    assert verdict.status == "undecided"
+    assert verdict.more_cells_needed is None
+    assert verdict.recommended is not None
+    assert verdict.recommended == verdict.best
+    assert verdict.sentence().startswith("Cannot tell: more trainings on these data would not settle whether rank 1 ")
+
+
+def test_a_few_more_cells_are_counted_and_asked_for() -> None:
+    trials, cells = frames([0.80, 0.83, 0.83, 0.832], 0.005)
+    verdict = verdict_of(trials, cells)
+    assert verdict.status == "undecided"
+    assert verdict.in_question is not None
+    assert verdict.in_question.trial == 1
+    assert verdict.more_cells_needed is not None
+    assert verdict.sentence().startswith(
+        f"Cannot tell yet: about {verdict.more_cells_needed} more trainings would settle "
+    )
+    wanted = next_cells(trials, cells, folds=5, margin=0.01, confidence=0.95, metric="accuracy", repeats=4)
+    assert {request.repeat for request in wanted} == {1}
+    assert [request.fold for request in wanted] == sorted(request.fold for request in wanted)
+    assert {request.trial for request in wanted} >= {1}
+    assert 0 not in {request.trial for request in wanted}
+
+
+def test_no_cells_are_asked_for_when_decided_spent_or_hopeless() -> None:
+    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
+    assert next_cells(*frames([0.70, 0.80, 0.801], 0.001), **settings, repeats=4) == ()
+    assert next_cells(*frames([0.80, 0.83, 0.83, 0.832], 0.005), **settings, repeats=1) == ()
+    assert next_cells(*frames([0.80] * 5, 0.05), **settings, repeats=4) == ()
+
+
+def test_a_failed_extra_cell_is_not_asked_for_again() -> None:
+    trials, cells = frames([0.80, 0.83, 0.83, 0.832], 0.005)
+    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy", "repeats": 2}
+    wanted = next_cells(trials, cells, **settings)
+    failed = [
+        {"trial": r.trial, "repeat": r.repeat, "fold": r.fold, "state": "failed", "accuracy": np.nan} for r in wanted
+    ]
+    assert next_cells(trials, pd.concat([cells, pd.DataFrame(failed)], ignore_index=True), **settings) == ()
+
+
+def test_only_complete_trials_and_cells_compete() -> None:
+    trials, cells = frames([0.80, 0.801, 0.99, 0.98], 0.001)
+    trials.loc[trials["trial"] == 2, "state"] = "pruned"
+    trials.loc[trials["trial"] == 3, "state"] = "failed"
+    cells.loc[(cells["trial"] == 1) & (cells["fold"] == 4), ["state", "accuracy"]] = ["failed", np.nan]
+    verdict = verdict_of(trials, cells)
+    assert [comparison.trial for comparison in verdict.comparisons] == [0, 1]
+    assert verdict.comparisons[0].cells == 4
+    assert verdict.cells_trained == 19
+
+
+def test_nothing_trained_and_one_trained() -> None:
+    trials, cells = frames([0.80, 0.81], 0.001)
+    trials["state"] = "running"
+    verdict = verdict_of(trials, cells)
+    assert (verdict.status, verdict.recommended, verdict.best) == ("no-trials", None, None)
+    assert verdict.sentence() == "No trial was trained to the end, so there is nothing to recommend yet."
+    trials.loc[0, "state"] = "complete"
+    verdict = verdict_of(trials, cells)
+    assert verdict.status == "decided"
+    assert "nothing to compare it with" in verdict.sentence()
+
+
+def test_one_cell_per_trial_decides_nothing() -> None:
+    trials, cells = frames([0.5, 0.8, 0.9], 0.001)
+    verdict = verdict_of(trials, cells[cells["fold"] == 0])
+    assert verdict.status == "undecided"
+    assert verdict.to_dict()["best"]["score_interval"] == [None, None]
+
+
+def test_margin_and_confidence_recompute_from_the_same_frames() -> None:
+    trials, cells = frames([0.780, 0.80, 0.801], 0.002)
+    strict, generous = verdict_of(trials, cells, margin=0.005), verdict_of(trials, cells, margin=0.05)
+    assert strict.recommended is not None
+    assert generous.recommended is not None
+    assert strict.recommended.trial > generous.recommended.trial == 0
+
+
+def test_verdict_json_has_the_contract_and_survives_json() -> None:
+    verdict = verdict_of(*frames([0.70, 0.80, 0.801], 0.001), warnings=["Look."], holdout_score=0.79)
+    content = json.loads(json.dumps(verdict.to_dict(), allow_nan=False))
+    assert list(content) == [
+        "status",
+        "sentence",
+        "recommended",
+        "best",
+        "margin",
+        "confidence",
+        "probability_not_worse",
+        "metric",
+        "cells_trained",
+        "cells_skipped_by_racing",
+        "corrected_score",
+        "corrected_interval",
+        "holdout_score",
+        "more_cells_needed",
+        "warnings",
+        "comparisons",
+    ]
+    assert set(content["recommended"]) >= {
+        "trial",
+        "adapter",
+        "score_mean",
+        "score_interval",
+        "adapter_parameters",
+        "head_parameters",
+        "seconds",
+    }
+    assert content["recommended"]["adapter"] == {
+        "rank": 2,
+        "alpha": 4.0,
+        "targets": "query+value",
+        "layers": "top-1/3",
+        "scaling": "lora",
+    }
+    assert content["warnings"] == ["Look."]
+    assert content["corrected_score"] is None
+    assert content["cells_skipped_by_racing"] is None
+
+
+def test_wrong_settings_are_named_all_at_once() -> None:
+    with pytest.raises(ExperimentError) as caught:
+        verdict_of(*frames([0.8], 0.001), margin=-0.1, confidence=0.4, folds=1)
+    assert caught.value.mistakes == (
+        "cv.folds: must be at least 2, got 1",
+        "verdict.margin: must be at least 0 and below 1, got -0.1",
+        "verdict.confidence: must be above 0.5 and below 1, got 0.4",
+    )
+
+
+def test_a_missing_metric_is_named() -> None:
+    with pytest.raises(StudyError, match="none named macro_f1"):
+        verdict_of(*frames([0.8, 0.9], 0.001), metric="macro_f1")
+
+
+def test_score_interval_by_hand() -> None:
+    # mean .8, S^2 = 250e-6, scale^2 = .45 * S^2; t(4) has 97.5 % below 2.7764
+    low, high = score_interval([0.78, 0.79, 0.80, 0.81, 0.82], folds=5)
+    assert high - 0.8 == pytest.approx(2.7764451 * np.sqrt(0.45 * 250e-6))
+    assert 0.8 - low == pytest.approx(high - 0.8)
+
+
+def test_words() -> None:
+    assert points(0.01) == "1 point"
+    assert points(0.005) == "0.5 points"
+    assert percent_sure(0.9799) == "97 % sure"
+    assert percent_sure(0.9999) == "more than 99 % sure"
+    assert parameter_share(1000, 16000) == "1/16 of its adapter parameters"
+    assert parameter_share(2000, 3000) == "2/3 of its adapter parameters"
+    assert parameter_share(4000, 4000) == "as many adapter parameters"
+    assert parameter_share(537, 1000) == "54 % of its adapter parameters"
+    assert layers_name("all") == "all layers"
+    assert layers_name("top-2") == "the top 2 layers"
+    assert layers_name("top-1/6") == "the top 1/6 of the layers"
+    assert layers_name("3,4") == "layers 3, 4"
+    assert layers_name("5") == "layer 5"
+
+
+def test_twins_are_told_apart() -> None:
+    trials, cells = frames([0.80, 0.801], 0.0005)
+    trials.loc[1, ["rank", "layers", "learning_rate"]] = [1, "top-1/3", 2e-3]
+    verdict = verdict_of(trials, cells)
+    assert "rank 1 on query+value of the top third, alpha 4" in verdict.sentence()

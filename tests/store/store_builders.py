@@ -1,0 +1,77 @@
+"""Experiments, trials and cells for the tests of the store; every number follows from the key, so it can be checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.store.records import CellKey, CellResult, TrialRecord
+
+ENVIRONMENT = {"torch": "2.13.0", "folds": {"0": "abc"}}
+
+
+def experiment(**changes: Any) -> Experiment:
+    """``experiment(search={"rank": 4})`` changes what differs from the smallest one."""
+    values: dict[str, Any] = {
+        "name": "reviews",
+        "model": {"base": "hub:owner/model"},
+        "data": {"train": "hub:owner/data"},
+        "verdict": {"metric": "macro_f1"},
+    }
+    for key, value in changes.items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return Experiment.model_validate(values)
+
+
+def trial(number: int, rank: int = 8, **changes: Any) -> TrialRecord:
+    fields: dict[str, Any] = {
+        "trial": number,
+        "adapter": AdapterSpec(rank=rank, alpha=2.0 * rank, targets="query+value", layers="top-1/2"),
+        "nuisance": Nuisance(learning_rate=1e-3, dropout=0.1),
+        "adapter_parameters": 1000 * rank,
+        "head_parameters": 770,
+        "origin": "sampler",
+    }
+    return TrialRecord(**{**fields, **changes})
+
+
+def cell(number: int, repeat: int = 0, fold: int = 0, **changes: Any) -> CellResult:
+    generator = np.random.default_rng([number, repeat, fold])
+    probabilities = generator.dirichlet(np.ones(3), size=7).astype(np.float32)
+    fields: dict[str, Any] = {
+        "key": CellKey(number, repeat, fold),
+        "state": "complete",
+        "scores": {
+            "accuracy": 0.5 + 0.01 * fold,
+            "macro_f1": 0.6 + 0.01 * fold,
+            "matthews_correlation": 0.2,
+            "log_loss": 0.69,
+        },
+        "train_loss": 0.4,
+        "examples": np.arange(7, dtype=np.int64) * 3 + fold,
+        "probabilities": probabilities,
+        "train_examples": 28,
+        "steps": 12,
+        "tokens": 3456,
+        "seconds": 1.5,
+        "wall_seconds": 8.0,
+        "pack": 0,
+        "pack_cells": 4,
+    }
+    return CellResult(**{**fields, **changes})
+
+
+def failed_cell(number: int, repeat: int = 0, fold: int = 0) -> CellResult:
+    return cell(
+        number,
+        repeat,
+        fold,
+        state="failed",
+        scores={},
+        train_loss=float("nan"),
+        examples=np.zeros(0, dtype=np.int64),
+        probabilities=np.zeros((0, 3), dtype=np.float32),
+        failure="the loss became NaN in step 3",
+    )

@@ -1,0 +1,42 @@
+"""Packs: every cell once, one depth each, never too many, and a function of the trials alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.store.records import CellKey, TrialRecord
+from lora_search.study.schedule import GENERATION, PACK_SLOTS, generation_of, packs_of
+
+DEPTHS = {"all": 0, "top-1/2": 3, "top-1/3": 4}
+PREPARED = SimpleNamespace(depth=lambda adapter: DEPTHS[adapter.layers])
+
+
+def record(number, rank, layers):
+    adapter = AdapterSpec(rank=rank, alpha=rank, targets="attention", layers=layers)
+    return TrialRecord(number, adapter, Nuisance(learning_rate=1e-3), 100, 10, "sampler")
+
+
+trials = st.lists(st.tuples(st.sampled_from([1, 2, 4, 8]), st.sampled_from(list(DEPTHS))), min_size=1, max_size=60).map(
+    lambda choices: {number: record(number, *choice) for number, choice in enumerate(choices)}
+)
+
+
+@given(trials, st.integers(1, 3), st.randoms())
+def test_every_cell_is_in_one_pack_with_cells_of_its_depth(records, folds, random):
+    keys = [CellKey(trial, 0, fold) for trial in records for fold in range(folds)]
+    packs = packs_of(PREPARED, records, keys)
+    assert sorted(key for pack in packs for key in pack) == sorted(keys)
+    depths = [{DEPTHS[records[key.trial].adapter.layers] for key in pack} for pack in packs]
+    assert all(len(depth) == 1 for depth in depths)
+    assert [min(depth) for depth in depths] == sorted((min(depth) for depth in depths), reverse=True), "cheapest first"
+    assert all(1 <= len(pack) <= PACK_SLOTS for pack in packs)
+    shuffled = random.sample(keys, len(keys))
+    assert packs_of(PREPARED, records, shuffled) == packs
+
+
+def test_generations_are_of_equal_size():
+    assert [generation_of(trial) for trial in (0, GENERATION - 1, GENERATION, 3 * GENERATION)] == [0, 0, 1, 3]
