@@ -54,7 +54,7 @@ def create(folder: Path, header: Header) -> None:
     create_tables(temporary, header)
     storage = optuna_storage(temporary)
     try:
-        with _quiet_optuna():
+        with quiet_optuna():
             optuna.create_study(study_name=header.experiment.name, storage=storage, directions=["maximize", "minimize"])
     finally:
         dispose(storage)
@@ -81,8 +81,8 @@ def dispose(storage: optuna.storages.RDBStorage) -> None:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Optuna announces each new study on stderr; a study here announces itself."""
+def quiet_optuna() -> Iterator[None]:
+    """Optuna announces studies and trials on stderr; a study here announces itself. Its setting is put back after."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-import optuna
 import torch
 from optuna.trial import TrialState
 
@@ -25,6 +24,7 @@ from lora_search.statistics.judging import judge
 from lora_search.store.differences import differences
 from lora_search.store.files import STUDY_FILE
 from lora_search.store.ledger import Ledger
+from lora_search.store.opening import quiet_optuna
 from lora_search.store.reader import StudyTables, read_study
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.asking import TrialSource
@@ -72,11 +72,10 @@ def run_study(
     """
     if not isinstance(experiment, Experiment):
         experiment = load_experiment(experiment)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if isinstance(progress, bool) or progress is None:
         progress = Silent() if progress is False else default_progress()
     folder = Path(results) / experiment.name
-    with terminated_as_interrupt():
+    with quiet_optuna(), terminated_as_interrupt():
         prepared = prepare(experiment)
         _check_study_is_of(prepared, folder)
         with Ledger.open(folder, experiment, describe_environment(prepared)) as ledger:

@@ -107,6 +107,7 @@ def test_a_cell_that_contradicts_itself_is_no_record() -> None:
 
 
 def test_optuna_keeps_its_study_in_the_same_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    verbosity = optuna.logging.get_verbosity()
     with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
         study = ledger.optuna_study(optuna.samplers.RandomSampler(seed=0))
         assert study.study_name == "reviews"
@@ -120,7 +121,7 @@ def test_optuna_keeps_its_study_in_the_same_file(folder: Path, capfd: pytest.Cap
         assert (kept.params, kept.values) == ({"rank": rank}, [0.8, 1000.0 * rank])
         assert len(ledger.trials()) == 1
     assert capfd.readouterr().err == ""
-    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    assert optuna.logging.get_verbosity() == verbosity
 
 
 def test_the_folder_may_have_any_name(tmp_path: Path) -> None:
