@@ -21,7 +21,13 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
     return (value >> 16) ^ value
 
 
-def keep_mask(keys: torch.Tensor, shape: torch.Size, probability: torch.Tensor, module: int) -> torch.Tensor:
+def keep_mask(
+    keys: torch.Tensor,
+    shape: torch.Size,
+    probability: torch.Tensor,
+    module: int,
+    first_token: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Inverted-dropout mask: 0 with the row's drop probability, else 1 / (1 - probability).
 
     Args:
@@ -29,6 +35,7 @@ def keep_mask(keys: torch.Tensor, shape: torch.Size, probability: torch.Tensor, 
         shape: (rows, ..., features) of the tensor to be dropped.
         probability: float (rows,), each row's drop probability, in [0, 1).
         module: number that separates the masks of different modules.
+        first_token: int64 (rows,), which token of its row the first here is; None for the first.
 
     Returns:
         float32 of ``shape``. Position (token) t of a row has the same mask whatever the padding.
@@ -37,7 +44,10 @@ def keep_mask(keys: torch.Tensor, shape: torch.Size, probability: torch.Tensor, 
     tokens = max(1, shape[1:-1].numel())
     device = keys.device
     row = _mix((keys ^ (module * 0x9E3779B1)) & _LOW)
-    token = _mix((row[:, None] + torch.arange(tokens, device=device) * 0x27D4EB2F) & _LOW)
+    position = torch.arange(tokens, device=device)
+    if first_token is not None:
+        position = first_token[:, None] + position
+    token = _mix((row[:, None] + position * 0x27D4EB2F) & _LOW)
     value = _mix((token[:, :, None] + torch.arange(features, device=device) * 0x165667B1) & _LOW)
     drop = probability.view(rows, 1, 1)
     keep = value >= (drop * (1 << _BITS)).to(torch.int64)

@@ -147,7 +147,8 @@ class PackedLora(nn.Module):
             by_row = torch.Size((len(rows), x.shape[0] // len(rows), x.shape[1]))
             mask = keep_mask(rows.keys, by_row, drop, self.number).view(x.shape)
         elif rows.holds_one_entry_per_row(x):
-            mask = keep_mask(rows.keys, x.shape, drop, self.number)
+            one_of_several = x.dim() == 3 and x.shape[1] == 1 and rows.width != 1
+            mask = keep_mask(rows.keys, x.shape, drop, self.number, rows.pooled if one_of_several else None)
         else:  # one slot alone, or runs_for refuses it (see MixedRowsError)
             one = torch.Size((1, *x.shape))
             key = torch.tensor([rows.shared_key], device=x.device)

@@ -13,18 +13,17 @@ A pack does not know data, losses or schedules, and nothing of how a model is lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from lora_search.adapters.initial import initial_a, initial_head_weight, key_of
-from lora_search.adapters.layers import Matrices, PackedLayerNorm, PackedLinear, PackedLora
+from lora_search.adapters.initial import initial_a, initial_head_weight
+from lora_search.adapters.lane import Lane
+from lora_search.adapters.layers import Matrices
 from lora_search.adapters.rows import Rows
-
-_NUMBER_BITS = 31
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ class AdapterPack:
         self._b_end = self._end_of("lora_B", self._a_end)
         self._compute = torch.zeros(len(adapters), self._b_end, device=self.device, dtype=dtype)
         self._scale = torch.tensor([[adapter.scale] for adapter in adapters], device=self.device)
-        self.anchor = torch.zeros((), device=self.device, requires_grad=True)
-        self.rows = Rows(())
+        self.lanes = [Lane(self, model, self.gradients)]
         self.training = False
         drop = torch.tensor([adapter.dropout for adapter in adapters], device=self.device)
         self._dropout = drop if any(adapter.dropout > 0 for adapter in adapters) else None
@@ -183,8 +181,8 @@ class AdapterPack:
         return self._read(self.values, slot)
 
     def slot_gradients(self, slot: int) -> dict[str, Tensor]:
-        """Copies of a slot's gradients, named and shaped as in ``state``."""
-        return self._read(self.gradients, slot)
+        """Copies of a slot's gradients, of all lanes together, named and shaped as in ``state``."""
+        return self._read(torch.stack([lane.gradients for lane in self.lanes]).sum(0), slot)
 
     def load(self, slot: int, state: Mapping[str, Tensor]) -> None:
         """Put weights named and shaped as in ``state`` into a slot.
@@ -211,8 +209,16 @@ class AdapterPack:
         return self._compute[:, self._a_end : self._b_end]
 
     def finish_gradients(self) -> None:
-        """Turn the gradients of scale * B into those of B; call once, after the last backward of a step."""
+        """Add up the lanes' gradients and turn those of scale * B into those of B; call once, after the last backward
+        of a step."""
+        for lane in self.lanes[1:]:
+            self.gradients.add_(lane.gradients)
         self.gradients[:, self._a_end : self._b_end].mul_(self._scale)
+
+    def zero_gradients(self) -> None:
+        """Forget the gradients of every lane."""
+        for lane in self.lanes:
+            lane.gradients.zero_()
 
     def matrix_columns(self) -> Tensor:
         """bool (parameters,): the columns of matrices, as opposed to biases and norms."""
@@ -221,39 +227,40 @@ class AdapterPack:
             columns[parameter.columns] = len(parameter.shape) > 1
         return columns
 
-    def _matrices(self, module: str, kind: str) -> Matrices:
+    def has(self, module: str, kind: str) -> bool:
+        """Whether a module has a parameter of a kind: ``bias``, say."""
+        return any(p.module == module and p.kind == kind for p in self._layout)
+
+    def matrices(self, module: str, kind: str, gradients: Tensor) -> Matrices:
+        """One parameter of every slot, its gradient in ``gradients`` (slots, parameters)."""
         parameter = next(p for p in self._layout if p.module == module and p.kind == kind)
         shape = (len(self.adapters), *parameter.shape)
         source = self._compute if kind.startswith("lora_") else self.values
-        return Matrices(source[:, parameter.columns].view(shape), self.gradients[:, parameter.columns].view(shape))
+        return Matrices(source[:, parameter.columns].view(shape), gradients[:, parameter.columns].view(shape))
 
-    def _has(self, module: str, kind: str) -> bool:
-        return any(p.module == module and p.kind == kind for p in self._layout)
+    # -- lanes ---------------------------------------------------------------------------------------------------
 
-    def _stand_in(self, name: str, original: nn.Module) -> nn.Module:
-        if name in self.target_modules:
-            members = frozenset(slot for slot, adapter in enumerate(self.adapters) if name in adapter.modules)
-            a, b = self._matrices(name, "lora_A"), self._matrices(name, "lora_B")
-            return PackedLora(original, a, b, self, members, key_of(name) % (1 << _NUMBER_BITS))
-        everyone = frozenset(range(len(self.adapters)))
-        weight = self._matrices(name, "weight")
-        bias = self._matrices(name, "bias") if self._has(name, "bias") else None
-        if isinstance(original, nn.LayerNorm):
-            return PackedLayerNorm(weight, bias, original.eps, self, everyone)
-        return PackedLinear(weight, bias, self, everyone)
+    def add_lane(self, model: nn.Module) -> Lane:
+        """One more place to compute micro-batches at, over a model like the first."""
+        self.lanes.append(Lane(self, model, torch.zeros_like(self.values)))
+        return self.lanes[-1]
+
+    @property
+    def rows(self) -> Rows:
+        """What the first lane's next forward computes."""
+        return self.lanes[0].rows
+
+    @rows.setter
+    def rows(self, rows: Rows) -> None:
+        self.lanes[0].rows = rows
 
     @contextmanager
     def attached(self) -> Iterator[AdapterPack]:
-        """The model runs with this pack's slots inside the block, and is as it was after it."""
-        originals: dict[str, nn.Module] = {}
-        try:
-            for name in (*self.target_modules, *self.head_modules):
-                originals[name] = self.model.get_submodule(name)
-                self.model.set_submodule(name, self._stand_in(name, originals[name]))
+        """The models of all lanes run with this pack's slots inside the block, and are as they were after it."""
+        with ExitStack() as stack:
+            for lane in self.lanes:
+                stack.enter_context(lane.attached())
             yield self
-        finally:
-            for name, original in originals.items():
-                self.model.set_submodule(name, original)
 
 
 def merge_into(model: nn.Module, state: Mapping[str, Tensor], scale: float) -> None:

@@ -54,6 +54,8 @@ class Rows:
             for it whenever the number of rows divides it.
         shared_key: what the mask of an input is drawn from that is not one entry per row, and so may not depend on
             which rows are here.
+        pooled: int64 (rows,), which token of its row a module is called on that sees one of several; None for the
+            first.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Rows:
         *,
         width: int | None = None,
         shared_key: int = 0,
+        pooled: torch.Tensor | None = None,
     ) -> None:
         self.slots = tuple(slots)
         self.keys = keys
         self.width = width
         self.shared_key = shared_key
+        self.pooled = pooled
         self._runs_of: dict[frozenset[int], tuple[Run, ...]] = {}
 
     def __len__(self) -> int:
@@ -113,9 +117,10 @@ class Rows:
         return x.shape[0] % len(self) == 0 if self.width is None else x.shape[0] == len(self) * self.width
 
     def holds_one_entry_per_row(self, x: torch.Tensor) -> bool:
-        """Whether ``x`` is (rows, ..., features); a single row is told from a shared input by its width."""
+        """Whether ``x`` is (rows, ..., features); a single row is told from a shared input by its width, which is 1
+        where only the pooled token is computed."""
         lone = len(self) == 1 and x.dim() == 3 and self.width is not None
-        return x.shape[0] == len(self) and not (lone and x.shape[1] != self.width)
+        return x.shape[0] == len(self) and not (lone and x.shape[1] not in (self.width, 1))
 
     def runs_for(self, x: torch.Tensor, members: frozenset[int]) -> tuple[Run, ...]:
         """The runs of ``members`` over the first dimension of ``x`` (rows, ..., features).

@@ -20,6 +20,11 @@ from lora_search.adapters import key_of
 
 IntArray = NDArray[np.int64]
 
+_SLACKS = (1.0, 1.05, 1.1, 1.2)
+"""How much larger than an equal share of a step a lane's micro-batches may be: rows are not cut."""
+_FEW_PER_LANE = 4
+"""Past so many micro-batches per lane, dealing alone balances them."""
+
 
 def batch_order(train: IntArray, batch_size: int, epochs: int, key: int) -> Iterator[IntArray]:
     """The batches of one cell: every epoch a new shuffle, the last batch of an epoch may be smaller."""
@@ -88,6 +93,33 @@ class MicroBatchPlanner:
             for share in np.array_split(np.arange(len(group)), shares):
                 planned.extend(self._plan_equal([group[i] for i in share]))
         return planned
+
+    def plan_lanes(self, batches: Sequence[tuple[int, IntArray]], lanes: int) -> list[list[MicroBatch]]:
+        """``plan``, dealt to lanes that compute at the same time, and cut so that the busiest is done early.
+
+        Returns:
+            The micro-batches of each lane.
+        """
+        whole = self.plan(batches)
+        dealt = [self.deal(whole, lanes)]
+        if lanes > 1 and 0 < len(whole) <= _FEW_PER_LANE * lanes:
+            tokens = sum(part.padded_tokens for part in whole)
+            parts = lanes * -(-len(whole) // lanes)
+            for slack in _SLACKS:
+                budget = min(self.token_budget, int(slack * tokens / parts))
+                finer = MicroBatchPlanner(self.lengths, budget, self.overhead, self.pads)
+                dealt.append(self.deal(finer.plan(batches), lanes))
+        return min(dealt, key=lambda shares: max(map(self._cost, shares)))
+
+    def deal(self, parts: list[MicroBatch], lanes: int) -> list[list[MicroBatch]]:
+        """The largest first, each to the lane with the least to do."""
+        shares: list[list[MicroBatch]] = [[] for _ in range(lanes)]
+        for part in sorted(parts, key=lambda part: -part.padded_tokens):
+            min(shares, key=self._cost).append(part)
+        return shares
+
+    def _cost(self, parts: Sequence[MicroBatch]) -> int:
+        return sum(part.padded_tokens + self.overhead for part in parts)
 
     def _plan_unpadded(self, batches: Sequence[tuple[int, IntArray]]) -> list[MicroBatch]:
         rows = sorted((int(self.lengths[example]), slot, int(example)) for slot, part in batches for example in part)

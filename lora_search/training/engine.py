@@ -11,8 +11,8 @@ The engine does not know trials or studies: it gets cells and gives results.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,15 +32,18 @@ from lora_search.store.records import CellResult
 from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner, batch_order, step_count
 from lora_search.training.cell import Cell
 from lora_search.training.inputs import TokenStorage, takes_types
+from lora_search.training.lanes import Lanes, started_lanes, twin
 from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory
 from lora_search.training.metrics import score_predictions
 from lora_search.training.optimizer import PackedAdamW
+from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
 from lora_search.training.precision import in_precision
 from lora_search.training.prefix import PrefixCache
 from lora_search.training.probing import ForwardFacts, probe
 
 GIB = 1024**3
 _KEY_BITS = 31
+_ROWS_TO_COMPARE = 4
 
 Result = TypeVar("Result")
 
@@ -54,6 +57,8 @@ class EngineSettings:
         token_budget: most padded tokens of a training micro-batch; evaluation takes four times as many.
         prefix_cache: keep the states entering the lowest adapted layer instead of recomputing the layers below.
         cache_memory: bytes of such states kept in memory, past which a file in ``cache_folder`` is used.
+        lanes: threads that compute micro-batches at the same time (see ``lanes``).
+        pooled_token: compute the last layer for the token the head reads, where that is one (see ``pooled``).
     """
 
     device: torch.device
@@ -62,6 +67,8 @@ class EngineSettings:
     prefix_cache: bool = True
     cache_memory: int = 2 * GIB
     cache_folder: Path | None = None
+    lanes: int = 1
+    pooled_token: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class Engine:
         self.training = training
         self.settings = settings
         self.model = in_precision(base.model, settings.dtype, settings.device)
+        self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
         config = base.model.config.get_text_config()
         self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
         self.storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
@@ -121,8 +129,11 @@ class Engine:
             memory_budget=settings.cache_memory,
             token_budget=4 * settings.token_budget,
             folder=settings.cache_folder,
+            twins=self.models[1:],
         )
         self.forward = self._probe()
+        self.pooled = self._find_pooled_token() if settings.pooled_token else None
+        self.layers = [PooledLayer(model, self.pooled) for model in self.models]
         self.padded_tokens = 0
         self.real_tokens = 0
 
@@ -138,6 +149,18 @@ class Engine:
                 f"training.precision: must be fp32 for {type(self.model).__name__}, whose own code fails in bf16,"
                 f" got bf16 ({error})"
             ) from error
+
+    def _find_pooled_token(self) -> PooledToken | None:
+        model, structure = self.base.model, self.base.structure
+        examples = self.storage.spread(_ROWS_TO_COMPARE)
+        batch = self.storage.batch(examples, int(self.storage.lengths[examples].max()))
+        return find_pooled_token(
+            model,
+            f"{structure.stack_name}.{structure.layer_count - 1}",
+            [module.name for module in structure.linear_modules],
+            self.storage,
+            batch.to(next(model.parameters()).device),
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -188,6 +211,9 @@ class _PackRun:
             head_deviation=engine.head_deviation,
             dtype=engine.settings.dtype,
         )
+        for model in engine.models[1:]:
+            self.pack.add_lane(model)
+        self.lanes = Lanes(None)
         self.depth = min(cell.depth(structure.layer_count) for cell in cells)
         self.steps = [step_count(len(cell.train), spec.batch_size, spec.epochs) for cell in cells]
         self.optimizer = PackedAdamW(
@@ -232,12 +258,16 @@ class _PackRun:
     def _token_count(self, examples: IntArray) -> int:
         return int(self.engine.storage.lengths[examples].sum())
 
-    def _running(self) -> ExitStack:
-        stack = ExitStack()
-        stack.enter_context(self.pack.attached())
-        if self.resumes:
-            stack.enter_context(self.engine.prefix.resumed(self.depth))
-        return stack
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(self.pack.attached())
+            if self.resumes:
+                stack.enter_context(self.engine.prefix.resumed(self.depth))
+            for layer in self.engine.layers:
+                stack.enter_context(layer.pooling())
+            self.lanes = stack.enter_context(started_lanes(len(self.pack.lanes)))
+            yield
 
     def _train(self) -> None:
         spec = self.engine.training
@@ -264,40 +294,52 @@ class _PackRun:
                 if not is_out_of_memory(error) or self.engine.token_budget <= LEAST_TOKEN_BUDGET:
                     raise
                 self.engine.token_budget //= 2
-            self.pack.gradients.zero_()
+            self.pack.zero_gradients()
 
     def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:
         """Forward and backward of one step; gradients are left in the pack. Returns the loss of every slot."""
-        losses = torch.zeros(len(self.cells), device=self.pack.device)
-        parts = self._plan(batches, self.engine.token_budget)
-        for part in parts:
-            self._forward_backward(part, dict(batches), losses, step)
+        shares = self._plan(batches, self.engine.token_budget)
+        sizes = {slot: len(examples) for slot, examples in batches}
+        losses = self.lanes.run(
+            [partial(self._accumulate_lane, lane, share, sizes, step) for lane, share in enumerate(shares)]
+        )
+        parts = [part for share in shares for part in share]
         self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
         self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
-        return losses.tolist()
+        return torch.stack(losses).sum(0).tolist()
 
-    def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[MicroBatch]:
+    def _accumulate_lane(self, lane: int, parts: list[MicroBatch], sizes: dict[int, int], step: int) -> Tensor:
+        """Loss of every slot over the parts of one lane; their gradients are left in it."""
+        losses = torch.zeros(len(self.cells), device=self.pack.device)
+        for part in parts:
+            self._forward_backward(lane, part, sizes, losses, step)
+        return losses
+
+    def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
+        """The micro-batches of each lane."""
         planner = MicroBatchPlanner(self.engine.storage.lengths, budget, pads=not self.engine.forward.sees_padding)
+        lanes = len(self.pack.lanes)
         if self.mixes_slots or len(batches) == 1:
-            return planner.plan(batches)
+            return planner.plan_lanes(batches, lanes)
         self.engine.split_packs = True
-        return [part for batch in batches for part in planner.plan([batch])]
+        return planner.deal([part for batch in batches for part in planner.plan([batch])], lanes)
 
-    def _forward_backward(self, part: MicroBatch, batches: dict[int, IntArray], losses: Tensor, step: int) -> None:
-        logits = self._logits(part, step)
+    def _forward_backward(self, lane: int, part: MicroBatch, sizes: dict[int, int], losses: Tensor, step: int) -> None:
+        logits = self._logits(lane, part, step)
         labels = self.engine.storage.labels[torch.from_numpy(part.examples).to(logits.device)]
-        sizes = torch.tensor([1.0 / len(batches[slot]) for slot in part.slots], device=logits.device)
-        weighted = F.cross_entropy(logits, labels, reduction="none") * sizes
+        shares = torch.tensor([1.0 / sizes[slot] for slot in part.slots], device=logits.device)
+        weighted = F.cross_entropy(logits, labels, reduction="none") * shares
         weighted.sum().backward()  # type: ignore[no-untyped-call]
         losses.index_add_(0, torch.tensor(part.slots, device=logits.device), weighted.detach())
 
-    def _logits(self, part: MicroBatch, step: int | None) -> Tensor:
+    def _logits(self, lane: int, part: MicroBatch, step: int | None) -> Tensor:
         """float32 (rows, labels)."""
         batch = self.engine.storage.batch(part.examples, part.width)
-        self.pack.rows = self._rows(part, step)
+        self.pack.lanes[lane].rows = self._rows(part, step)
         if self.resumes:
-            self.engine.prefix.feed(self.depth, batch)
-        return self.engine.model(**batch.arguments).logits.float()  # type: ignore[no-any-return]
+            self.engine.prefix.feed(self.depth, batch, lane)
+        self.engine.layers[lane].feed(batch)
+        return self.engine.models[lane](**batch.arguments).logits.float()  # type: ignore[no-any-return]
 
     def _rows(self, part: MicroBatch, step: int | None) -> Rows:
         if step is None or self.pack.dropout is None:
@@ -312,7 +354,13 @@ class _PackRun:
             torch.tensor(keys, device=self.pack.device),
             width=part.width,
             shared_key=own[part.slots[0]],
+            pooled=self._pooled_tokens(part),
         )
+
+    def _pooled_tokens(self, part: MicroBatch) -> Tensor | None:
+        if self.engine.pooled is None or self.engine.pooled.position == "first":
+            return None
+        return torch.from_numpy(self.engine.storage.lengths[part.examples] - 1).to(self.pack.device)
 
     def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
         spec = self.engine.training
@@ -336,14 +384,19 @@ class _PackRun:
         with self._running():
             return self._within_means(partial(self._predict, wanted))
 
-    @torch.no_grad()
     def _predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
         out = [np.empty((len(examples), self.engine.label_count), dtype=np.float32) for examples in wanted]
         place = [{int(example): i for i, example in enumerate(examples)} for examples in wanted]
-        for part in self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget):
-            probabilities = self._logits(part, None).softmax(-1).cpu().numpy()
-            for slot, example, row in zip(part.slots, part.examples, probabilities, strict=True):
-                out[slot][place[slot][int(example)]] = row
+        shares = self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget)
+
+        @torch.no_grad()  # which holds for the thread it is said in
+        def predict(lane: int, parts: list[MicroBatch]) -> None:
+            for part in parts:
+                probabilities = self._logits(lane, part, None).softmax(-1).cpu().numpy()
+                for slot, example, row in zip(part.slots, part.examples, probabilities, strict=True):
+                    out[slot][place[slot][int(example)]] = row
+
+        self.lanes.run([partial(predict, lane, share) for lane, share in enumerate(shares)])
         return out
 
     def _result(self, slot: int, probabilities: np.ndarray, seconds: float, share: float) -> CellResult:

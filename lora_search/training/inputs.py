@@ -26,6 +26,11 @@ class PaddedBatch:
     arguments: dict[str, Tensor]
     positions: Tensor
 
+    def to(self, device: torch.device) -> PaddedBatch:
+        """The same batch on another device."""
+        moved = {name: argument.to(device) for name, argument in self.arguments.items()}
+        return PaddedBatch(moved, self.positions.to(device))
+
 
 def takes_types(model: nn.Module) -> bool:
     """Whether the model names token types among its arguments; other models are not given them (as in ``Trainer``)."""
@@ -59,6 +64,16 @@ class TokenStorage:
     def tokens(self) -> int:
         """Tokens in the whole dataset."""
         return int(self._ids.shape[0])
+
+    def any_ends_with(self, token: int) -> bool:
+        """Whether an example's last token is ``token``."""
+        return bool((self._ids[self._starts + self._lengths - 1] == token).any())
+
+    def spread(self, most: int) -> NDArray[np.int64]:
+        """At most ``most`` examples, from the shortest to the longest."""
+        count = min(len(self.lengths), most)
+        order: NDArray[np.int64] = np.argsort(self.lengths, kind="stable")
+        return order[np.linspace(0, len(order) - 1, count).astype(np.int64)]
 
     def batch(self, examples: NDArray[np.int64], width: int) -> PaddedBatch:
         """The rows of ``examples``, padded to ``width`` tokens."""

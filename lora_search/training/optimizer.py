@@ -72,7 +72,7 @@ class PackedAdamW:
             self._update(run)
         for slot in active:
             self.steps[slot] += 1
-        self.pack.gradients.zero_()
+        self.pack.zero_gradients()
         self.pack.refresh()
 
     def _column(self, values: Sequence[float]) -> Tensor:

@@ -2,9 +2,7 @@
 
 A pack whose lowest adapted layer is k needs, of everything before, only the hidden states that enter layer k. They
 are computed once, kept without padding in the base's precision (in memory up to a budget, past it in a memory-mapped
-file), and shared by folds, trials and epochs. The model itself is run from there: layers below k and the embeddings
-are replaced by modules that compute nothing, and the input of layer k is exchanged for the kept states. Masks and
-position terms still come from the model's own forward, so nothing of an architecture is written down here twice.
+file), and shared by folds, trials and epochs. The model itself is run from there (see ``resuming``).
 
 Whether that is exact for a model is found out, not assumed: the first time, logits of a few rows are compared with
 the full forward; if they differ (a layer that looks further down, say), the model is run in full and a sentence says
@@ -15,8 +13,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,48 +25,13 @@ from torch import Tensor, nn
 from lora_search.training.batches import MicroBatchPlanner
 from lora_search.training.inputs import PaddedBatch, TokenStorage
 from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory
+from lora_search.training.resuming import ResumableModel
 
 _CHECK_ROWS = 6
 
 
 class _Reached(Exception):
     """Raised by a hook when the wanted layer is reached: the rest of the forward is not needed."""
-
-
-class _PassThrough(nn.Module):
-    """Stands for a layer that is not computed: hands its input on, in the shape the layer would."""
-
-    def __init__(self, layer: nn.Module, tuple_length: int) -> None:
-        super().__init__()
-        object.__setattr__(self, "_layer", layer)  # not a submodule: its weights must not be moved or listed
-        self._tuple_length = tuple_length
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(object.__getattribute__(self, "_layer"), name)
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (hidden_states, *[None] * (self._tuple_length - 1)) if self._tuple_length else hidden_states
-
-
-class _NoEmbedding(nn.Module):
-    """Stands for an embedding whose result is not used: zeros of its shape, without memory."""
-
-    def __init__(self, embedding: nn.Module, width: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        object.__setattr__(self, "_embedding", embedding)
-        self.width, self.dtype = width, dtype
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(object.__getattribute__(self, "_embedding"), name)
-
-    def forward(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return torch.zeros((), dtype=self.dtype, device=input_ids.device).expand(*input_ids.shape, self.width)
 
 
 class PrefixCache:
@@ -81,6 +44,7 @@ class PrefixCache:
         memory_budget: bytes of states kept in memory; past it they go to a file in ``folder``.
         folder: where that file may lie; None for the system's temporary folder.
         token_budget: padded tokens per micro-batch while filling.
+        twins: models over the same weights that are to be resumed too, as lanes 1, 2, ...
     """
 
     def __init__(
@@ -92,9 +56,11 @@ class PrefixCache:
         memory_budget: int,
         token_budget: int,
         folder: Path | None = None,
+        twins: Sequence[nn.Module] = (),
     ) -> None:
         self.model = model
-        self.stack: nn.ModuleList = model.get_submodule(stack_name)  # type: ignore[assignment]
+        self.resumable = [ResumableModel(each, stack_name) for each in (model, *twins)]
+        self.stack = self.resumable[0].stack
         self.storage = storage
         self.memory_budget = memory_budget
         self.token_budget = token_budget
@@ -104,7 +70,6 @@ class PrefixCache:
         self._in_files: set[int] = set()
         self._exact: dict[int, bool] = {}
         self._tuple_length = 0
-        self._fed: Tensor | None = None
 
     @property
     def bytes_in_memory(self) -> int:
@@ -128,55 +93,20 @@ class PrefixCache:
 
     @contextmanager
     def resumed(self, depth: int) -> Iterator[None]:
-        """Inside the block the model computes layers from ``depth`` on, from the states given to ``feed`` before each
-        forward."""
-        replaced = {index: self.stack[index] for index in range(depth)}
-        embeddings = list(self._embeddings())
-        hook = self.stack[depth].register_forward_pre_hook(self._exchange, with_kwargs=True)
-        try:
-            for index, layer in replaced.items():
-                self.stack[index] = _PassThrough(layer, self._tuple_length)
-            for owner, name, stand_in in embeddings:
-                setattr(owner, name, stand_in)
+        """Inside the block every lane's model computes layers from ``depth`` on, from what it is fed."""
+        with ExitStack() as stack:
+            for resumable in self.resumable:
+                stack.enter_context(resumable.resumed(depth, self._tuple_length))
             yield
-        finally:
-            hook.remove()
-            for index, layer in replaced.items():
-                self.stack[index] = layer
-            for owner, name, stand_in in embeddings:
-                setattr(owner, name, object.__getattribute__(stand_in, "_embedding"))
 
-    def feed(self, depth: int, batch: PaddedBatch) -> None:
-        """Give the next forward its states: rows of ``batch`` as they enter layer ``depth``."""
+    def feed(self, depth: int, batch: PaddedBatch, lane: int = 0) -> None:
+        """Give the next forward of a lane its states: rows of ``batch`` as they enter layer ``depth``."""
         states = self._kept[depth]
-        if states.device == batch.positions.device:
-            self._fed = states[batch.positions]
-        else:
-            self._fed = states[batch.positions.cpu()].to(batch.positions.device)
+        on_device = states.device == batch.positions.device
+        found = states[batch.positions if on_device else batch.positions.cpu()]
+        self.resumable[lane].feed(found.to(batch.positions.device))
 
     # -- inside --------------------------------------------------------------------------------------------------
-
-    def _embeddings(self) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-        """(owner, attribute, stand-in) of the modules whose only result is the input of the stack."""
-        base: Any = self.model.get_submodule(str(self.model.base_model_prefix))
-        dtype = next(self.model.parameters()).dtype
-        table = base.get_input_embeddings()
-        width = getattr(table, "embedding_dim", None)
-        whole = getattr(base, "embeddings", None)
-        if width is None:
-            return
-        if whole is None:
-            for owner in base.modules():
-                for name, child in owner.named_children():
-                    if child is table:
-                        yield owner, name, _NoEmbedding(table, width, dtype)
-        else:
-            yield base, "embeddings", _NoEmbedding(whole, width, dtype)
-
-    def _exchange(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (self._fed, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": self._fed}
 
     def _try(self, depth: int) -> str | None:
         """Fill and check; why it did not work, as the beginning of a sentence."""
@@ -252,8 +182,7 @@ class PrefixCache:
         """Whether resuming gives the logits of the full forward, to the rounding of the precision."""
         lengths = self.storage.lengths
         rows = min(len(lengths), _CHECK_ROWS, max(2, self.token_budget // int(lengths.max())))
-        # from the shortest to the longest, so that there is padding
-        examples = np.argsort(lengths, kind="stable")[np.linspace(0, len(lengths) - 1, rows).astype(int)]
+        examples = self.storage.spread(rows)
         batch = self.storage.batch(examples, int(lengths[examples].max()))
         with self.resumed(depth):
             self.feed(depth, batch)

@@ -2,7 +2,7 @@
 
 Four cells that differ in everything a pack may mix: rank, scaling, targets, layers, learning rate, dropout, fold,
 number of examples and so of steps. Each is trained alone on whole batches through the whole model, then all together
-in every other way.
+in every other way. "Pooled" computes the last layer for the token the head reads, "in lanes" is two threads.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,14 @@ from lora_search.training.optimizer import PackedAdamW
 TOLERANCE = 1e-5
 GRADIENT_STEPS = (0, 4)
 MODELS = (*FAMILIES, "opt", MINILM)
+ALONE = {"prefix_cache": False, "token_budget": 10**6, "pooled_token": False}
 WAYS = {
-    "packed": {"prefix_cache": False, "token_budget": 10**6},
-    "packed, micro-batched": {"prefix_cache": False, "token_budget": 72},
-    "packed, micro-batched, cached": {"prefix_cache": True, "token_budget": 150},
+    "packed": ALONE,
+    "packed, micro-batched": {**ALONE, "token_budget": 72},
+    "packed, micro-batched, cached": {"prefix_cache": True, "token_budget": 150, "pooled_token": False},
+    "packed, micro-batched, cached, pooled": {"prefix_cache": True, "token_budget": 150},
+    "packed, micro-batched, cached, pooled, in lanes": {"prefix_cache": True, "token_budget": 150, "lanes": 2},
 }
-ALONE = {"prefix_cache": False, "token_budget": 10**6}
 
 
 @dataclass
@@ -127,6 +129,7 @@ CASES = [
 @pytest.mark.parametrize(("model", "way"), CASES)
 def test_every_way_of_computing_a_cell_gives_the_same(model, way):
     engine, together = train(model, cells_of(model), **WAYS[way])
+    assert (engine.pooled is not None) == ("pooled" in way and model != "opt")  # which feeds its MLP (tokens, features)
     assert engine.prefix.note is None
     assert engine.split_packs == (model == "deberta-v2")  # its relative positions are projected once for all rows
     for alone, packed in zip(trained_alone(model), together, strict=True):

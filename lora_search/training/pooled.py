@@ -1,0 +1,165 @@
+"""The last layer of a classifier, computed for the one token its head reads.
+
+A head that reads the first token (BERT) or the last (Llama) makes no use of what the last layer's feed-forward block
+computes for all others. Their rows are dropped in front of a module of the last layer; attention before it still sees
+every token. Where a residual stream goes round that module, its other rows keep a meaningless sum that nobody reads.
+
+Which module and which token is found out, not assumed: the logits of a few rows must stay the same. Where they do not
+for any module (a head that averages over tokens, say), every token is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lora_search.training.inputs import PaddedBatch, TokenStorage
+
+_TOLERANCE = 1e-5
+
+Position = Literal["first", "last"]
+
+
+@dataclass(frozen=True)
+class PooledToken:
+    """What of a model's last layer the head reads.
+
+    Attributes:
+        module: in front of this module the other tokens are dropped.
+        position: the token that is kept.
+        spared: the linear modules that then see one token of a row.
+    """
+
+    module: str
+    position: Position
+    spared: frozenset[str]
+
+
+class PooledLayer:
+    """A model of which ``pooled.module`` and what follows it sees one token of each row.
+
+    Args:
+        model: given hooks inside ``pooling`` only.
+        pooled: None leaves the model as it is.
+    """
+
+    def __init__(self, model: nn.Module, pooled: PooledToken | None) -> None:
+        self.model = model
+        self.pooled = pooled
+        self._mask: Tensor | None = None
+
+    @contextmanager
+    def pooling(self) -> Iterator[None]:
+        """Inside the block other tokens are dropped; ``feed`` before each forward."""
+        if self.pooled is None:
+            yield
+            return
+        hook = self.model.get_submodule(self.pooled.module).register_forward_pre_hook(self._drop, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def feed(self, batch: PaddedBatch) -> None:
+        """Say what the next forward computes."""
+        self._mask = batch.arguments["attention_mask"]
+
+    def _drop(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return tuple(map(self._kept, args)), {name: self._kept(value) for name, value in kwargs.items()}
+
+    def _kept(self, value: Any) -> Any:
+        """(rows, tokens, ...) as (rows, 1, ...); anything else as it is."""
+        mask, pooled = self._mask, self.pooled
+        assert mask is not None, "fed before each forward"
+        assert pooled is not None, "hooked only then"
+        if not isinstance(value, Tensor) or value.dim() < 3 or value.shape[:2] != mask.shape:
+            return value
+        if pooled.position == "first":
+            return value[:, :1]
+        return value[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1].unsqueeze(1)
+
+
+@torch.no_grad()
+def find_pooled_token(
+    model: nn.Module, last_layer: str, linear_modules: Sequence[str], storage: TokenStorage, batch: PaddedBatch
+) -> PooledToken | None:
+    """The way to compute least of the last layer with the same logits, if there is one.
+
+    Args:
+        model: in float32, where the same is the same to a few roundings.
+        last_layer: dotted name of the last layer of its stack.
+        linear_modules: dotted names of the model's linear modules.
+        storage: the dataset.
+        batch: a few rows of it, of different lengths.
+    """
+    expected = model(**batch.arguments).logits
+    ours = [name for name in linear_modules if name.startswith(f"{last_layer}.")]
+    for position in _positions(model, storage):
+        for module in _in_order(model, last_layer, batch):
+            if module in linear_modules:  # which an adapter may stand around
+                continue
+            layer = PooledLayer(model, PooledToken(module, position, frozenset()))
+            layer.feed(batch)
+            # what a model's own code does with fewer tokens than it expects can be any error
+            with layer.pooling(), _seen_tokens(model, ours) as seen, suppress(Exception):
+                same = _same(model(**batch.arguments).logits, expected)
+                spared = frozenset(name for name, tokens in seen.items() if tokens == 1)
+                if same and spared:  # whatever is called later spares less
+                    return PooledToken(module, position, spared)
+    return None
+
+
+def _same(logits: Tensor, expected: Tensor) -> bool:
+    return logits.shape == expected.shape and bool((logits - expected).abs().max() <= _TOLERANCE * expected.abs().max())
+
+
+def _positions(model: nn.Module, storage: TokenStorage) -> tuple[Position, ...]:
+    """Models that read the last token take the last that is not padding: not the last of a text that ends with one."""
+    padding = getattr(model.config, "pad_token_id", None)
+    return ("first",) if padding is not None and storage.any_ends_with(int(padding)) else ("first", "last")
+
+
+def _in_order(model: nn.Module, last_layer: str, batch: PaddedBatch) -> list[str]:
+    """The modules inside a layer in the order they are called."""
+    called: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda module, args: called.append(name)
+
+    prefix = f"{last_layer}."
+    hooks = [
+        module.register_forward_pre_hook(note(name))
+        for name, module in model.named_modules()
+        if name.startswith(prefix)
+    ]
+    try:
+        model(**batch.arguments)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(dict.fromkeys(called))
+
+
+@contextmanager
+def _seen_tokens(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Tokens of a row that each module was called on."""
+    seen: dict[str, int] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if args and args[0].dim() == 3:
+                seen[name] = args[0].shape[1]
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(note(name)) for name in names]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

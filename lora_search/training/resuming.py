@@ -1,0 +1,111 @@
+"""A frozen model run from a middle layer on, given the states that enter it.
+
+Layers below and the embeddings are replaced by modules that compute nothing, and the input of the layer is exchanged
+for the given states. Masks and position terms still come from the model's own forward, so nothing of an architecture
+is written down here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _PassThrough(nn.Module):
+    """Stands for a layer that is not computed: hands its input on, in the shape the layer would."""
+
+    def __init__(self, layer: nn.Module, tuple_length: int) -> None:
+        super().__init__()
+        object.__setattr__(self, "_layer", layer)  # not a submodule: its weights must not be moved or listed
+        self._tuple_length = tuple_length
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(object.__getattribute__(self, "_layer"), name)
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (hidden_states, *[None] * (self._tuple_length - 1)) if self._tuple_length else hidden_states
+
+
+class _NoEmbedding(nn.Module):
+    """Stands for an embedding whose result is not used: zeros of its shape, without memory."""
+
+    def __init__(self, embedding: nn.Module, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        object.__setattr__(self, "_embedding", embedding)
+        self.width, self.dtype = width, dtype
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(object.__getattribute__(self, "_embedding"), name)
+
+    def forward(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.zeros((), dtype=self.dtype, device=input_ids.device).expand(*input_ids.shape, self.width)
+
+
+class ResumableModel:
+    """A model that can be run from a layer of its stack.
+
+    Args:
+        model: changed only inside ``resumed``.
+        stack_name: dotted name of its layer stack.
+    """
+
+    def __init__(self, model: nn.Module, stack_name: str) -> None:
+        self.model = model
+        self.stack: nn.ModuleList = model.get_submodule(stack_name)  # type: ignore[assignment]
+        self._states: Tensor | None = None
+
+    @contextmanager
+    def resumed(self, depth: int, tuple_length: int) -> Iterator[None]:
+        """Inside the block the model computes layers from ``depth`` on, from the states given to ``feed`` before each
+        forward. A layer returns a tuple of ``tuple_length``, or a tensor where that is 0."""
+        replaced = {index: self.stack[index] for index in range(depth)}
+        embeddings = list(self._embeddings())
+        hook = self.stack[depth].register_forward_pre_hook(self._exchange, with_kwargs=True)
+        try:
+            for index, layer in replaced.items():
+                self.stack[index] = _PassThrough(layer, tuple_length)
+            for owner, name, stand_in in embeddings:
+                setattr(owner, name, stand_in)
+            yield
+        finally:
+            hook.remove()
+            for index, layer in replaced.items():
+                self.stack[index] = layer
+            for owner, name, stand_in in embeddings:
+                setattr(owner, name, object.__getattribute__(stand_in, "_embedding"))
+
+    def feed(self, states: Tensor) -> None:
+        """Give the next forward its states, (rows, tokens, features)."""
+        self._states = states
+
+    def _embeddings(self) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+        """(owner, attribute, stand-in) of the modules whose only result is the input of the stack."""
+        base: Any = self.model.get_submodule(str(self.model.base_model_prefix))
+        dtype = next(self.model.parameters()).dtype
+        table = base.get_input_embeddings()
+        width = getattr(table, "embedding_dim", None)
+        whole = getattr(base, "embeddings", None)
+        if width is None:
+            return
+        if whole is None:
+            for owner in base.modules():
+                for name, child in owner.named_children():
+                    if child is table:
+                        yield owner, name, _NoEmbedding(table, width, dtype)
+        else:
+            yield base, "embeddings", _NoEmbedding(whole, width, dtype)
+
+    def _exchange(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (self._states, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self._states}
