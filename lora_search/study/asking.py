@@ -6,7 +6,9 @@ import optuna
 from optuna.trial import TrialState
 
 from lora_search.errors import StudyError
+from lora_search.statistics import believed_scores, score_matrix
 from lora_search.store.ledger import Ledger
+from lora_search.store.reader import StudyTables
 from lora_search.store.records import TrialRecord
 from lora_search.study.preparation import Prepared
 from lora_search.study.schedule import generation_of
@@ -48,7 +50,8 @@ class TrialSource:
         return [record for record in trials if generation_of(record.trial) == current]
 
     def _ask(self, number: int) -> TrialRecord:
-        study = self.ledger.optuna_study(sampler_for(self.search, self.prepared.experiment.seed, number))
+        sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed_values(self.ledger.tables()))
+        study = self.ledger.optuna_study(sampler)
         # a trial that is running in Optuna and not recorded here was asked for by a run that ended in between
         begun = [trial for trial in study.get_trials(deepcopy=False) if trial.number == number]
         if begun and begun[0].state == TrialState.RUNNING:
@@ -70,3 +73,29 @@ class TrialSource:
         )
         self.ledger.add_trial(record)
         return record
+
+
+def believed_values(tables: StudyTables) -> dict[int, tuple[float, float]]:
+    """(score, adapter parameters) of complete and stopped trials by number, as the sampler is to believe them.
+
+    A stopped trial has a few folds only, perhaps lucky or easy ones, and its mean is no score to compare with. So every
+    score is corrected for its folds, and shrunk toward the others' as far as its noise calls for.
+    """
+    metric = tables.experiment.verdict.metric
+    matrix = score_matrix(tables.trials, tables.cells, metric, states=("complete", "pruned"))
+    if not matrix.trials:
+        return {}
+    pairs = zip(believed_scores(matrix.scores).tolist(), matrix.parameters.tolist(), strict=True)
+    return dict(zip(matrix.trials, pairs, strict=True))
+
+
+def note_score(study: optuna.Study, number: int, score: float, cells: int) -> None:
+    """Keep the mean of the cells a stopped trial has among its user attributes, before it is told to be pruned.
+
+    With several objectives Optuna takes neither values nor reports for a pruned trial.
+    """
+    trial = study.get_trials(deepcopy=False)[number]
+    if not trial.state.is_finished():
+        handle = optuna.trial.Trial(study, trial._trial_id)
+        handle.set_user_attr("score_mean", score)
+        handle.set_user_attr("cells", cells)

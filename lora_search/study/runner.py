@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Literal
 
 import torch
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from lora_search.spec import Experiment, load_experiment
@@ -27,7 +28,7 @@ from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
 from lora_search.store.reader import StudyTables, read_study
 from lora_search.store.records import CellKey, TrialRecord
-from lora_search.study.asking import TrialSource
+from lora_search.study.asking import TrialSource, note_score
 from lora_search.study.cells import CellRunner
 from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare, terminated_as_interrupt
@@ -240,11 +241,15 @@ class StudyRun:
     def _finish(self, record: TrialRecord, state: Outcome, reason: str | None) -> None:
         """Close a trial, in Optuna first: a run that ends in between finds it finished there and closes it here."""
         trials = self.ledger.tables().trials
-        score = float(trials.loc[trials["trial"] == record.trial, "score_mean"].iloc[0])
-        study = self.ledger.optuna_study()
+        row = trials.loc[trials["trial"] == record.trial].iloc[0]
+        score = float(row["score_mean"])
+        # a sampler that draws nothing: TPE would sample for a trial as soon as it is looked at again
+        study = self.ledger.optuna_study(RandomSampler())
         if state == "complete":
             study.tell(record.trial, [score, float(record.adapter_parameters)], skip_if_finished=True)
         else:
+            if state == "pruned":
+                note_score(study, record.trial, score, int(row["cells"]))
             study.tell(record.trial, state=_OPTUNA_STATES[state], skip_if_finished=True)
         self.ledger.set_trial_state(record.trial, state, reason)
         self.progress.trial(replace(record, state=state, failure=reason), None if state == "failed" else score)

@@ -7,6 +7,7 @@ rate is a log range. Names and choices are part of the stored study: they may no
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from lora_search.adapters import key_of
 from lora_search.spec import AdapterSpec, Nuisance, Range
@@ -116,24 +118,64 @@ class _Seeded(TPESampler):
     """TPE of which every draw depends on the trial's number and at most the parameter's name.
 
     So a trial that was half asked when its run ended is asked the rest as if nothing had happened.
+
+    It learns from stopped trials too, which Optuna's own TPE ranks behind all complete ones, whatever they scored.
+
+    Args:
+        believed: as in :func:`sampler_for`.
     """
 
-    def __init__(self, seed: int, number: int) -> None:
+    def __init__(self, seed: int, number: int, believed: Mapping[int, tuple[float, float]]) -> None:
         super().__init__(
             seed=_seed(seed, number), n_startup_trials=_RANDOM_FIRST, multivariate=True, constant_liar=True
         )
         self._of_name = partial(_seed, seed, number)
+        self._believed = believed
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        copy = as_believed(study, self._believed)
+        return super().sample_relative(copy, copy.get_trials(deepcopy=False)[trial.number], search_space)
 
     def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: BaseDistribution) -> Any:
         """A random draw: TPE proper samples all parameters together, and asks one by one before it has begun only."""
         return RandomSampler(self._of_name(name)).sample_independent(study, trial, name, distribution)
 
 
+def as_believed(study: optuna.Study, believed: Mapping[int, tuple[float, float]]) -> optuna.Study:
+    """A copy in memory to sample from, in which stopped trials are complete with the values they are believed to have.
+
+    Optuna takes no values for a pruned trial of several objectives. To tell it that the trial is complete would show
+    it among the study's best; here nobody but the sampler sees it.
+
+    Args:
+        study: the trials; it is not changed.
+        believed: by trial number, the values of complete and stopped trials. A trial that is not in it stays as it is.
+    """
+    copy = optuna.create_study(directions=study.directions)
+    for trial in study.get_trials():
+        if trial.number in believed and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            trial.state, trial.values = TrialState.COMPLETE, list(believed[trial.number])
+        copy.add_trial(trial)
+    return copy
+
+
 def _seed(seed: int, *what: int | str) -> int:
     return key_of(seed, "trial", *what) % 2**32
 
 
-def sampler_for(search: SearchSpec, seed: int, number: int) -> BaseSampler:
+def sampler_for(
+    search: SearchSpec, seed: int, number: int, believed: Mapping[int, tuple[float, float]] | None = None
+) -> BaseSampler:
     """The sampler that asks trial ``number``: seeded by it, so that an interrupted study goes on as if it had not
-    been."""
-    return _Untried(search, seed) if is_finite(search) else _Seeded(seed, number)
+    been.
+
+    Args:
+        search: the space.
+        seed: of the experiment.
+        number: of the trial.
+        believed: (score, adapter parameters) of the finished trials by number, stopped ones included, for the sampler
+            to learn from.
+    """
+    return _Untried(search, seed) if is_finite(search) else _Seeded(seed, number, believed or {})

@@ -79,6 +79,7 @@ WRITES = [
     (optuna.Study, "tell"),
     (optuna.Trial, "suggest_categorical"),
     (optuna.Trial, "suggest_float"),
+    (optuna.Trial, "set_user_attr"),
 ]
 
 
