@@ -175,10 +175,9 @@ def run_planted(planted: Planted) -> dict[str, Any]:
             csv.writer(file).writerows([("text", "label"), *zip(examples, (f"label {n}" for n in labels), strict=True)])
         experiment = experiment_of(planted, base, data)
         tables = run_study(experiment, Path(folder) / "results", progress=False)
-        reference = _holdout_agreement(
-            experiment, AdapterSpec(rank=planted.rank, alpha=planted.rank, targets="query+value", layers=planted.layers)
-        )
-    return _row(planted, tables, reference) | {"seconds": round(time.perf_counter() - start, 1)}
+        same = AdapterSpec(rank=planted.rank, alpha=planted.rank, targets="query+value", layers=planted.layers)
+        found = _row(planted, tables, _holdout_agreement(experiment, same))
+    return found | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def _holdout_agreement(experiment: Experiment, adapter: AdapterSpec) -> float:
