@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,21 +32,20 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from lora_search.statistics import corrected_score, correlated_t, pairwise, race, standing
-from lora_search.statistics.budget import finalist_rows
-from lora_search.statistics.levels import additive_scores
-from lora_search.statistics.matrix import ScoreMatrix
-from lora_search.statistics.standing import recommend
+from lora_search.statistics import corrected_score, correlated_t, pairwise
+
+sys.path.insert(0, str(Path(__file__).parent))  # loaded by path, as the tests do, it still has its neighbour
+from simulation import Array, Rules, rates, run_raced, take_verdict
 
 TRIALS, FOLDS, REPEATS, MARGIN, CONFIDENCE = 24, 5, 4, 0.01, 0.95
-COLUMNS = tuple((repeat, fold) for repeat in range(REPEATS) for fold in range(FOLDS))
-GENERATION = 8
+RULES = Rules(FOLDS, MARGIN, CONFIDENCE)
+SIZES = np.arange(1, TRIALS + 1)
+"""Adapter parameters: trials are numbered from the smallest."""
 NOISE_LEVELS = (0.004, 0.012)
 """Standard deviation of one cell of one trial: below, and above, what a margin of one point can be shown with."""
 DROWNING = 0.04
 
 Rng = np.random.Generator
-Array = np.ndarray[Any, np.dtype[Any]]
 Noise = Callable[[Rng, float], Array]
 
 
@@ -94,7 +94,7 @@ CANNOT_DECIDE = ("at the margin", "drowned")
 
 def _correlated(draw: Callable[[tuple[int, ...]], Array], rho: float) -> Array:
     """Unit noise ``(trials, columns)``, correlated rho between the columns of one study."""
-    return np.sqrt(rho) * draw((TRIALS, 1)) + np.sqrt(1.0 - rho) * draw((TRIALS, len(COLUMNS)))
+    return np.sqrt(rho) * draw((TRIALS, 1)) + np.sqrt(1.0 - rho) * draw((TRIALS, FOLDS * REPEATS))
 
 
 def noise_models(rho: float, grid: Path | None) -> dict[str, tuple[Noise, tuple[float, ...]]]:
@@ -160,76 +160,22 @@ class Outcome:
     wrong: bool
     wrong_provisional: bool
     full_recommended_eliminated: bool
+    raced_cells: int
     cells: int
     regret: float
     pair_covered: float
     score_covered: float
 
 
-def _matrix(scores: Array, rows: Array) -> ScoreMatrix:
-    numbers = tuple(int(row) for row in rows)
-    return ScoreMatrix(numbers, COLUMNS, scores[rows], rows + 1.0, np.zeros(len(rows)))
-
-
-def _verdict(scores: Array, rows: Array) -> tuple[int, bool]:
-    """(recommended, decided) of the trials in ``rows``."""
-    matrix = _matrix(scores, rows)
-    result = standing(pairwise(matrix.scores, FOLDS), MARGIN, CONFIDENCE, matrix.looks(FOLDS))
-    chosen, _, decided = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
-    return int(rows[int(chosen)]), bool(decided)
-
-
-def _raced(scores: Array, rng: Rng, seed: int) -> tuple[Array, Array]:
-    """The score table as racing leaves it, and the rows trained to the end."""
-    seen = np.full_like(scores, np.nan)
-    arrival, out, spent = rng.permutation(TRIALS), list[int](), 0.0
-    for first in range(0, TRIALS, GENERATION):
-        for fold in range(FOLDS):
-            alive = [row for row in arrival[first : first + GENERATION] if row not in out]
-            seen[alive, fold] = scores[alive, fold]
-            if fold == FOLDS - 1:
-                break
-            look = race(
-                _matrix(seen, np.sort(arrival[: first + GENERATION])),
-                planned=FOLDS,
-                trials=TRIALS,
-                folds=FOLDS,
-                margin=MARGIN,
-                confidence=CONFIDENCE,
-                eliminated=out,
-                spent=spent,
-                draws=2000,
-                seed=seed,
-            )
-            spent, out = look.spent, out + [loss.trial for loss in look.eliminated]
-    return seen, np.array([row for row in range(TRIALS) if row not in out])
-
-
-def _with_finalists(seen: Array, scores: Array, rows: Array) -> Array:
-    """Extra repeats as the scheduler grants them, until settled, spent or hopeless."""
-    for _ in range(REPEATS - 1):
-        matrix = _matrix(seen, rows)
-        chosen = finalist_rows(matrix, folds=FOLDS, margin=MARGIN, confidence=CONFIDENCE, repeats=REPEATS)
-        if not chosen:
-            break
-        finalists = rows[list(chosen)]
-        repeat = int((~np.isnan(seen[finalists])).sum(axis=1).min()) // FOLDS
-        columns = slice(repeat * FOLDS, (repeat + 1) * FOLDS)
-        seen[finalists, columns] = scores[finalists, columns]
-    return seen
-
-
 def simulate(true: Array, noise: Array, rng: Rng, seed: int, rho: float) -> Outcome:
     """One study, in full and as the package runs it."""
-    difficulty = 0.02 * (np.sqrt(rho) * rng.standard_normal() + np.sqrt(1 - rho) * rng.standard_normal(len(COLUMNS)))
+    difficulty = 0.02 * (np.sqrt(rho) * rng.standard_normal() + np.sqrt(1 - rho) * rng.standard_normal(FOLDS * REPEATS))
     scores = 0.8 + true[:, None] + difficulty + noise
-    one_repeat = np.where(np.arange(len(COLUMNS)) < FOLDS, scores, np.nan)
+    one_repeat = np.where(np.arange(FOLDS * REPEATS) < FOLDS, scores, np.nan)
     everyone = np.arange(TRIALS)
-    full, full_decided = _verdict(one_repeat, everyone)
-    seen, rows = _raced(scores, rng, seed)
-    eliminated = full not in rows
-    seen = _with_finalists(seen, scores, rows)
-    chosen, decided = _verdict(seen, rows)
+    full, full_decided = take_verdict(one_repeat, SIZES, everyone, RULES)
+    raced = run_raced(scores, SIZES, rng.permutation(TRIALS), RULES, seed)
+    chosen, decided = raced.chosen, raced.decided
     shortfall = true.max() - true
     low, high = pairwise(one_repeat, FOLDS).interval(0.95)
     # the same pairs in every study, chosen before any score is seen
@@ -243,8 +189,9 @@ def simulate(true: Array, noise: Array, rng: Rng, seed: int, rho: float) -> Outc
         decided=decided,
         wrong=decided and bool(shortfall[chosen] > MARGIN),
         wrong_provisional=not decided and bool(shortfall[chosen] > MARGIN),
-        full_recommended_eliminated=eliminated,
-        cells=int((~np.isnan(seen)).sum()),
+        full_recommended_eliminated=full not in raced.rows,
+        raced_cells=raced.raced_cells,
+        cells=raced.cells,
         regret=float(true[full] - true[chosen]),
         pair_covered=float(covered.mean()),
         score_covered=float(((bottom <= 0.8 + true) & (0.8 + true <= top)).mean()),
@@ -267,9 +214,9 @@ def _rates(outcomes: list[Outcome]) -> dict[str, list[float]]:
     table = pd.DataFrame(outcomes).astype(float)
     table["undecided"] = 1.0 - table.pop("decided")
     table["full_undecided"] = 1.0 - table.pop("full_decided")
-    table["cells"] /= TRIALS * FOLDS
-    error = table.std(ddof=1) / np.sqrt(len(table))
-    return {str(name): [round(float(table[name].mean()), 5), round(float(error[name]), 5)] for name in table}
+    for name in ("raced_cells", "cells"):
+        table[name] /= TRIALS * FOLDS
+    return rates(table)
 
 
 PREDICTION_SCORES: dict[str, Callable[[Rng], Array]] = {
