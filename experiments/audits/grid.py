@@ -2,7 +2,7 @@
 
     python experiments/audits/grid.py [--set KEY=VALUE]... [--out results/audits/grid]
 
-The quick start's data, model and training; 24 configurations (ranks 1, 2, 4, 8; query+value and all-linear; all layers,
+600 quotes of the quick start's data, its model and its training; 24 configurations (ranks 1, 2, 4, 8; query+value and all-linear; all layers,
 the top half, the top third; alpha twice the rank; one learning rate per target set and rank); 5 folds x 4 repeats: 480
 cells. Nothing is raced and nothing is chosen, so what a cheaper search would have missed can be counted: ``replay.py``
 races over these scores, ``calibration.py --grid`` takes its noise from them.
@@ -33,7 +33,9 @@ from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.training import Engine, EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDS, REPEATS = 5, 4
+FOLDS, REPEATS, EXAMPLES = 5, 4, 600
+PORTABLE = ("training.precision='fp32'",)
+"""So that a grid begun on one machine can be gone on with on another."""
 RANKS = (1, 2, 4, 8)
 LEARNING_RATES = {
     "query+value": {1: 8e-3, 2: 8e-3, 4: 5e-3, 8: 5e-3},
@@ -97,7 +99,7 @@ def line(row: Configuration, result: CellResult, metric: str) -> dict[str, Any]:
 
 def record(overrides: list[str], out: Path) -> None:
     """Train what cells.csv lacks."""
-    given = [f"cv.folds={FOLDS}", f"cv.repeats={REPEATS}", *overrides]
+    given = [f"cv.folds={FOLDS}", f"cv.repeats={REPEATS}", f"data.max_examples={EXAMPLES}", *PORTABLE, *overrides]
     experiment = load_experiment(ROOT / "experiments/quickstart.toml", given)
     prepared = prepare(experiment)
     cv, metric = experiment.cv, experiment.verdict.metric

@@ -46,7 +46,7 @@ from lora_search.spec.locations import locate
 from lora_search.store.records import CellKey
 from lora_search.study.environment import hardware, versions
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
-from lora_search.training import Cell, Engine, EngineSettings
+from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RANGES = ("all", "top-1/2", "top-1/3")
@@ -117,7 +117,7 @@ def naive(prepared: Prepared, cells: list[Cell], base: Path) -> list[float]:
 
 def ours(prepared: Prepared, cells: list[Cell], dtype: torch.dtype) -> tuple[list[float], dict[str, float]]:
     """The same cells as the study trains them, from a cold prefix cache."""
-    settings = EngineSettings(prepared.device, dtype)
+    settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings)
     start = time.perf_counter()
     results = [trained.result for trained in engine.train(cells, pack=0)]

@@ -16,7 +16,7 @@ from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration
 from lora_search.study.schedule import GENERATION
 from lora_search.study.space import point_count
-from lora_search.training import Engine, EngineSettings
+from lora_search.training import Engine, EngineSettings, lanes_of
 
 _STEPS = 6
 _MEASUREMENTS = 2  # the quicker counts: whatever else the machine does can only make it slower
@@ -89,7 +89,8 @@ def plan_study(experiment: Experiment) -> Plan:
     """
     prepared = prepare(experiment)
     dtype = measured_dtype(prepared)
-    engine = Engine(prepared.base, prepared.data, experiment.training, EngineSettings(prepared.device, dtype))
+    settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
+    engine = Engine(prepared.base, prepared.data, experiment.training, settings)
     by_depth = _specs_by_depth(prepared)
     points = point_count(experiment.search)
     trials = experiment.search.trials if points is None else min(experiment.search.trials, points)

@@ -22,7 +22,7 @@ from lora_search.statistics.judging import judge
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, CellResult
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
-from lora_search.training import Cell, Engine, EngineSettings, Step, choose_dtype
+from lora_search.training import Cell, Engine, EngineSettings, Step, choose_dtype, lanes_of
 
 _MOST_LISTED = 12
 
@@ -100,7 +100,7 @@ def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[S
     prepared = prepare(tables.experiment)
     check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
     cell = refit_cell(prepared, chosen.trial, chosen.adapter, chosen.nuisance)
-    settings = EngineSettings(prepared.device, _recorded_dtype(tables, prepared))
+    settings = EngineSettings(prepared.device, _recorded_dtype(tables, prepared), lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings)
     (trained,) = engine.train([cell], 0, listener)
     if trained.result.state == "failed":

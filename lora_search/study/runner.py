@@ -36,7 +36,7 @@ from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import Racer, finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
 from lora_search.study.schedule import packs_of
-from lora_search.training import Engine, EngineSettings
+from lora_search.training import Engine, EngineSettings, lanes_of
 
 Outcome = Literal["complete", "pruned", "failed"]
 _OPTUNA_STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -139,13 +139,17 @@ class StudyRun:
     # -- setting out ---------------------------------------------------------------------------------------------
 
     def _settings(self) -> EngineSettings:
-        """Device and precision; measured once and kept, so that a resumed study computes as it did."""
+        """Device, precision and lanes; found once and kept, so that a resumed study computes as it did."""
         kept = self.ledger.fact("precision")
         if kept is None:
             dtype = measured_dtype(self.prepared)
             kept = next(name for name, value in _DTYPES.items() if value == dtype)
             self.ledger.set_fact("precision", kept)
-        return EngineSettings(self.prepared.device, _DTYPES[kept])
+        lanes = self.ledger.fact("lanes")
+        if lanes is None:
+            lanes = lanes_of(self.prepared.device)
+            self.ledger.set_fact("lanes", lanes)
+        return EngineSettings(self.prepared.device, _DTYPES[kept], lanes=lanes)
 
     def _begin(self) -> None:
         known = {record.trial: record for record in self.ledger.trials()}
