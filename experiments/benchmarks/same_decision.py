@@ -110,12 +110,15 @@ def cell_of(prepared: Prepared, row: Any, key: CellKey) -> Cell:
     return prepared.cell(key, adapter, Nuisance(learning_rate=float(row.learning_rate), dropout=float(row.dropout)))
 
 
-def ours(experiment: Experiment) -> tuple[StudyTables, float]:
-    """A fresh study from start to verdict, and its wall clock in seconds."""
+def ours(experiment: Experiment) -> tuple[StudyTables, dict[str, Any], float]:
+    """A fresh study from start to verdict: its tables, the verdict, and its wall clock in seconds."""
     with tempfile.TemporaryDirectory() as results:
         start = time.perf_counter()
         tables = run_study(experiment, results, progress=False)
-        return tables, time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        verdict = tables.verdict()
+        assert verdict is not None  # run_study has just written it
+        return tables, verdict, seconds
 
 
 def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None, number: int) -> dict[str, Any]:
@@ -155,9 +158,7 @@ def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, An
     base = locate(experiment.model.base)
     found: list[dict[str, Any]] = []
     for number in range(rounds):
-        tables, our_seconds = ours(experiment)
-        verdict = tables.verdict()
-        assert verdict is not None  # run_study has just written it
+        tables, verdict, our_seconds = ours(experiment)
         print(f"round {number}, ours: {our_seconds:.1f} s, {verdict['cells_trained']} cells", flush=True)
         if not found:
             # what the naive loop's libraries import with their first training is no cell's time
