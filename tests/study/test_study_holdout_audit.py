@@ -1,4 +1,4 @@
-"""The hold-out audit: its paired comparison, by hand, and a whole tiny study of it, resumed from what it wrote."""
+"""The hold-out audit: its paired comparison, by hand."""
 
 from __future__ import annotations
 
