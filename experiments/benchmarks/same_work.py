@@ -1,6 +1,6 @@
 """The loop people write against this project, on the same cells: how much faster, and is the score the same?
 
-The naive loop is Optuna + scikit-learn folds + ``get_peft_model`` + ``Trainer`` with its defaults +
+The naive loop (``naive_loop.py``) is Optuna + scikit-learn folds + ``get_peft_model`` + ``Trainer`` with its defaults +
 ``DataCollatorWithPadding``, one fold after another. Ours trains the same cells - same examples, epochs, batch size,
 learning rate, rank - as the study would: packed, in micro-batches, from cached frozen layers. The two alternate
 within one run, so a noisy machine slows both; what is recorded is the ratio of their medians, per layer range and for
@@ -19,9 +19,7 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 import time
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,18 +27,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
-import optuna
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-)
-from transformers.utils import logging as transformers_logging
+from naive_loop import naive, quiet
 
-from lora_search.models import peft_targets
 from lora_search.spec import AdapterSpec, Nuisance, load_experiment
 from lora_search.spec.locations import locate
 from lora_search.store.records import CellKey
@@ -51,68 +40,6 @@ from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 ROOT = Path(__file__).resolve().parents[2]
 RANGES = ("all", "top-1/2", "top-1/3")
 TRIALS = 8
-
-
-class Features(torch.utils.data.Dataset):
-    """Token ids and labels of some examples, as Trainer wants them."""
-
-    def __init__(self, prepared: Prepared, examples: np.ndarray) -> None:
-        self.data, self.examples = prepared.data, examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = int(self.examples[index])
-        ids = self.data.input_ids[example].tolist()
-        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(self.data.labels[example])}
-
-
-def naive(prepared: Prepared, cells: list[Cell], base: Path) -> list[float]:
-    """The typical loop: a fresh PEFT model and a Trainer per cell; an Optuna study around it. Accuracy of each cell."""
-    spec = prepared.experiment.training
-    scores: list[float] = []
-
-    def objective(trial: optuna.Trial) -> float:
-        cell = cells[trial.number]
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(prepared.data.label_names))
-        targets = peft_targets(prepared.base.structure, cell.modules)
-        config = LoraConfig(
-            task_type="SEQ_CLS",
-            r=cell.adapter.rank,
-            lora_alpha=cell.adapter.alpha,
-            target_modules=targets.target_modules,
-            layers_to_transform=targets.layers_to_transform,
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = TrainingArguments(
-                output_dir=folder,
-                num_train_epochs=spec.epochs,
-                per_device_train_batch_size=spec.batch_size,
-                learning_rate=cell.nuisance.learning_rate,
-                warmup_steps=spec.warmup_ratio,
-                save_strategy="no",
-                logging_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                seed=cell.seed,
-            )
-            trainer = Trainer(
-                get_peft_model(model, config),
-                arguments,
-                train_dataset=Features(prepared, cell.train),
-                eval_dataset=Features(prepared, cell.evaluate),
-                data_collator=DataCollatorWithPadding(prepared.base.tokenizer),
-                compute_metrics=lambda output: {
-                    "accuracy": float((output.predictions.argmax(-1) == output.label_ids).mean())
-                },
-            )
-            trainer.train()
-            scores.append(trainer.evaluate()["eval_accuracy"])
-        return scores[-1]
-
-    optuna.create_study(direction="maximize").optimize(objective, n_trials=len(cells))
-    return scores
 
 
 def ours(prepared: Prepared, cells: list[Cell], dtype: torch.dtype) -> tuple[list[float], dict[str, float]]:
@@ -232,10 +159,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the quick start's spec")
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/same_work.json")
     chosen = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet()
     record = {
         "what": "naive loop against lora_search on the same cells",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,221 @@
+"""Does the recommendation hold where nothing was selected? Studies on real data, judged by their hold-outs.
+
+    python experiments/audits/holdout.py --data FOLDER [--seeds 3] [--datasets trec6 tweeteval_emotion]
+        [--set KEY=VALUE] [--studies FOLDER] [--out FILE]
+
+FOLDER has one folder per dataset, with a ``train.jsonl`` of texts and labels. One study (``holdout.toml``) is run per
+dataset and seed; the seed draws the examples, the hold-out, the folds and the trials. The package scores the hold-out
+once, by the recommended adapter, after the verdict. The audit then refits the recommended trial again, which must give
+that score, and the best trial in the same way, and compares the two example by example: the recommendation keeps its
+promise when its hold-out accuracy is at most the margin below that of the best.
+
+One refit of either is compared, so the difference has the noise of a single training beside that of the hold-out; the
+standard error given is of the hold-out alone. Where the recommended trial is the best, which is where the data do not
+allow anything smaller, the difference is zero by construction, and the summary counts those apart.
+
+Results go to results/audits/holdout.json row by row. A finished (dataset, seed) is skipped and an interrupted study
+goes on from its folder under --studies, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_search import load_experiment, run_study
+from lora_search.spec import Experiment
+from lora_search.statistics.doubts import HOLDOUT_FACT
+from lora_search.store.files import json_text, write_atomically
+from lora_search.store.reader import StudyTables
+from lora_search.study.environment import hardware, versions
+from lora_search.study.refit import Refit, refit
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def paired_difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Difference of two accuracies on the same examples, and its standard error.
+
+    The copies of one text stand or fall together: the error is that of a mean over groups (the linearised variance of
+    a ratio, Cochran 1977, equation 6.9), which with all groups different is s / sqrt(n) of the paired differences.
+
+    Args:
+        first, second: whether each example was predicted right, (n,).
+        groups: of each example, (n,).
+    """
+    differences = first.astype(float) - second.astype(float)
+    mean = float(differences.mean())
+    _, group_of = np.unique(groups, return_inverse=True)
+    residuals = np.bincount(group_of, weights=differences - mean)
+    count = len(residuals)
+    error = float(np.sqrt(count / (count - 1) * (residuals**2).sum())) / len(differences)
+    return mean, error
+
+
+def experiment_of(dataset: str, seed: int, data: Path, overrides: list[str]) -> Experiment:
+    """The study of one dataset and seed."""
+    filled = {
+        "name": f"{dataset}-seed-{seed}",
+        "seed": seed,
+        "data.train": str((data / dataset / "train.jsonl").resolve()),
+    }
+    return load_experiment(
+        HERE / "holdout.toml", [*overrides, *(f"{key}={json.dumps(value)}" for key, value in filled.items())]
+    )
+
+
+def settings_of(data: Path, datasets: list[str], overrides: list[str]) -> dict[str, Any]:
+    """What all studies share: the experiment without what is filled in, which has a folder of this machine in it."""
+    settings = experiment_of(datasets[0], 0, data, overrides).model_dump(mode="json")
+    for key in ("name", "seed"):
+        del settings[key]
+    del settings["data"]["train"]
+    return settings
+
+
+def right(refitted: Refit) -> NDArray[np.bool_]:
+    """Whether each example of the hold-out is predicted right, in the hold-out's order."""
+    result = refitted.result
+    if not np.array_equal(result.examples, refitted.prepared.splits.holdout):
+        raise RuntimeError(f"trial {refitted.chosen.trial} must predict the hold-out in its order")
+    correct: NDArray[np.bool_] = result.probabilities.argmax(1) == refitted.prepared.data.labels[result.examples]
+    return correct
+
+
+def compare(tables: StudyTables) -> dict[str, Any]:
+    """The hold-out's word on a finished study; refits the recommended and the best trial."""
+    verdict = tables.verdict()
+    assert verdict is not None  # run_study has just written it
+    recommended, best = verdict["recommended"], verdict["best"]
+    kept = tables.facts[HOLDOUT_FACT]
+    refits = {number: refit(tables, number) for number in dict.fromkeys((recommended["trial"], best["trial"]))}
+    first, second = refits[recommended["trial"]], refits[best["trial"]]
+    holdout = first.prepared.splits.holdout
+    difference, error = paired_difference(right(first), right(second), first.prepared.data.groups[holdout])
+    again = first.result.scores["accuracy"]
+    return {
+        "examples": len(first.prepared.splits.development),
+        "holdout_examples": len(holdout),
+        "recommended_holdout_accuracy": again,
+        "recorded_by_the_study": kept["scores"]["accuracy"],
+        "reproduced": kept["trial"] == recommended["trial"] and kept["scores"]["accuracy"] == again,
+        "best_holdout_accuracy": second.result.scores["accuracy"],
+        "difference": difference,
+        "standard_error": error,
+        "within_margin": bool(difference >= -verdict["margin"]),
+    }
+
+
+def described(summary: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a trial of the verdict."""
+    keys = ("trial", "adapter", "learning_rate", "adapter_parameters", "score_mean", "score_interval", "cells")
+    return {key: summary[key] for key in keys}
+
+
+def audit(dataset: str, experiment: Experiment, studies: Path) -> dict[str, Any]:
+    """Run, or go on with, one study and compare its recommendation with its best on the hold-out."""
+    start = time.perf_counter()
+    tables = run_study(experiment, studies, progress=None)
+    verdict = tables.verdict()
+    assert verdict is not None  # run_study has just written it
+    compared = compare(tables)
+    cells = tables.cells
+    return {
+        "dataset": dataset,
+        "seed": experiment.seed,
+        "status": verdict["status"],
+        "sentence": verdict["sentence"],
+        "probability_not_worse": verdict["probability_not_worse"],
+        "recommended": described(verdict["recommended"]),
+        "best": described(verdict["best"]),
+        "recommended_is_best": verdict["recommended"]["trial"] == verdict["best"]["trial"],
+        **compared,
+        "corrected_score": verdict["corrected_score"],
+        "corrected_interval": verdict["corrected_interval"],
+        "warnings": verdict["warnings"],
+        "cells_trained": verdict["cells_trained"],
+        "cells_skipped_by_racing": verdict["cells_skipped_by_racing"],
+        # packs share their clock time equally, so this is the study's own, however often it was interrupted
+        "training_seconds": float((cells["wall_seconds"] / cells["pack_cells"]).sum()),
+        "seconds_of_last_run": time.perf_counter() - start,
+        "precision": tables.facts["precision"],
+        "commit": tables.environment["commit"],
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """All rows together; the comparison says something where the recommended trial is not the best itself."""
+    smaller = [row for row in rows if not row["recommended_is_best"]]
+    return {
+        "studies": len(rows),
+        "decided": sum(row["status"] == "decided" for row in rows),
+        "within_margin": sum(row["within_margin"] for row in rows),
+        "recommended_is_best": len(rows) - len(smaller),
+        "smaller_than_best": {
+            "studies": len(smaller),
+            "within_margin": sum(row["within_margin"] for row in smaller),
+            "mean_difference": float(np.mean([row["difference"] for row in smaller])) if smaller else None,
+            "lowest_difference": min((row["difference"] for row in smaller), default=None),
+            "mean_share_of_parameters": float(
+                np.mean(
+                    [row["recommended"]["adapter_parameters"] / row["best"]["adapter_parameters"] for row in smaller]
+                )
+            )
+            if smaller
+            else None,
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with a folder of each dataset")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--datasets", nargs="+", default=["trec6", "tweeteval_emotion"])
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="override a value of holdout.toml")
+    parser.add_argument("--studies", type=Path, default=Path(tempfile.gettempdir()) / "lora_search-holdout-audit")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/audits/holdout.json")
+    options = parser.parse_args()
+    settings = settings_of(options.data, options.datasets, options.overrides)
+    if settings["verdict"]["metric"] != "accuracy":
+        parser.error("--set verdict.metric: must be accuracy, whose paired standard error is known")
+    kept: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    if kept and kept["settings"] != settings:
+        parser.error(f"--out: must be a file of the same settings, got {options.out}, which has others")
+    rows: list[dict[str, Any]] = kept.get("studies", [])
+    done = {(row["dataset"], row["seed"]) for row in rows}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for seed, dataset in product(range(options.seeds), options.datasets):
+        if (dataset, seed) in done:
+            continue
+        experiment = experiment_of(dataset, seed, options.data, options.overrides)
+        rows.append(audit(dataset, experiment, options.studies))
+        content = {
+            "what": "hold-out accuracy of the recommended adapter against that of the best trial",
+            "hardware": hardware(),
+            "versions": versions(),
+            "settings": settings,
+            "summary": summary(rows),
+            "studies": rows,
+        }
+        write_atomically(options.out, json_text(content))
+        print(json.dumps(rows[-1], default=str), flush=True)
+    print(json.dumps(summary(rows), indent=1))
+
+
+if __name__ == "__main__":
+    main()

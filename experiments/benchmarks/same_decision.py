@@ -1,0 +1,218 @@
+"""From start to verdict: the quick start against its own trials, trained in full by the loop people write.
+
+``same_work.py`` compares the two on the same cells. A study also trains fewer of them, since racing stops trials, and
+others besides: extra repeats of finalists and the head alone. Here all of that counts. Ours is the wall clock of
+``run_study`` on the quick start, from reading data and model to the last verdict. The naive loop (``naive_loop.py``)
+trains every trial of that very study on every planned fold, one cell after another; it gives scores, no verdict.
+
+The naive loop in full would take long; what is trained is a sample of its cells, stratified by what their time depends
+on: the class (targets, layers) of a trial. Each class of the study's trials is sampled by as many cells, and its other
+cells are counted at the mean of those. ``--full`` trains every cell.
+
+    python experiments/benchmarks/same_decision.py        # writes results/benchmarks/same_decision.json
+
+Rounds alternate study and sample, so a noisy machine slows both; each round has a fresh study, samples other trials and
+folds than the one before, and has its own ratio, of which the median is reported. Loading data and model is in our
+time, as is all tokenization; of the naive loop's only the model's, which it loads per cell, as the loop does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from naive_loop import naive, quiet
+
+from lora_search import load_experiment, run_study
+from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.spec.locations import locate
+from lora_search.store.reader import StudyTables
+from lora_search.store.records import CellKey
+from lora_search.study.environment import hardware, versions
+from lora_search.study.preparation import Prepared, prepare
+from lora_search.training import Cell
+
+ROOT = Path(__file__).resolve().parents[2]
+RULE = "sum over classes of cells times the mean seconds of the class's sampled cells"
+
+Keys = Sequence[CellKey]
+
+
+def classes_of(trials: pd.DataFrame, folds: int, repeats: int) -> dict[str, list[CellKey]]:
+    """Every planned cell of every trial, by class of trial: ``"attention, top-1/2"``. Trials in order, then folds."""
+    found: dict[str, list[CellKey]] = {}
+    for row in trials.sort_values("trial").itertuples():
+        keys = [CellKey(int(row.trial), repeat, fold) for repeat, fold in product(range(repeats), range(folds))]
+        found.setdefault(f"{row.targets}, {row.layers}", []).extend(keys)
+    return found
+
+
+def sample_of(keys: Keys, size: int, number: int) -> list[CellKey]:
+    """``size`` cells of one class, of different trials and folds as far as there are; all where size exceeds them.
+
+    Along the diagonals of the class's table of trials and folds; sample ``number`` goes on where the one before
+    stopped.
+    """
+    of_trial: dict[int, list[CellKey]] = {}
+    for key in keys:
+        of_trial.setdefault(key.trial, []).append(key)
+    rows = list(of_trial.values())
+    planned = len(rows[0])
+    diagonals = [row[(place + shift) % planned] for shift in range(planned) for place, row in enumerate(rows)]
+    return [diagonals[(size * number + turn) % len(diagonals)] for turn in range(min(size, len(diagonals)))]
+
+
+def extrapolate(planned: Mapping[str, int], sampled: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Seconds of all planned cells from those of a sample of each class.
+
+    Args:
+        planned: cells of each class.
+        sampled: seconds of its sampled cells.
+
+    Raises:
+        ValueError: a class has no sampled cell, or more than it has cells.
+    """
+    classes = {}
+    for name, cells in planned.items():
+        seconds = list(sampled.get(name, ()))
+        if not 0 < len(seconds) <= cells:
+            raise ValueError(f"{name}: must have 1 to {cells} sampled cells, got {len(seconds)}")
+        mean = statistics.fmean(seconds)
+        classes[name] = {
+            "cells": cells,
+            "sampled_cells": len(seconds),
+            "seconds_per_cell": mean,
+            "seconds": cells * mean,
+        }
+    return {
+        "cells": sum(planned.values()),
+        "sampled_cells": sum(part["sampled_cells"] for part in classes.values()),
+        "seconds": sum(part["seconds"] for part in classes.values()),
+        "classes": classes,
+    }
+
+
+def cell_of(prepared: Prepared, row: Any, key: CellKey) -> Cell:
+    """A cell of a recorded trial, as the study would train it."""
+    adapter = AdapterSpec(
+        rank=int(row.rank), alpha=float(row.alpha), targets=row.targets, layers=row.layers, scaling=row.scaling
+    )
+    return prepared.cell(key, adapter, Nuisance(learning_rate=float(row.learning_rate), dropout=float(row.dropout)))
+
+
+def ours(experiment: Experiment) -> tuple[StudyTables, dict[str, Any], float]:
+    """A fresh study from start to verdict: its tables, the verdict, and its wall clock in seconds."""
+    with tempfile.TemporaryDirectory() as results:
+        start = time.perf_counter()
+        tables = run_study(experiment, results, progress=False)
+        seconds = time.perf_counter() - start
+        verdict = tables.verdict()
+        assert verdict is not None  # run_study has just written it
+        return tables, verdict, seconds
+
+
+def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None, number: int) -> dict[str, Any]:
+    """The naive loop over a sample of the study's planned cells (all for None), and what it comes to in full."""
+    cv = prepared.experiment.cv
+    trials = {int(row.trial): row for row in tables.trials.itertuples()}
+    classes = classes_of(tables.trials, cv.folds, cv.repeats)
+    recorded = {
+        (int(row.trial), int(row.repeat), int(row.fold)): float(row.accuracy) for row in tables.cells.itertuples()
+    }
+    seconds: dict[str, list[float]] = {}
+    cells = []
+    for name, keys in classes.items():
+        for key in sample_of(keys, len(keys) if size is None else size, number):
+            cell = cell_of(prepared, trials[key.trial], key)
+            start = time.perf_counter()
+            (accuracy,) = naive(prepared, [cell], base)
+            seconds.setdefault(name, []).append(time.perf_counter() - start)
+            cells.append(
+                {
+                    "class": name,
+                    "trial": key.trial,
+                    "rank": cell.adapter.rank,
+                    "fold": key.fold,
+                    "seconds": seconds[name][-1],
+                    "naive_accuracy": accuracy,
+                    "our_accuracy": recorded.get((key.trial, key.repeat, key.fold)),
+                }
+            )
+            print(f"  naive, {name}, trial {key.trial}, fold {key.fold}: {seconds[name][-1]:.1f} s", flush=True)
+    return {**extrapolate({name: len(keys) for name, keys in classes.items()}, seconds), "sample": cells}
+
+
+def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, Any]:
+    experiment = load_experiment(ROOT / "experiments/quickstart.toml", overrides)
+    prepared = prepare(experiment)
+    base = locate(experiment.model.base)
+    found: list[dict[str, Any]] = []
+    for number in range(rounds):
+        tables, verdict, our_seconds = ours(experiment)
+        print(f"round {number}, ours: {our_seconds:.1f} s, {verdict['cells_trained']} cells", flush=True)
+        if not found:
+            # what the naive loop's libraries import with their first training is no cell's time
+            first = cell_of(prepared, next(tables.trials.itertuples()), CellKey(0, 0, 0))
+            naive(prepared, [replace(first, train=first.train[:2], evaluate=first.evaluate[:2])], base)
+        full = theirs(prepared, base, tables, size, number)
+        found.append(
+            {
+                "our_seconds": our_seconds,
+                "naive_seconds": full["seconds"],
+                "ratio": full["seconds"] / our_seconds,
+                "status": verdict["status"],
+                "our_cells": verdict["cells_trained"],
+                "our_cells_skipped_by_racing": verdict["cells_skipped_by_racing"],
+                "naive": full,
+            }
+        )
+        print(f"round {number}, ratio {found[-1]['ratio']:.2f}", flush=True)
+    return {
+        "ratio": statistics.median(row["ratio"] for row in found),
+        "our_seconds": statistics.median(row["our_seconds"] for row in found),
+        "naive_seconds": statistics.median(row["naive_seconds"] for row in found),
+        "naive_is_extrapolated": any(row["naive"]["sampled_cells"] < row["naive"]["cells"] for row in found),
+        "extrapolation": RULE,
+        "examples": len(prepared.splits.development),
+        "precision": tables.facts["precision"],
+        "rounds": found,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--cells-per-class", type=int, default=1, help="cells of each class that the naive loop trains")
+    parser.add_argument("--full", action="store_true", help="train every cell of the naive loop; extrapolate nothing")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the quick start's spec")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/same_decision.json")
+    chosen = parser.parse_args()
+    for name, value in (("--rounds", chosen.rounds), ("--cells-per-class", chosen.cells_per_class)):
+        if value < 1:
+            parser.error(f"{name}: must be at least 1, got {value}")
+    quiet()
+    record = {
+        "what": "the quick start from start to verdict against its trials by the naive loop in full",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": versions(),
+        "overrides": chosen.overrides,
+        **measure(chosen.rounds, chosen.overrides, None if chosen.full else chosen.cells_per_class),
+    }
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in record.items() if key not in ("rounds", "versions")}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
