@@ -4,8 +4,8 @@
 
 600 quotes of the quick start's data, its model and its training; 24 configurations (ranks 1, 2, 4, 8; query+value and
 all-linear; all layers, the top half, the top third; alpha twice the rank; one learning rate per target set and rank);
-5 folds x 4 repeats: 480 cells. Nothing is raced and nothing is chosen, so what a cheaper search would have missed can be
-counted: ``replay.py`` races over these scores, ``calibration.py --grid`` takes its noise from them.
+5 folds x 4 repeats: 480 cells. Nothing is raced and nothing is chosen, so what a cheaper search would have missed can
+be counted: ``replay.py`` races over these scores, ``calibration.py --grid`` takes its noise from them.
 
 cells.csv gets a pack at a time (the configurations of one fold that share their lowest layer), one repeat after
 another, so that a run cut short leaves whole repeats; run again, it goes on. grid.json says with what it was made.

@@ -1,0 +1,64 @@
+"""The pooled token: which of every family's modules it spares, and where every token has to be computed."""
+
+import numpy as np
+import pytest
+import torch
+from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_model, toy_data
+
+SPARED = {
+    "bert": ("first", {"attention.output.dense", "intermediate.dense", "output.dense"}),
+    "distilbert": ("first", {"ffn.lin1", "ffn.lin2"}),
+    "modernbert": ("first", {"mlp.Wi", "mlp.Wo"}),
+    "gpt2": ("last", {"mlp.c_fc", "mlp.c_proj"}),
+    "llama": ("last", {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}),
+}
+
+
+@pytest.mark.parametrize("family", SPARED)
+def test_what_follows_attention_in_the_last_layer_is_spared(family):
+    base = tiny_base(family)
+    pooled = make_engine(base, toy_data()).pooled
+    position, names = SPARED[family]
+    last = f"{base.structure.stack_name}.2."
+    assert pooled.position == position
+    assert pooled.spared == {last + name for name in names}
+    assert pooled.module.startswith(last)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_spared_modules_see_one_token_and_the_others_all(family):
+    base, data = tiny_base(family), toy_data()
+    engine = make_engine(base, data)
+    seen = {}
+    hooks = [
+        module.register_forward_hook(lambda m, args, out, name=name: seen.setdefault(name, set()).add(out.shape[1]))
+        for name, module in base.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "layer" in name
+    ]
+    engine.train([make_cell(base)], 0)
+    for hook in hooks:
+        hook.remove()
+    assert {name for name, widths in seen.items() if widths == {1}} == engine.pooled.spared
+    assert not any(module._forward_pre_hooks for module in base.model.modules())
+
+
+def test_a_head_that_averages_over_tokens_needs_them_all():
+    base, data = frozen(tiny_model("modernbert", classifier_pooling="mean")), toy_data()
+    engine = make_engine(base, data)
+    assert engine.pooled is None
+    assert engine.train([make_cell(base)], 0)[0].result.state == "complete"
+
+
+def test_a_text_that_ends_with_the_padding_token_is_read_elsewhere():
+    base, data = frozen(tiny_model("llama")), toy_data()
+    assert make_engine(base, data).pooled.position == "last"
+    data.input_ids[7][-1] = base.model.config.pad_token_id
+    assert make_engine(base, data).pooled is None
+
+
+def test_it_is_not_looked_for_when_it_is_not_wanted():
+    base, data = tiny_base("bert"), toy_data()
+    engine = make_engine(base, data, pooled_token=False)
+    assert engine.pooled is None
+    ours, theirs = (e.train([make_cell(base)], 0)[0].result for e in (engine, make_engine(base, data)))
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
