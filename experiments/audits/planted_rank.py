@@ -4,7 +4,7 @@
 
 The base is a BERT of three layers with random weights. The teacher is the base with an update of rank r* planted into
 query and value of known layers (its singular values are equal, so no smaller rank comes near it) and a random head of
-six labels; the texts are random words, labelled by the teacher. Half of them are a hold-out no fold sees. The study is
+four labels; the texts are random words, labelled by the teacher. Half of them are a hold-out no fold sees. The study is
 run through ``run_study`` over every pair of three ranks and four choices of layers; the planted pair is among them.
 
 What to expect, and what is counted: a study does not look for r* but for the smallest adapter that is not worse than
@@ -48,7 +48,7 @@ from lora_search.study.refit import refit_cell
 from lora_search.training import Engine, EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYERS, WIDTH, LABELS, WORDS, EXAMPLES = 3, 32, 6, 60, 2400
+LAYERS, WIDTH, LABELS, WORDS, EXAMPLES = 3, 32, 4, 24, 2400
 RANKS = (1, 2, 4)
 PLACES = ("0", "1", "2", "all")
 PLANTED = ((1, "2"), (4, "2"), (2, "0"), (4, "all"))
@@ -91,11 +91,11 @@ def planted_update(rank: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 def texts(count: int, seed: int) -> list[str]:
-    """Different texts of 6 to 12 random words."""
+    """Different texts of 3 to 6 random words."""
     draw = random.Random(seed)
     found: dict[str, None] = {}
     while len(found) < count:
-        found[" ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randint(6, 12)))] = None
+        found[" ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randint(3, 6)))] = None
     return list(found)
 
 
@@ -158,7 +158,7 @@ def experiment_of(planted: Planted, base: Path, data: Path) -> Experiment:
                 "learning_rate": LEARNING_RATE,
                 "trials": len(RANKS) * len(PLACES),
             },
-            "training": {"epochs": 6, "batch_size": 32, "precision": "fp32"},
+            "training": {"epochs": 8, "batch_size": 32, "precision": "fp32"},
             "verdict": {"metric": "accuracy", "margin": MARGIN, "confidence": 0.9, "extra_repeats": 1},
         }
     )

@@ -37,7 +37,10 @@ from lora_search.statistics.levels import Levels, fit_levels
 from lora_search.statistics.matrix import ScoreMatrix
 
 ERROR = 0.025
-"""The predicted chance that may be spent; where trials differ much in noise the real one is up to twice as large."""
+"""The predicted chance that may be spent; where trials differ much in noise the real one is up to twice as large.
+
+More would not buy much. There, twice as much saves 5 of every 66 cells, and throws away 4.0 % (standard error 0.8) of
+the full run's recommendations, where 5 % are promised; four times as much saves 11, and throws away 6.7 % (1.9)."""
 
 
 @dataclass(frozen=True)
