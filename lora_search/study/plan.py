@@ -21,7 +21,6 @@ from lora_search.training import Engine, EngineSettings, lanes_of
 _STEPS = 6
 _MEASUREMENTS = 2  # the quicker counts: whatever else the machine does can only make it slower
 _OPTIMIZER_COPIES = 5  # value, gradient, two moments, compute copy
-_FLOATS_PER_TOKEN_LAYER = 34  # activations a transformer block keeps for its backward, in units of its width
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ def plan_study(experiment: Experiment) -> Plan:
     dtype = measured_dtype(prepared)
     settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, experiment.training, settings)
+    dtype = engine.settings.dtype
     by_depth = _specs_by_depth(prepared)
     points = point_count(experiment.search)
     trials = experiment.search.trials if points is None else min(experiment.search.trials, points)
@@ -105,7 +105,7 @@ def plan_study(experiment: Experiment) -> Plan:
     cell = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, next(iter(by_depth.values()))[0]))
     return Plan(
         experiment=experiment,
-        notes=prepared.notes,
+        notes=(*prepared.notes, *engine.notes),
         device=str(prepared.device),
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
         examples=len(prepared.splits.development),
@@ -184,16 +184,14 @@ def _cell_seconds(prepared: Prepared, engine: Engine, specs: Sequence[AdapterSpe
 
 
 def _memory(prepared: Prepared, engine: Engine, largest: int, together: int) -> dict[str, int]:
-    structure, settings = prepared.base.structure, engine.settings
+    structure = prepared.base.structure
     base = sum(parameter.nbytes for parameter in prepared.base.model.parameters())
     if engine.model is not prepared.base.model:
         base += sum(parameter.nbytes for parameter in engine.model.parameters())
-    width = min(module.in_features for module in structure.linear_modules)
-    element = 2 if settings.dtype == torch.bfloat16 else 4
     return {
         "base": base,
         "adapters and optimizer": together * (largest + structure.head_parameters) * 4 * _OPTIMIZER_COPIES,
-        "activations": settings.token_budget * structure.layer_count * width * element * _FLOATS_PER_TOKEN_LAYER,
+        "activations": engine.activation_bytes(checkpointing=engine.checkpointing),
         "prefix cache": engine.prefix.bytes_in_memory,
     }
 

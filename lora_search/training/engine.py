@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -31,9 +31,10 @@ from lora_search.spec.experiment import TrainingSpec
 from lora_search.store.records import CellResult
 from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner, batch_order, step_count
 from lora_search.training.cell import Cell
+from lora_search.training.checkpointing import checkpointed
 from lora_search.training.inputs import TokenStorage, takes_types
 from lora_search.training.lanes import Lanes, started_lanes, twin
-from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory
+from lora_search.training.memory import LEAST_TOKEN_BUDGET, activation_bytes, free_bytes, is_out_of_memory
 from lora_search.training.metrics import score_predictions
 from lora_search.training.optimizer import PackedAdamW
 from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
@@ -44,6 +45,8 @@ from lora_search.training.probing import ForwardFacts, probe
 GIB = 1024**3
 _KEY_BITS = 31
 _ROWS_TO_COMPARE = 4
+_SHARE_OF_FREE_MEMORY = 0.5
+"""Activations that would take more of what is free than this are not kept: all else has to find room too."""
 
 Result = TypeVar("Result")
 
@@ -104,7 +107,8 @@ class Engine:
         settings: device, precision, budgets.
 
     Raises:
-        MachineError: the model cannot compute in the precision asked for.
+        MachineError: the model cannot compute in the precision the experiment names. Where it names none, the base
+            runs in float32 instead; ``settings`` says what it came to.
     """
 
     def __init__(
@@ -113,15 +117,17 @@ class Engine:
         self.base = base
         self.training = training
         self.settings = settings
-        self.model = in_precision(base.model, settings.dtype, settings.device)
-        self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
         config = base.model.config.get_text_config()
         self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
         self.storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
         self.labels = data.labels
         self.label_count = len(data.label_names)
+        self.precision_note: str | None = None
         self.token_budget = settings.token_budget
         self.split_packs = False
+        self.forward = self._probe()
+        self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
+        self.checkpointing = self._wants_checkpointing()
         self.prefix = PrefixCache(
             self.model,
             base.structure.stack_name,
@@ -131,24 +137,57 @@ class Engine:
             folder=settings.cache_folder,
             twins=self.models[1:],
         )
-        self.forward = self._probe()
         self.pooled = self._find_pooled_token() if settings.pooled_token else None
         self.layers = [PooledLayer(model, self.pooled) for model in self.models]
         self.padded_tokens = 0
         self.real_tokens = 0
 
     def _probe(self) -> ForwardFacts:
-        structure = self.base.structure
+        """Have the model in a precision that its own code runs in, and look at its forward."""
+        structure, settings = self.base.structure, self.settings
         modules = [*(module.name for module in structure.linear_modules), *structure.head_modules]
+        self.model = in_precision(self.base.model, settings.dtype, settings.device)
         try:
             return probe(self.model, self.storage, modules)
         except RuntimeError as error:
-            if self.settings.dtype == torch.float32 or is_out_of_memory(error):
+            if settings.dtype == torch.float32 or is_out_of_memory(error):
                 raise
-            raise MachineError(
-                f"training.precision: must be fp32 for {type(self.model).__name__}, whose own code fails in bf16,"
-                f" got bf16 ({error})"
-            ) from error
+            name = type(self.model).__name__
+            if self.training.precision != "auto":
+                raise MachineError(
+                    f"training.precision: must be fp32 for {name}, whose own code fails in bf16, got bf16 ({error})"
+                ) from error
+        self.precision_note = f"{name} runs in fp32: its own code fails in bf16"
+        self.settings = replace(settings, dtype=torch.float32)
+        return self._probe()
+
+    def _wants_checkpointing(self) -> bool:
+        if self.training.gradient_checkpointing != "auto":
+            return self.training.gradient_checkpointing
+        free = free_bytes(self.settings.device)
+        return free is not None and self.activation_bytes(checkpointing=False) > _SHARE_OF_FREE_MEMORY * free
+
+    def activation_bytes(self, *, checkpointing: bool) -> int:
+        """About what a training micro-batch keeps for its backward, where every layer is adapted."""
+        structure = self.base.structure
+        width = min(module.in_features for module in structure.linear_modules)
+        return activation_bytes(
+            self.token_budget, structure.layer_count, width, self.settings.dtype, checkpointing=checkpointing
+        )
+
+    def make_do(self, *, training: bool) -> bool:
+        """Need less memory from now on: checkpoint if the experiment leaves it open, then halve the token budget.
+
+        Returns:
+            False where nothing is left to save.
+        """
+        if training and not self.checkpointing and self.training.gradient_checkpointing == "auto":
+            self.checkpointing = True
+            return True
+        if self.token_budget <= LEAST_TOKEN_BUDGET:
+            return False
+        self.token_budget //= 2
+        return True
 
     def _find_pooled_token(self) -> PooledToken | None:
         model, structure = self.base.model, self.base.structure
@@ -165,8 +204,10 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about how results were computed, as sentences."""
-        notes = [] if self.prefix.note is None else [self.prefix.note]
+        notes = [note for note in (self.precision_note, self.prefix.note) if note is not None]
         name = type(self.model).__name__
+        if self.checkpointing and self.training.gradient_checkpointing == "auto":
+            notes.append(f"memory is short for {name}: its layers are computed again in each backward, which is slower")
         if self.forward.sees_padding:
             notes.append(f"{name} sees padding, so only texts of equal length are computed together, which is slower")
         if self.split_packs:
@@ -291,18 +332,17 @@ class _PackRun:
             except MixedRowsError:
                 self.mixes_slots = False
             except RuntimeError as error:
-                if not is_out_of_memory(error) or self.engine.token_budget <= LEAST_TOKEN_BUDGET:
+                if not is_out_of_memory(error) or not self.engine.make_do(training=self.pack.training):
                     raise
-                self.engine.token_budget //= 2
             self.pack.zero_gradients()
 
     def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:
         """Forward and backward of one step; gradients are left in the pack. Returns the loss of every slot."""
         shares = self._plan(batches, self.engine.token_budget)
         sizes = {slot: len(examples) for slot, examples in batches}
-        losses = self.lanes.run(
-            [partial(self._accumulate_lane, lane, share, sizes, step) for lane, share in enumerate(shares)]
-        )
+        tasks = [partial(self._accumulate_lane, lane, share, sizes, step) for lane, share in enumerate(shares)]
+        with self._layers_kept():
+            losses = self.lanes.run(tasks)
         parts = [part for share in shares for part in share]
         self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
         self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
@@ -314,6 +354,16 @@ class _PackRun:
         for part in parts:
             self._forward_backward(lane, part, sizes, losses, step)
         return losses
+
+    @contextmanager
+    def _layers_kept(self) -> Iterator[None]:
+        """Inside the block every lane keeps what the engine has room for."""
+        with ExitStack() as stack:
+            if self.engine.checkpointing:
+                for resumable in self.engine.prefix.resumable:
+                    # below the lowest adapted layer nothing is kept anyway
+                    stack.enter_context(checkpointed(resumable.stack[self.depth :]))
+            yield
 
     def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
         """The micro-batches of each lane."""
