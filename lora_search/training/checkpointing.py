@@ -23,7 +23,7 @@ def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
     try:
         for layer, _ in own:
             again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-            layer.forward = again  # type: ignore[method-assign]
+            layer.forward = again
         yield
     finally:
         for layer, forward in own:
