@@ -128,7 +128,7 @@ def make_engine(
     weight_decay=0.0,
     max_grad_norm=1.0,
     precision="auto",
-    checkpointing="auto",
+    checkpointing=False,  # auto would look at the memory this machine has free
     **settings,
 ):
     spec = TrainingSpec(

@@ -70,14 +70,14 @@ def test_layers_are_as_they_were_after_the_block():
 
 def test_auto_checkpoints_when_activations_would_fill_the_memory(monkeypatch):
     base, data = tiny_base("bert"), toy_data()
-    needed = make_engine(base, data).activation_bytes(checkpointing=False)
+    needed = make_engine(base, data, checkpointing="auto").activation_bytes(checkpointing=False)
     assert needed == activation_bytes(2048, 3, 32, torch.float32, checkpointing=False)
     for free, expected in ((None, False), (2 * needed, False), (2 * needed - 2, True)):
         monkeypatch.setattr(engine_module, "free_bytes", lambda device, free=free: free)
-        assert make_engine(base, data).checkpointing is expected
+        assert make_engine(base, data, checkpointing="auto").checkpointing is expected
         assert make_engine(base, data, checkpointing=True).checkpointing
         assert not make_engine(base, data, checkpointing=False).checkpointing
-    engine = make_engine(base, data)
+    engine = make_engine(base, data, checkpointing="auto")
     note = "memory is short for BertForSequenceClassification: its layers are computed again in each backward,"
     assert engine.notes == (f"{note} which is slower",)
     assert engine.activation_bytes(checkpointing=True) < needed
