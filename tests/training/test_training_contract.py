@@ -14,7 +14,7 @@ import pytest
 import torch
 from engine_builders import FAMILIES, MINILM, make_cell, make_engine, minilm_base, tiny_base, toy_data
 
-from lora_search.training import engine as engine_module
+from lora_search.training import pack_run as run_module
 from lora_search.training.optimizer import PackedAdamW
 
 TOLERANCE = 1e-5
@@ -82,7 +82,7 @@ def train(model, cells, **settings):
             super().step(active)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "PackedAdamW", Recording)
+        patch.setattr(run_module, "PackedAdamW", Recording)
         engine = make_engine(
             base_of(model), data_of(model), epochs=5, batch_size=4 if model == MINILM else 8, **settings
         )
@@ -121,18 +121,14 @@ def difference(ours, theirs):
     return worst
 
 
-CASES = [
-    (model, way)
-    for model in MODELS
-    for way in WAYS
-    if model in FEW.get(way, MODELS)
-]
+CASES = [(model, way) for model in MODELS for way in WAYS if model in FEW.get(way, MODELS)]
 
 
 @pytest.mark.parametrize(("model", "way"), CASES)
 def test_every_way_of_computing_a_cell_gives_the_same(model, way):
     engine, together = train(model, cells_of(model), **WAYS[way])
-    assert (engine.pooled is not None) == (WAYS[way].get("pooled_token", True) and model != "opt")  # which feeds its MLP (tokens, features)
+    pools = WAYS[way].get("pooled_token", True)
+    assert (engine.pooled is not None) == (pools and model != "opt")  # which feeds its MLP (tokens, features)
     assert engine.prefix.note is None
     assert engine.split_packs == (model == "deberta-v2")  # its relative positions are projected once for all rows
     for alone, packed in zip(trained_alone(model), together, strict=True):
