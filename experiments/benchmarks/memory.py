@@ -5,8 +5,9 @@
 Every measurement is a process of its own. It loads the model and the data, gives back to the system what loading freed
 (or training would find room there and seem to need less), notes its resident memory, lets the kernel forget the peak,
 trains one pack on the quick start's data, and reads the new peak. From that its adapters' own state is taken off:
-values, gradients, two moments of the optimizer, the compute copy. What is left - activations, the rest - should not
-grow with the number of cells; recorded is the ratio of medians.
+values, every lane's gradients, two moments of the optimizer, the compute copy. What is left - the activations of one
+micro-batch in each lane, the rest - should not grow with the number of cells; recorded is the ratio of medians. A step
+of one cell may be too short to fill its micro-batches, so what the engine expects of activations is recorded too.
 
 Linux with glibc only: the peak is VmHWM of /proc/self/status. It is what ``getrusage`` calls ``ru_maxrss``, which
 cannot be read alone: after a fork it begins at the parent's peak.
@@ -36,7 +37,7 @@ from lora_search.spec import AdapterSpec, Nuisance, load_experiment
 from lora_search.store.records import CellKey
 from lora_search.study.environment import hardware, versions
 from lora_search.study.preparation import measured_dtype, prepare
-from lora_search.training import Engine, EngineSettings
+from lora_search.training import Engine, EngineSettings, lanes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = 20
@@ -53,7 +54,7 @@ def resident(which: str) -> int:
 def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
     """Train a pack of ``count`` cells that differ in nothing but their trial's number; bytes by what they are."""
     prepared = prepare(load_experiment(ROOT / "experiments/quickstart.toml", overrides))
-    settings = EngineSettings(prepared.device, measured_dtype(prepared))
+    settings = EngineSettings(prepared.device, measured_dtype(prepared), lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings)
     adapter = AdapterSpec(rank=RANK, alpha=2 * RANK, targets="all-linear", layers="all")
     cells = [prepared.cell(CellKey(trial, 0, 0), adapter, Nuisance(learning_rate=2e-3)) for trial in range(count)]
@@ -69,6 +70,8 @@ def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
         prepared.base.structure.head_modules,
         dtype=engine.settings.dtype,
     )
+    for model in engine.models[1:]:
+        pack.add_lane(model)
     own = pack.nbytes + 2 * pack.values.nbytes
     return {
         "cells": count,
@@ -76,7 +79,10 @@ def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
         "own_state": own,
         "beyond_own_state": peak - own,
         "trained": sum(trained.result.state == "complete" for trained in results),
+        "lanes": engine.settings.lanes,
         "token_budget": engine.token_budget,
+        "checkpointing": engine.checkpointing,
+        "activations_expected": engine.activation_bytes(cells, checkpointing=engine.checkpointing),
         "precision": str(engine.settings.dtype).removeprefix("torch."),
     }
 

@@ -92,7 +92,8 @@ class Engine:
         self.split_packs = False
         self.forward = self._probe()
         self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
-        self.checkpointing = self._wants_checkpointing()
+        self.checkpointing = training.gradient_checkpointing is True
+        self._found_room_for = 0
         self.prefix = PrefixCache(
             self.model,
             base.structure.stack_name,
@@ -126,19 +127,29 @@ class Engine:
         self.settings = replace(settings, dtype=torch.float32)
         return self._probe()
 
-    def _wants_checkpointing(self) -> bool:
-        if self.training.gradient_checkpointing != "auto":
-            return self.training.gradient_checkpointing
-        free = free_bytes(self.settings.device)
-        return free is not None and self.activation_bytes(checkpointing=False) > _SHARE_OF_FREE_MEMORY * free
-
-    def activation_bytes(self, *, checkpointing: bool) -> int:
-        """About what a training micro-batch keeps for its backward, where every layer is adapted."""
+    def activation_bytes(self, cells: Sequence[Cell], *, checkpointing: bool) -> int:
+        """About what training a pack of ``cells`` keeps for the backward: a micro-batch in every lane, and no more than
+        a whole step."""
         structure = self.base.structure
-        width = min(module.in_features for module in structure.linear_modules)
+        longest = max(int(self.storage.lengths[cell.train].max(initial=0)) for cell in cells)
+        step = longest * sum(min(self.training.batch_size, len(cell.train)) for cell in cells)
         return activation_bytes(
-            self.token_budget, structure.layer_count, width, self.settings.dtype, checkpointing=checkpointing
+            min(step, self.settings.lanes * max(longest, self.token_budget)),
+            structure.layer_count - min(cell.depth(structure.layer_count) for cell in cells),
+            min(module.in_features for module in structure.linear_modules),
+            self.settings.dtype,
+            checkpointing=checkpointing,
         )
+
+    def provide_for(self, cells: Sequence[Cell]) -> None:
+        """Checkpoint from now on if training ``cells`` would else fill the memory and the experiment leaves it open."""
+        needed = self.activation_bytes(cells, checkpointing=False)
+        # what was found to fit may be with an allocator since, and not look free
+        if self.checkpointing or self.training.gradient_checkpointing != "auto" or needed <= self._found_room_for:
+            return
+        free = free_bytes(self.settings.device)
+        self.checkpointing = free is not None and needed > _SHARE_OF_FREE_MEMORY * free
+        self._found_room_for = needed
 
     def make_do(self, *, training: bool) -> bool:
         """Need less memory from now on: checkpoint if the experiment leaves it open, then halve the token budget.
@@ -191,7 +202,9 @@ class Engine:
             One result per cell, in order. A cell whose loss stopped being a number is ``failed``; the others are not
             affected.
         """
-        return PackRun(self, cells, pack, listener).run()
+        run = PackRun(self, cells, pack, listener)
+        self.provide_for(cells)  # with what the pack itself needs already taken
+        return run.run()
 
     def predict(self, cell: Cell, state: dict[str, Tensor], examples: IntArray) -> np.ndarray:
         """Probabilities float32 (examples, labels) of a trained cell."""

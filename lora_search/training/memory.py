@@ -14,7 +14,7 @@ _FLOATS_PER_TOKEN_LAYER = 34
 
 
 def activation_bytes(tokens: int, layers: int, width: int, dtype: torch.dtype, *, checkpointing: bool) -> int:
-    """Bytes that ``layers`` blocks of ``width`` features keep of a micro-batch for its backward, about.
+    """Bytes that ``layers`` blocks of ``width`` features keep of ``tokens`` for their backward, about.
 
     With gradient checkpointing every block keeps its input, and one at a time, in the backward pass, all of it.
     """
@@ -25,7 +25,8 @@ def activation_bytes(tokens: int, layers: int, width: int, dtype: torch.dtype, *
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that can still be taken on ``device``; None where the system does not say."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for the next tensor
+        return torch.cuda.mem_get_info(device)[0] + held
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

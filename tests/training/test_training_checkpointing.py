@@ -1,5 +1,7 @@
 """Gradient checkpointing: the same bits from less memory, where it is asked for or memory is short."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from lora_search.training.checkpointing import checkpointed
 from lora_search.training.memory import activation_bytes, free_bytes
 
 CPU = torch.device("cpu")
+NOTHING = np.empty(0, dtype=np.int64)
 
 
 def cells_of(base):
@@ -18,6 +21,21 @@ def cells_of(base):
         make_cell(base, 0, targets="all-linear", layers="top-2", rate=1e-3, drop=0.3),
         make_cell(base, 1, rank=2, layers="top-2", rate=1e-3, fold=1),
     ]
+
+
+def count_calls(engine):
+    """How often each lane's model calls the module in front of which tokens are dropped; a list that grows."""
+    calls = [0] * len(engine.models)
+
+    def note(lane):
+        def hook(module, args):
+            calls[lane] += 1
+
+        return hook
+
+    for lane, model in enumerate(engine.models):
+        model.get_submodule(engine.pooled.module).register_forward_pre_hook(note(lane))
+    return calls
 
 
 def saved_bytes(engine, cells):
@@ -69,19 +87,61 @@ def test_layers_are_as_they_were_after_the_block():
     assert layers[1].forward is special
 
 
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_every_lane_checkpoints_and_drops_the_same_tokens_again(family):
+    data, trained, calls = toy_data(), [], []
+    for choice in (False, True):
+        base = frozen(tiny_model(family))
+        # several micro-batches of different lengths in each lane
+        settings = {"lanes": 2, "token_budget": 60, "prefix_cache": False, "epochs": 1}
+        engine = make_engine(base, data, checkpointing=choice, **settings)
+        assert engine.pooled is not None
+        calls.append(count_calls(engine))
+        trained.append(engine.train([replace(cell, evaluate=NOTHING) for cell in cells_of(base)], 0))
+    assert min(calls[0]) > 4
+    assert calls[1] == [2 * count for count in calls[0]]
+    for theirs, ours in zip(*trained, strict=True):
+        assert ours.result.train_loss == theirs.result.train_loss
+        assert all(torch.equal(ours.state[name], value) for name, value in theirs.state.items())
+
+
+def test_what_is_kept_is_a_micro_batch_in_every_lane_and_no_more_than_a_step():
+    base, data = tiny_base("bert"), toy_data()
+    cell = make_cell(base, layers="top-2")
+    longest = int(data.lengths[cell.train].max())
+    engine = make_engine(base, data, lanes=2, token_budget=10 * longest)
+    of_a_token = activation_bytes(1, 2, 32, torch.float32, checkpointing=False)
+    for count, rows in ((1, 8), (2, 16), (3, 20), (9, 20)):
+        assert engine.activation_bytes([cell] * count, checkpointing=False) == rows * longest * of_a_token
+    assert engine.activation_bytes([cell], checkpointing=True) < 8 * longest * of_a_token
+
+
 def test_auto_checkpoints_when_activations_would_fill_the_memory(monkeypatch):
     base, data = tiny_base("bert"), toy_data()
-    needed = make_engine(base, data, checkpointing="auto").activation_bytes(checkpointing=False)
-    assert needed == activation_bytes(2048, 3, 32, torch.float32, checkpointing=False)
+    cells = cells_of(base)
+    needed = make_engine(base, data).activation_bytes(cells, checkpointing=False)
     for free, expected in ((None, False), (2 * needed, False), (2 * needed - 2, True)):
         monkeypatch.setattr(engine_module, "free_bytes", lambda device, free=free: free)
-        assert make_engine(base, data, checkpointing="auto").checkpointing is expected
-        assert make_engine(base, data, checkpointing=True).checkpointing
-        assert not make_engine(base, data, checkpointing=False).checkpointing
+        for choice, comes_to in (("auto", expected), (True, True), (False, False)):
+            engine = make_engine(base, data, checkpointing=choice, epochs=1)
+            engine.train(cells, 0)
+            assert engine.checkpointing is comes_to
     engine = make_engine(base, data, checkpointing="auto")
+    assert engine.notes == ()
+    engine.provide_for(cells)
     note = "memory is short for BertForSequenceClassification: its layers are computed again in each backward,"
     assert engine.notes == (f"{note} which is slower",)
-    assert engine.activation_bytes(checkpointing=True) < needed
+
+
+def test_what_once_fitted_is_not_asked_for_again(monkeypatch):
+    base, data = tiny_base("bert"), toy_data()
+    cells = cells_of(base)
+    engine = make_engine(base, data, checkpointing="auto")
+    needed = engine.activation_bytes(cells, checkpointing=False)
+    for free, pack, expected in ((2 * needed, cells, False), (needed, cells, False), (needed, cells * 2, True)):
+        monkeypatch.setattr(engine_module, "free_bytes", lambda device, free=free: free)
+        engine.provide_for(pack)
+        assert engine.checkpointing is expected
 
 
 @pytest.mark.parametrize("choice", ["auto", True, False])

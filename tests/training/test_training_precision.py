@@ -94,12 +94,15 @@ def test_a_model_that_fails_in_bf16_is_an_error_the_user_can_act_on():
 
 def test_auto_runs_a_model_that_fails_in_bf16_in_fp32_and_says_so():
     base, data = fails_in_bf16(), toy_data(types=True)
-    engine = make_engine(base, data, dtype=BF16)
+    engine = make_engine(base, data, dtype=BF16, lanes=2)
     assert engine.settings.dtype == torch.float32
     assert engine.model is base.model
+    assert [*map(id, engine.models[1].parameters())] == [*map(id, base.model.parameters())]
+    assert tuple(layer.model for layer in engine.layers) == engine.models
     assert engine.notes[0] == "FNetForSequenceClassification runs in fp32: its own code fails in bf16"
     cell = make_cell(base, layers="top-1", targets="all-linear", rate=1e-3)
-    fallen, asked = engine.train([cell], 0)[0], make_engine(base, data, precision="fp32").train([cell], 0)[0]
+    fallen = engine.train([cell], 0)[0]
+    asked = make_engine(base, data, precision="fp32", lanes=2).train([cell], 0)[0]
     assert np.array_equal(fallen.result.probabilities, asked.result.probabilities)
 
 
