@@ -220,6 +220,11 @@ class AdapterPack:
         for lane in self.lanes:
             lane.gradients.zero_()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots together: values, every lane's gradients and the compute copy."""
+        return self.values.nbytes + sum(lane.gradients.nbytes for lane in self.lanes) + self._compute.nbytes
+
     def matrix_columns(self) -> Tensor:
         """bool (parameters,): the columns of matrices, as opposed to biases and norms."""
         columns = torch.zeros(self.values.shape[1], dtype=torch.bool, device=self.device)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from lora_search.training import Step
-    from lora_search.training.engine import Listener
+    from lora_search.training.pack_run import Listener
 
 
 class Display:

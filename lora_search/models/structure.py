@@ -5,8 +5,8 @@ A transformer for sequence classification is read as: something before the *stac
 result into logits. Adapters go on the linear modules inside the stack. The head, and whatever else the checkpoint did
 not bring, is trained whole.
 
-Nothing is computed with the weights, so a model on the meta device will do. This module does not know how models are
-loaded (``base``) or what the user calls their modules (``targets``).
+Nothing is computed with the model's weights, so a model on the meta device will do. This module does not know how
+models are loaded (``base``) or what the user calls their modules (``targets``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -147,9 +148,28 @@ def _block_modules(block_name: str, layer: int, block: nn.Module) -> list[Linear
 
 def _kind(module: nn.Module) -> Kind | None:
     # nn.MultiheadAttention reads the weights of its output projection and never calls it: an adapter would do nothing.
-    if isinstance(module, nn.Linear) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        return "linear"
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return None
+    if isinstance(module, nn.Linear):
+        return "linear" if type(module).forward is nn.Linear.forward or _is_linear(module) else None
     return "conv1d" if isinstance(module, Conv1D) else None
+
+
+def _is_linear(module: nn.Linear) -> bool:
+    """Whether a subclass with its own forward still computes x W^T + b: Falcon's does, the router of Phi-MoE does not.
+
+    Tried with weights made up for it, for the model may be without any.
+    """
+    weight = torch.linspace(-1.0, 1.0, module.out_features)[:, None].expand(-1, module.in_features)
+    bias = None if module.bias is None else torch.linspace(0.0, 1.0, module.out_features)
+    x = torch.linspace(-1.0, 2.0, module.in_features)[None]
+    made_up = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    try:
+        y = torch.func.functional_call(module, made_up, (x,))
+    except Exception:  # what a forward raises that wants something else than x can be any error
+        return False
+    expected = nn.functional.linear(x, weight, bias)
+    return isinstance(y, torch.Tensor) and y.shape == expected.shape and torch.allclose(y, expected, rtol=1e-4)
 
 
 def _shape(module: nn.Module) -> tuple[int, int]:

@@ -97,7 +97,8 @@ class TrainingSpec(Section):
     """``[training]``: what is the same for every cell.
 
     Batches are of ``batch_size`` examples; the learning rate warms up over ``warmup_ratio`` of the steps, then decays
-    linearly to zero; gradients are clipped to ``max_grad_norm`` per adapter.
+    linearly to zero; gradients are clipped to ``max_grad_norm`` per adapter. ``gradient_checkpointing`` computes layers
+    twice to keep less of them in memory, for the same result; auto does where memory is short.
     """
 
     epochs: int = Field(default=3, ge=1)
@@ -106,6 +107,7 @@ class TrainingSpec(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    gradient_checkpointing: Literal["auto", True, False] = "auto"
 
 
 class VerdictSpec(Section):

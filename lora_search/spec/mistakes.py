@@ -96,7 +96,8 @@ def _rule(item: ErrorDetails) -> tuple[str, str | None]:
         sentence, bound = _BOUNDS[kind]
         return sentence.format(_number(context[bound])), None
     if kind == "literal_error":
-        return _choice_rule(re.findall(r"'([^']*)'", context["expected"]), item["input"])
+        choices = re.findall(r"'([^']*)'|(True|False)", context["expected"])
+        return _choice_rule([text or truth.lower() for text, truth in choices], item["input"])
     if kind == "value_error" and isinstance(context["error"], ChoiceError):
         return context["error"].rule, context["error"].suggestion
     if kind == "value_error":

@@ -9,9 +9,15 @@ from lora_search.spec import Experiment
 from lora_search.spec.toml import toml_value
 
 MAY_CHANGE: frozenset[str] = frozenset(
-    {"search.trials", "verdict.margin", "verdict.confidence", "verdict.extra_repeats"}
+    {
+        "search.trials",
+        "training.gradient_checkpointing",
+        "verdict.margin",
+        "verdict.confidence",
+        "verdict.extra_repeats",
+    }
 )
-"""How long to search and when to be content: neither changes what a recorded cell means."""
+"""How long to search, in how much memory, and when to be content: none changes what a recorded cell means."""
 
 
 def differences(study: Experiment, experiment: Experiment) -> list[str]:

@@ -16,12 +16,11 @@ from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration
 from lora_search.study.schedule import GENERATION
 from lora_search.study.space import point_count
-from lora_search.training import Engine, EngineSettings, lanes_of
+from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
 _STEPS = 6
 _MEASUREMENTS = 2  # the quicker counts: whatever else the machine does can only make it slower
-_OPTIMIZER_COPIES = 5  # value, gradient, two moments, compute copy
-_FLOATS_PER_TOKEN_LAYER = 34  # activations a transformer block keeps for its backward, in units of its width
+_OPTIMIZER_COPIES = 4  # value, two moments, compute copy; and a gradient in every lane
 
 
 @dataclass(frozen=True)
@@ -91,21 +90,23 @@ def plan_study(experiment: Experiment) -> Plan:
     dtype = measured_dtype(prepared)
     settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, experiment.training, settings)
+    dtype = engine.settings.dtype
     by_depth = _specs_by_depth(prepared)
     points = point_count(experiment.search)
     trials = experiment.search.trials if points is None else min(experiment.search.trials, points)
     cells = trials * experiment.cv.folds * experiment.cv.repeats
     together = max(1, round(min(trials, GENERATION) / len(by_depth)))
+    lowest = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, by_depth[min(by_depth)][0]))
+    engine.provide_for([lowest] * together)  # so that what is timed is what would run
     share = {depth: len(specs) for depth, specs in by_depth.items()}
     seconds = {depth: _cell_seconds(prepared, engine, specs, together) for depth, specs in by_depth.items()}
     mean = sum(seconds[depth] * share[depth] for depth in seconds) / sum(share.values())
     sizes = [
         adapter_parameters(modules, rank) for modules in prepared.modules.values() for rank in experiment.search.rank
     ]
-    cell = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, next(iter(by_depth.values()))[0]))
     return Plan(
         experiment=experiment,
-        notes=prepared.notes,
+        notes=(*prepared.notes, *engine.notes),
         device=str(prepared.device),
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
         examples=len(prepared.splits.development),
@@ -113,12 +114,12 @@ def plan_study(experiment: Experiment) -> Plan:
         holdout=len(prepared.splits.holdout),
         trials=trials,
         cells=cells,
-        steps=-(-len(cell.train) // experiment.training.batch_size) * experiment.training.epochs,
+        steps=-(-len(lowest.train) // experiment.training.batch_size) * experiment.training.epochs,
         smallest=min(sizes),
         largest=max(sizes),
         head_parameters=prepared.base.structure.head_parameters,
         seconds=mean * cells,
-        memory=_memory(prepared, engine, max(sizes), together),
+        memory=_memory(prepared, engine, max(sizes), [lowest] * together),
         packs=tuple(
             f"packs: about {counted(together, 'trial')} together on {_layers(depth, prepared)},"
             f" {_seconds(seconds[depth])} per training"
@@ -183,17 +184,16 @@ def _cell_seconds(prepared: Prepared, engine: Engine, specs: Sequence[AdapterSpe
     return per_example * (len(full.train) * epochs + len(full.evaluate) / 3) / together
 
 
-def _memory(prepared: Prepared, engine: Engine, largest: int, together: int) -> dict[str, int]:
-    structure, settings = prepared.base.structure, engine.settings
+def _memory(prepared: Prepared, engine: Engine, largest: int, cells: Sequence[Cell]) -> dict[str, int]:
+    structure = prepared.base.structure
     base = sum(parameter.nbytes for parameter in prepared.base.model.parameters())
     if engine.model is not prepared.base.model:
         base += sum(parameter.nbytes for parameter in engine.model.parameters())
-    width = min(module.in_features for module in structure.linear_modules)
-    element = 2 if settings.dtype == torch.bfloat16 else 4
+    copies = _OPTIMIZER_COPIES + engine.settings.lanes
     return {
         "base": base,
-        "adapters and optimizer": together * (largest + structure.head_parameters) * 4 * _OPTIMIZER_COPIES,
-        "activations": settings.token_budget * structure.layer_count * width * element * _FLOATS_PER_TOKEN_LAYER,
+        "adapters and optimizer": len(cells) * (largest + structure.head_parameters) * 4 * copies,
+        "activations": engine.activation_bytes(cells, checkpointing=engine.checkpointing),
         "prefix cache": engine.prefix.bytes_in_memory,
     }
 

@@ -110,6 +110,7 @@ class StudyRun:
         self.ledger = ledger
         self.progress = progress
         engine = Engine(prepared.base, prepared.data, self.experiment.training, self._settings())
+        ledger.set_fact("precision", "bf16" if engine.settings.dtype == torch.bfloat16 else "fp32")
         self.source = TrialSource(prepared, ledger)
         self.cells = CellRunner(prepared, ledger, engine, progress)
         self.racer = Racer(self.experiment, ledger, self.source.total)
@@ -141,15 +142,12 @@ class StudyRun:
     def _settings(self) -> EngineSettings:
         """Device, precision and lanes; found once and kept, so that a resumed study computes as it did."""
         kept = self.ledger.fact("precision")
-        if kept is None:
-            dtype = measured_dtype(self.prepared)
-            kept = next(name for name, value in _DTYPES.items() if value == dtype)
-            self.ledger.set_fact("precision", kept)
+        dtype = measured_dtype(self.prepared) if kept is None else _DTYPES[kept]
         lanes = self.ledger.fact("lanes")
         if lanes is None:
             lanes = lanes_of(self.prepared.device)
             self.ledger.set_fact("lanes", lanes)
-        return EngineSettings(self.prepared.device, _DTYPES[kept], lanes=lanes)
+        return EngineSettings(self.prepared.device, dtype, lanes=lanes)
 
     def _begin(self) -> None:
         known = {record.trial: record for record in self.ledger.trials()}

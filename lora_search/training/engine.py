@@ -10,42 +10,33 @@ The engine does not know trials or studies: it gets cells and gives results.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of
 from lora_search.data import EncodedExamples
 from lora_search.errors import MachineError
 from lora_search.models.base import FrozenBase
 from lora_search.spec.experiment import TrainingSpec
-from lora_search.store.records import CellResult
-from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner, batch_order, step_count
+from lora_search.training.batches import IntArray
 from lora_search.training.cell import Cell
 from lora_search.training.inputs import TokenStorage, takes_types
-from lora_search.training.lanes import Lanes, started_lanes, twin
-from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory
-from lora_search.training.metrics import score_predictions
-from lora_search.training.optimizer import PackedAdamW
+from lora_search.training.lanes import twin
+from lora_search.training.memory import LEAST_TOKEN_BUDGET, activation_bytes, free_bytes, is_out_of_memory
+from lora_search.training.pack_run import Listener, PackRun, TrainedCell
 from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
 from lora_search.training.precision import in_precision
 from lora_search.training.prefix import PrefixCache
 from lora_search.training.probing import ForwardFacts, probe
 
 GIB = 1024**3
-_KEY_BITS = 31
 _ROWS_TO_COMPARE = 4
-
-Result = TypeVar("Result")
+_SHARE_OF_FREE_MEMORY = 0.5
+"""Activations that would take more of what is free than this are not kept: all else has to find room too."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +62,6 @@ class EngineSettings:
     pooled_token: bool = True
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where a pack is: sent to the listener after each step."""
-
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-    tokens: int
-    loss: float
-
-
-Listener = Callable[[Step], None]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedCell:
-    """A result with the weights behind it (see ``AdapterPack.state``)."""
-
-    result: CellResult
-    state: dict[str, Tensor]
-
-
 class Engine:
     """Trains cells of one experiment over one base.
 
@@ -104,7 +72,8 @@ class Engine:
         settings: device, precision, budgets.
 
     Raises:
-        MachineError: the model cannot compute in the precision asked for.
+        MachineError: the model cannot compute in the precision the experiment names. Where it names none, the base
+            runs in float32 instead; ``settings`` says what it came to.
     """
 
     def __init__(
@@ -113,15 +82,18 @@ class Engine:
         self.base = base
         self.training = training
         self.settings = settings
-        self.model = in_precision(base.model, settings.dtype, settings.device)
-        self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
         config = base.model.config.get_text_config()
         self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
         self.storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
         self.labels = data.labels
         self.label_count = len(data.label_names)
+        self.precision_note: str | None = None
         self.token_budget = settings.token_budget
         self.split_packs = False
+        self.forward = self._probe()
+        self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
+        self.checkpointing = training.gradient_checkpointing is True
+        self._found_room_for = 0
         self.prefix = PrefixCache(
             self.model,
             base.structure.stack_name,
@@ -131,24 +103,67 @@ class Engine:
             folder=settings.cache_folder,
             twins=self.models[1:],
         )
-        self.forward = self._probe()
         self.pooled = self._find_pooled_token() if settings.pooled_token else None
         self.layers = [PooledLayer(model, self.pooled) for model in self.models]
         self.padded_tokens = 0
         self.real_tokens = 0
 
     def _probe(self) -> ForwardFacts:
-        structure = self.base.structure
+        """Have the model in a precision that its own code runs in, and look at its forward."""
+        structure, settings = self.base.structure, self.settings
         modules = [*(module.name for module in structure.linear_modules), *structure.head_modules]
+        self.model = in_precision(self.base.model, settings.dtype, settings.device)
         try:
             return probe(self.model, self.storage, modules)
         except RuntimeError as error:
-            if self.settings.dtype == torch.float32 or is_out_of_memory(error):
+            if settings.dtype == torch.float32 or is_out_of_memory(error):
                 raise
-            raise MachineError(
-                f"training.precision: must be fp32 for {type(self.model).__name__}, whose own code fails in bf16,"
-                f" got bf16 ({error})"
-            ) from error
+            name = type(self.model).__name__
+            if self.training.precision != "auto":
+                raise MachineError(
+                    f"training.precision: must be fp32 for {name}, whose own code fails in bf16, got bf16 ({error})"
+                ) from error
+        self.precision_note = f"{name} runs in fp32: its own code fails in bf16"
+        self.settings = replace(settings, dtype=torch.float32)
+        return self._probe()
+
+    def activation_bytes(self, cells: Sequence[Cell], *, checkpointing: bool) -> int:
+        """About what training a pack of ``cells`` keeps for the backward: a micro-batch in every lane, and no more than
+        a whole step."""
+        structure = self.base.structure
+        longest = max(int(self.storage.lengths[cell.train].max(initial=0)) for cell in cells)
+        step = longest * sum(min(self.training.batch_size, len(cell.train)) for cell in cells)
+        return activation_bytes(
+            min(step, self.settings.lanes * max(longest, self.token_budget)),
+            structure.layer_count - min(cell.depth(structure.layer_count) for cell in cells),
+            min(module.in_features for module in structure.linear_modules),
+            self.settings.dtype,
+            checkpointing=checkpointing,
+        )
+
+    def provide_for(self, cells: Sequence[Cell]) -> None:
+        """Checkpoint from now on if training ``cells`` would else fill the memory and the experiment leaves it open."""
+        needed = self.activation_bytes(cells, checkpointing=False)
+        # what was found to fit may be with an allocator since, and not look free
+        if self.checkpointing or self.training.gradient_checkpointing != "auto" or needed <= self._found_room_for:
+            return
+        free = free_bytes(self.settings.device)
+        self.checkpointing = free is not None and needed > _SHARE_OF_FREE_MEMORY * free
+        self._found_room_for = needed
+
+    def make_do(self, *, training: bool) -> bool:
+        """Need less memory from now on: checkpoint if the experiment leaves it open, then halve the token budget.
+
+        Returns:
+            False where nothing is left to save.
+        """
+        if training and not self.checkpointing and self.training.gradient_checkpointing == "auto":
+            self.checkpointing = True
+            return True
+        if self.token_budget <= LEAST_TOKEN_BUDGET:
+            return False
+        self.token_budget //= 2
+        return True
 
     def _find_pooled_token(self) -> PooledToken | None:
         model, structure = self.base.model, self.base.structure
@@ -165,8 +180,10 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about how results were computed, as sentences."""
-        notes = [] if self.prefix.note is None else [self.prefix.note]
+        notes = [note for note in (self.precision_note, self.prefix.note) if note is not None]
         name = type(self.model).__name__
+        if self.checkpointing and self.training.gradient_checkpointing == "auto":
+            notes.append(f"memory is short for {name}: its layers are computed again in each backward, which is slower")
         if self.forward.sees_padding:
             notes.append(f"{name} sees padding, so only texts of equal length are computed together, which is slower")
         if self.split_packs:
@@ -185,244 +202,12 @@ class Engine:
             One result per cell, in order. A cell whose loss stopped being a number is ``failed``; the others are not
             affected.
         """
-        return _PackRun(self, cells, pack, listener).run()
+        run = PackRun(self, cells, pack, listener)
+        self.provide_for(cells)  # with what the pack itself needs already taken
+        return run.run()
 
     def predict(self, cell: Cell, state: dict[str, Tensor], examples: IntArray) -> np.ndarray:
         """Probabilities float32 (examples, labels) of a trained cell."""
-        run = _PackRun(self, [cell], pack=-1, listener=None)
+        run = PackRun(self, [cell], pack=-1, listener=None)
         run.pack.load(0, state)
         return run.predict([examples])[0]
-
-
-class _PackRun:
-    """The training of one pack, from the first step to the scores."""
-
-    def __init__(self, engine: Engine, cells: Sequence[Cell], pack: int, listener: Listener | None) -> None:
-        self.engine = engine
-        self.cells = cells
-        self.number = pack
-        self.listener = listener
-        spec = engine.training
-        structure = engine.base.structure
-        self.pack = AdapterPack(
-            engine.model,
-            [cell.slot() for cell in cells],
-            structure.head_modules,
-            head_deviation=engine.head_deviation,
-            dtype=engine.settings.dtype,
-        )
-        for model in engine.models[1:]:
-            self.pack.add_lane(model)
-        self.lanes = Lanes(None)
-        self.depth = min(cell.depth(structure.layer_count) for cell in cells)
-        self.steps = [step_count(len(cell.train), spec.batch_size, spec.epochs) for cell in cells]
-        self.optimizer = PackedAdamW(
-            self.pack,
-            [cell.nuisance.learning_rate for cell in cells],
-            self.steps,
-            warmup_ratio=spec.warmup_ratio,
-            weight_decay=spec.weight_decay,
-            max_grad_norm=spec.max_grad_norm,
-        )
-        self.failures: dict[int, str] = {}
-        self.taken = [0] * len(cells)
-        self.tokens = [0] * len(cells)
-        self.last_epoch_loss = [0.0] * len(cells)
-        self.resumes = self._may_resume() and engine.prefix.prepare(self.depth)
-        self.mixes_slots = engine.forward.shared.isdisjoint((*self.pack.target_modules, *self.pack.head_modules))
-
-    def _may_resume(self) -> bool:
-        # what is kept was computed with padding
-        return self.engine.settings.prefix_cache and not self.engine.forward.sees_padding
-
-    # -- training ------------------------------------------------------------------------------------------------
-
-    def run(self) -> list[TrainedCell]:
-        start = time.perf_counter()
-        with self._running():
-            self._train()
-            finished = [slot for slot in range(len(self.cells)) if slot not in self.failures]
-            none = np.empty(0, dtype=np.int64)
-            wanted = [cell.evaluate if slot in finished else none for slot, cell in enumerate(self.cells)]
-            predictions = self._within_means(partial(self._predict, wanted))
-        seconds = time.perf_counter() - start
-        # a token trained on goes forward and back, a token predicted from only forward
-        work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
-        return [
-            TrainedCell(
-                self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))), self.pack.state(slot)
-            )
-            for slot in range(len(self.cells))
-        ]
-
-    def _token_count(self, examples: IntArray) -> int:
-        return int(self.engine.storage.lengths[examples].sum())
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.enter_context(self.pack.attached())
-            if self.resumes:
-                stack.enter_context(self.engine.prefix.resumed(self.depth))
-            for layer in self.engine.layers:
-                stack.enter_context(layer.pooling())
-            self.lanes = stack.enter_context(started_lanes(len(self.pack.lanes)))
-            yield
-
-    def _train(self) -> None:
-        spec = self.engine.training
-        orders = [batch_order(cell.train, spec.batch_size, spec.epochs, cell.order_key) for cell in self.cells]
-        self.pack.training = True
-        for step in range(max(self.steps)):
-            active = [s for s in range(len(self.cells)) if step < self.steps[s] and s not in self.failures]
-            if not active:
-                break
-            batches = [(slot, next(orders[slot])) for slot in active]
-            losses = self._within_means(partial(self._accumulate, batches, step))
-            self.optimizer.step(active)
-            self._record(step, batches, losses)
-        self.pack.training = False
-
-    def _within_means(self, work: Callable[[], Result]) -> Result:
-        """Do the work, again with smaller micro-batches or one slot in each where that is what it takes."""
-        while True:
-            try:
-                return work()
-            except MixedRowsError:
-                self.mixes_slots = False
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or self.engine.token_budget <= LEAST_TOKEN_BUDGET:
-                    raise
-                self.engine.token_budget //= 2
-            self.pack.zero_gradients()
-
-    def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:
-        """Forward and backward of one step; gradients are left in the pack. Returns the loss of every slot."""
-        shares = self._plan(batches, self.engine.token_budget)
-        sizes = {slot: len(examples) for slot, examples in batches}
-        losses = self.lanes.run(
-            [partial(self._accumulate_lane, lane, share, sizes, step) for lane, share in enumerate(shares)]
-        )
-        parts = [part for share in shares for part in share]
-        self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
-        self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
-        return torch.stack(losses).sum(0).tolist()
-
-    def _accumulate_lane(self, lane: int, parts: list[MicroBatch], sizes: dict[int, int], step: int) -> Tensor:
-        """Loss of every slot over the parts of one lane; their gradients are left in it."""
-        losses = torch.zeros(len(self.cells), device=self.pack.device)
-        for part in parts:
-            self._forward_backward(lane, part, sizes, losses, step)
-        return losses
-
-    def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
-        """The micro-batches of each lane."""
-        planner = MicroBatchPlanner(self.engine.storage.lengths, budget, pads=not self.engine.forward.sees_padding)
-        lanes = len(self.pack.lanes)
-        if self.mixes_slots or len(batches) == 1:
-            return planner.plan_lanes(batches, lanes)
-        self.engine.split_packs = True
-        return planner.deal([part for batch in batches for part in planner.plan([batch])], lanes)
-
-    def _forward_backward(self, lane: int, part: MicroBatch, sizes: dict[int, int], losses: Tensor, step: int) -> None:
-        logits = self._logits(lane, part, step)
-        labels = self.engine.storage.labels[torch.from_numpy(part.examples).to(logits.device)]
-        shares = torch.tensor([1.0 / sizes[slot] for slot in part.slots], device=logits.device)
-        weighted = F.cross_entropy(logits, labels, reduction="none") * shares
-        weighted.sum().backward()  # type: ignore[no-untyped-call]
-        losses.index_add_(0, torch.tensor(part.slots, device=logits.device), weighted.detach())
-
-    def _logits(self, lane: int, part: MicroBatch, step: int | None) -> Tensor:
-        """float32 (rows, labels)."""
-        batch = self.engine.storage.batch(part.examples, part.width)
-        self.pack.lanes[lane].rows = self._rows(part, step)
-        if self.resumes:
-            self.engine.prefix.feed(self.depth, batch, lane)
-        self.engine.layers[lane].feed(batch)
-        return self.engine.models[lane](**batch.arguments).logits.float()  # type: ignore[no-any-return]
-
-    def _rows(self, part: MicroBatch, step: int | None) -> Rows:
-        if step is None or self.pack.dropout is None:
-            return Rows(part.slots, width=part.width)
-        own = {slot: key_of(self.cells[slot].order_key, "dropout", step) % (1 << _KEY_BITS) for slot in set(part.slots)}
-        keys = [
-            (own[slot] + int(example + 1) * 0x9E3779B1) % (1 << _KEY_BITS)
-            for slot, example in zip(part.slots, part.examples, strict=True)
-        ]
-        return Rows(
-            part.slots,
-            torch.tensor(keys, device=self.pack.device),
-            width=part.width,
-            shared_key=own[part.slots[0]],
-            pooled=self._pooled_tokens(part),
-        )
-
-    def _pooled_tokens(self, part: MicroBatch) -> Tensor | None:
-        if self.engine.pooled is None or self.engine.pooled.position == "first":
-            return None
-        return torch.from_numpy(self.engine.storage.lengths[part.examples] - 1).to(self.pack.device)
-
-    def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
-        spec = self.engine.training
-        for slot, examples in batches:
-            self.taken[slot] += 1
-            self.tokens[slot] += self._token_count(examples)
-            if not np.isfinite(losses[slot]):
-                self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
-            if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
-                self.last_epoch_loss[slot] += losses[slot] * len(examples) / len(self.cells[slot].train)
-        if self.listener is not None:
-            total = max(self.steps)
-            epoch = 1 + step * spec.epochs // total
-            mean = sum(losses[slot] for slot, _ in batches) / len(batches)
-            self.listener(Step(step + 1, total, epoch, spec.epochs, sum(self.tokens), mean))
-
-    # -- evaluation ----------------------------------------------------------------------------------------------
-
-    def predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
-        """Probabilities of each slot for its examples; float32 (examples, labels)."""
-        with self._running():
-            return self._within_means(partial(self._predict, wanted))
-
-    def _predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
-        out = [np.empty((len(examples), self.engine.label_count), dtype=np.float32) for examples in wanted]
-        place = [{int(example): i for i, example in enumerate(examples)} for examples in wanted]
-        shares = self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget)
-
-        @torch.no_grad()  # which holds for the thread it is said in
-        def predict(lane: int, parts: list[MicroBatch]) -> None:
-            for part in parts:
-                probabilities = self._logits(lane, part, None).softmax(-1).cpu().numpy()
-                for slot, example, row in zip(part.slots, part.examples, probabilities, strict=True):
-                    out[slot][place[slot][int(example)]] = row
-
-        self.lanes.run([partial(predict, lane, share) for lane, share in enumerate(shares)])
-        return out
-
-    def _result(self, slot: int, probabilities: np.ndarray, seconds: float, share: float) -> CellResult:
-        cell = self.cells[slot]
-        failure = self.failures.get(slot)
-        if failure is None and not np.isfinite(probabilities).all():
-            failure = "the trained model's predictions are not numbers"
-        complete = failure is None
-        none = np.empty(0, dtype=np.int64)
-        return CellResult(
-            key=cell.key,
-            state="complete" if complete else "failed",
-            scores=score_predictions(self.engine.labels[cell.evaluate], probabilities)
-            if complete and len(cell.evaluate)
-            else dict.fromkeys(("accuracy", "macro_f1", "matthews_correlation", "log_loss"), float("nan"))
-            if complete
-            else {},
-            train_loss=self.last_epoch_loss[slot] if complete else float("nan"),
-            examples=cell.evaluate if complete else none,
-            probabilities=probabilities if complete else probabilities[:0],
-            train_examples=len(cell.train),
-            steps=self.taken[slot],
-            tokens=self.tokens[slot],
-            seconds=seconds * share,
-            wall_seconds=seconds,
-            pack=self.number,
-            pack_cells=len(self.cells),
-            failure=failure,
-        )

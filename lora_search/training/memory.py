@@ -1,11 +1,37 @@
-"""Running out of memory, told apart from other errors."""
+"""Memory: how much activations take, how much there is, and running out of it told apart from other errors."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
 LEAST_TOKEN_BUDGET = 64
 """Padded tokens per micro-batch below which halving would not help."""
+
+_FLOATS_PER_TOKEN_LAYER = 34
+"""What a transformer block keeps of a token for its backward, in units of its width."""
+
+
+def activation_bytes(tokens: int, layers: int, width: int, dtype: torch.dtype, *, checkpointing: bool) -> int:
+    """Bytes that ``layers`` blocks of ``width`` features keep of ``tokens`` for their backward, about.
+
+    With gradient checkpointing every block keeps its input, and one at a time, in the backward pass, all of it.
+    """
+    per_token = layers + _FLOATS_PER_TOKEN_LAYER if checkpointing else layers * _FLOATS_PER_TOKEN_LAYER
+    return tokens * per_token * width * dtype.itemsize
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be taken on ``device``; None where the system does not say."""
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for the next tensor
+        return torch.cuda.mem_get_info(device)[0] + held
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

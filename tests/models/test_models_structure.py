@@ -201,6 +201,17 @@ def test_models_without_one_stack_of_own_weights_are_refused(model_type, setting
         structure_from_config(tiny_config(model_type, **settings))
 
 
+_MIXTURE = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+}
+
+
 class _Block(nn.Module):
     def __init__(self):
         super().__init__()
@@ -224,6 +235,20 @@ class _Classifier(nn.Module):
 def test_modules_that_are_never_called_are_no_targets():
     structure = inspect_model(_Classifier([_Block(), _Block()], nn.Linear(8, 2)))
     assert {module.leaf for module in structure.linear_modules} == {"up"}
+
+
+def test_a_linear_subclass_is_a_target_only_where_it_computes_a_linear_map():
+    phi = structure_from_config(tiny_config("phimoe", **_MIXTURE))  # its router returns three tensors
+    assert {module.leaf for module in phi.linear_modules} == {
+        f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+    }
+    falcon = structure_from_config(tiny_config("falcon", num_hidden_layers=2, num_attention_heads=4, hidden_size=32))
+    assert {module.leaf for module in falcon.linear_modules} == {
+        "self_attention.query_key_value",
+        "self_attention.dense",
+        "mlp.dense_h_to_4h",
+        "mlp.dense_4h_to_h",
+    }
 
 
 def test_layers_of_several_kinds_are_refused():

@@ -94,6 +94,7 @@ learning_rate = { low = 0, high = 0.1 }
 trials = 1.5
 [training]
 precision = "fp23"
+gradient_checkpointing = "on"
 weight_decay = nan
 [verdict]
 metric = "acuracy"
@@ -110,6 +111,7 @@ margin = 1
         "a.toml: search.trials: must be a whole number, got 1.5",
         "a.toml: training.weight_decay: must be a finite number, got nan",
         'a.toml: training.precision: must be auto, fp32 or bf16, got "fp23", did you mean "fp32"?',
+        'a.toml: training.gradient_checkpointing: must be auto, true or false, got "on"',
         "a.toml: verdict.metric: must be accuracy, macro_f1 or matthews_correlation, "
         'got "acuracy", did you mean "accuracy"?',
         "a.toml: verdict.margin: must be below 1, got 1",

@@ -119,7 +119,17 @@ def make_cell(base, trial=0, fold=0, **choices):
 
 
 def make_engine(
-    base, data, *, epochs=2, batch_size=8, warmup_ratio=0.1, weight_decay=0.0, max_grad_norm=1.0, **settings
+    base,
+    data,
+    *,
+    epochs=2,
+    batch_size=8,
+    warmup_ratio=0.1,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    precision="auto",
+    checkpointing=False,  # auto would look at the memory this machine has free
+    **settings,
 ):
     spec = TrainingSpec(
         epochs=epochs,
@@ -127,6 +137,8 @@ def make_engine(
         warmup_ratio=warmup_ratio,
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
+        precision=precision,
+        gradient_checkpointing=checkpointing,
     )
     device = settings.pop("device", torch.device("cpu"))
     dtype = settings.pop("dtype", torch.float32)

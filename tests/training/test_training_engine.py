@@ -6,7 +6,7 @@ import torch
 from engine_builders import make_cell, make_engine, tiny_base, tiny_model, toy_data
 
 from lora_search.adapters import Rows, merge_into
-from lora_search.training import engine as engine_module
+from lora_search.training import pack_run as run_module
 from lora_search.training import score_predictions
 
 
@@ -169,7 +169,7 @@ def test_masks_change_with_step_example_and_fold_and_not_with_the_trial(monkeypa
             if row_keys is not None:
                 seen.append((slots, row_keys.tolist(), more["shared_key"]))
 
-    monkeypatch.setattr(engine_module, "Rows", Recording)
+    monkeypatch.setattr(run_module, "Rows", Recording)
     base, data = tiny_base("bert"), toy_data()
     for name, trial, fold in (("cell", 0, 0), ("other trial", 1, 0), ("other fold", 0, 1)):
         seen = []

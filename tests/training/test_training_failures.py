@@ -9,7 +9,7 @@ import torch
 from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_model, toy_data
 
 from lora_search.adapters import MixedRowsError
-from lora_search.training import engine as engine_module
+from lora_search.training import pack_run as run_module
 from lora_search.training.probing import ForwardFacts
 
 
@@ -180,7 +180,7 @@ def test_rows_that_turn_out_not_to_mix_are_computed_again_apart(monkeypatch):
     for ours, theirs in zip(blind.train(cells, 0), expected, strict=True):
         close(ours, theirs)
     assert len(blind.notes) == 1
-    monkeypatch.setattr(engine_module._PackRun, "_within_means", lambda self, work: work())
+    monkeypatch.setattr(run_module.PackRun, "_within_means", lambda self, work: work())
     with pytest.raises(MixedRowsError):
         blind.train(cells, 0)
 

@@ -78,14 +78,32 @@ def test_bf16_is_refused_where_there_is_none(monkeypatch):
         choose_dtype("bf16", cuda, 64)
 
 
-def test_a_model_that_fails_in_bf16_is_an_error_the_user_can_act_on():
+def fails_in_bf16():
     tiny = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 32}
-    base = frozen(tiny_model("fnet", **tiny))
+    return frozen(tiny_model("fnet", **tiny))
+
+
+def test_a_model_that_fails_in_bf16_is_an_error_the_user_can_act_on():
+    base = fails_in_bf16()
     message = (
         r"training\.precision: must be fp32 for FNetForSequenceClassification, whose own code fails in bf16, got bf16"
     )
     with pytest.raises(MachineError, match=message):
-        make_engine(base, toy_data(types=True), dtype=BF16)
+        make_engine(base, toy_data(types=True), dtype=BF16, precision="bf16")
+
+
+def test_auto_runs_a_model_that_fails_in_bf16_in_fp32_and_says_so():
+    base, data = fails_in_bf16(), toy_data(types=True)
+    engine = make_engine(base, data, dtype=BF16, lanes=2)
+    assert engine.settings.dtype == torch.float32
+    assert engine.model is base.model
+    assert [*map(id, engine.models[1].parameters())] == [*map(id, base.model.parameters())]
+    assert tuple(layer.model for layer in engine.layers) == engine.models
+    assert engine.notes[0] == "FNetForSequenceClassification runs in fp32: its own code fails in bf16"
+    cell = make_cell(base, layers="top-1", targets="all-linear", rate=1e-3)
+    fallen = engine.train([cell], 0)[0]
+    asked = make_engine(base, data, precision="fp32", lanes=2).train([cell], 0)[0]
+    assert np.array_equal(fallen.result.probabilities, asked.result.probabilities)
 
 
 class Plain(torch.nn.Module):

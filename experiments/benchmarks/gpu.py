@@ -1,0 +1,251 @@
+"""On a GPU: a plain PEFT loop against packs of 1 to 64 cells, for BERT-base and a Llama of 1B parameters.
+
+    python experiments/benchmarks/gpu.py                  # writes results/benchmarks/gpu.json
+    python experiments/benchmarks/gpu.py --device cpu --tiny    # the same code on toy shapes; nothing is written
+
+Weights are random and so are the tokens, in lengths as short texts have them: what is measured is time and memory,
+not scores. The plain loop is ``get_peft_model`` + AdamW + linear schedule + clipping over batches padded to their
+longest text, the base in the same precision, cell after cell. Both train the same cells and predict the same
+examples; times are between CUDA events, after a warm-up. Memory is the most that tensors held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForSequenceClassification, get_linear_schedule_with_warmup
+
+from lora_search.data import EncodedExamples
+from lora_search.data.report import DataReport
+from lora_search.models import FrozenBase, inspect_model, peft_targets, resolve_targets
+from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.spec.experiment import TrainingSpec
+from lora_search.store.records import CellKey
+from lora_search.study.environment import hardware, versions
+from lora_search.training import Cell, Engine, EngineSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ("negative", "positive")
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert-base": {"model_type": "bert"},
+    "llama-1b": {
+        "model_type": "llama",
+        "vocab_size": 32000,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+TINY = {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+PACKS = (1, 2, 4, 8, 16, 32, 64)
+RANK = 8
+RATE = 1e-3
+
+
+def random_base(shape: dict[str, Any], dtype: torch.dtype, device: torch.device) -> FrozenBase:
+    """A classifier of this shape with random weights."""
+    kind = shape["model_type"]
+    settings = {key: value for key, value in shape.items() if key != "model_type"}
+    config = AutoConfig.for_model(kind, num_labels=len(LABELS), pad_token_id=0, use_cache=False, **settings)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
+    model = model.eval().requires_grad_(False)
+    return FrozenBase(model, None, inspect_model(model), LABELS, "random")
+
+
+def random_data(count: int, vocabulary: int) -> EncodedExamples:
+    """Texts of 4 to 64 random tokens, most of them short."""
+    random = np.random.default_rng(0)
+    lengths = np.clip(random.lognormal(3.0, 0.5, count).astype(np.int64), 4, 64)
+    ids = tuple(random.integers(3, vocabulary, length) for length in lengths)
+    labels = np.arange(count) % len(LABELS)
+    report = DataReport("random", count, {}, None, dict.fromkeys(LABELS, count // 2), None, None, 0, 0, ())
+    return EncodedExamples(ids, None, labels, LABELS, lengths, np.arange(count), report, "random")
+
+
+def cells_of(base: FrozenBase, examples: int, count: int) -> list[Cell]:
+    everything = np.arange(examples)
+    modules = resolve_targets(base.structure, "all-linear", "all")
+    adapter = AdapterSpec(rank=RANK, alpha=2 * RANK, targets="all-linear", layers="all")
+    return [
+        Cell(
+            CellKey(trial, 0, 0),
+            adapter,
+            Nuisance(learning_rate=RATE),
+            modules,
+            train=everything[everything % 5 != 0],
+            evaluate=everything[everything % 5 == 0],
+            seed=0,
+        )
+        for trial in range(count)
+    ]
+
+
+def padded(data: EncodedExamples, examples: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
+    """What a padding collator makes of some examples."""
+    rows = [torch.from_numpy(data.input_ids[int(example)]) for example in examples]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    labels = torch.from_numpy(data.labels[examples])
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
+
+
+def plain(base: FrozenBase, data: EncodedExamples, cell: Cell, training: TrainingSpec, device: torch.device) -> None:
+    """One cell as a plain loop trains it and predicts with it."""
+    targets = peft_targets(base.structure, cell.modules)
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=cell.adapter.rank,
+        lora_alpha=cell.adapter.alpha,
+        target_modules=targets.target_modules,
+        layers_to_transform=targets.layers_to_transform,
+    )
+    model = get_peft_model(copy.deepcopy(base.model), config).train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=cell.nuisance.learning_rate, weight_decay=0.0)
+    size = training.batch_size
+    steps = -(-len(cell.train) // size) * training.epochs
+    schedule = get_linear_schedule_with_warmup(optimizer, int(steps * training.warmup_ratio), steps)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=base.model.dtype == torch.bfloat16)
+    for epoch in range(training.epochs):
+        order = np.random.default_rng(epoch).permutation(cell.train)
+        for start in range(0, len(order), size):
+            with precision:
+                loss = model(**padded(data, order[start : start + size], device)).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad(), precision:
+        for start in range(0, len(cell.evaluate), 4 * size):
+            model(**padded(data, cell.evaluate[start : start + 4 * size], device)).logits.softmax(-1).cpu()
+
+
+def timed(work: Callable[[], object], device: torch.device) -> tuple[float, int]:
+    """Seconds of ``work``, and on a GPU the most bytes tensors held meanwhile."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start, 0
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start_event.record()
+    work()
+    end_event.record()
+    torch.cuda.synchronize(device)
+    return start_event.elapsed_time(end_event) / 1000, torch.cuda.max_memory_allocated(device)
+
+
+def product_limit(dtype: torch.dtype, device: torch.device, width: int) -> float:
+    """FLOP/s of a matrix product at its best: (8192 or 256 on a CPU, w) x (w, 4 w), the best of many."""
+    rows = 8192 if device.type == "cuda" else 256
+    x, weight = (torch.randn(size, width, dtype=dtype, device=device) for size in (rows, 4 * width))
+    best = min(timed(lambda: torch.nn.functional.linear(x, weight), device)[0] for _ in range(60))
+    return 2.0 * rows * width * 4 * width / best
+
+
+def facts(base: FrozenBase, data: EncodedExamples, cells: list[Cell], epochs: int, limit: float, measured: Any) -> Any:
+    seconds, peak = measured
+    trained = sum(int(data.lengths[cell.train].sum()) for cell in cells) * epochs
+    evaluated = sum(int(data.lengths[cell.evaluate].sum()) for cell in cells)
+    width_products = sum(module.in_features * module.out_features for module in base.structure.linear_modules)
+    return {
+        "cells": len(cells),
+        "cells_per_hour": 3600 * len(cells) / seconds,
+        "tokens_per_second": (trained + evaluated) / seconds,
+        "peak_bytes": peak,
+        "share_of_product_limit": (trained * 4 + evaluated * 2) * width_products / seconds / limit,
+    }
+
+
+def measure(shape: dict[str, Any], packs: tuple[int, ...], examples: int, device: torch.device, budget: int) -> Any:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    base = random_base(shape, dtype, device)
+    training = TrainingSpec(epochs=1, batch_size=16)
+    data = random_data(examples, base.model.config.vocab_size)
+    limit = product_limit(dtype, device, base.model.config.hidden_size)
+    few = cells_of(base, min(examples, 40), 1)
+    engine = Engine(base, data, training, EngineSettings(device, dtype, token_budget=budget))
+    record: dict[str, Any] = {"product_limit_flops": limit, "packs": []}
+    plain(base, data, few[0], training, device)
+    one = cells_of(base, examples, 1)
+    measured = timed(lambda: plain(base, data, one[0], training, device), device)
+    record["plain_loop"] = facts(base, data, one, training.epochs, limit, measured)
+    print("plain loop", record["plain_loop"], flush=True)
+    engine.train(few, pack=0)
+    for count in packs:
+        cells = cells_of(base, examples, count)
+        measured = timed(lambda cells=cells: engine.train(cells, pack=0), device)  # type: ignore[misc]
+        row = facts(base, data, cells, training.epochs, limit, measured)
+        row["ratio"] = row["cells_per_hour"] / record["plain_loop"]["cells_per_hour"]
+        row["token_budget"], row["checkpointing"] = engine.token_budget, engine.checkpointing
+        record["packs"].append(row)
+        print("pack", row, flush=True)
+    return record
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="toy shapes and packs, to try the code; nothing is written")
+    parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--token-budget", type=int, default=EngineSettings.token_budget)
+    parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/gpu.json")
+    chosen = parser.parse_args()
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        print("gpu.py needs a CUDA GPU, and this machine has none that torch can use", file=sys.stderr)
+        return 2
+    if chosen.device == "cpu" and not chosen.tiny:
+        parser.error("--device cpu is for trying the code: it goes with --tiny")
+    warnings.filterwarnings("ignore")
+    device = torch.device(chosen.device)
+    shapes = {name: {**shape, **TINY} if chosen.tiny else shape for name, shape in SHAPES.items()}
+    packs, examples = ((1, 2), 60) if chosen.tiny else (PACKS, chosen.examples)
+    record: dict[str, Any] = {
+        "what": "a plain PEFT loop against packs, on a GPU, random weights and tokens",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": versions(),
+        "examples": examples,
+        "rank": RANK,
+        "shapes": {},
+    }
+    for name, shape in shapes.items():
+        print(name, flush=True)
+        record["shapes"][name] = measure(shape, packs, examples, device, chosen.token_budget)
+    if not chosen.tiny:
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

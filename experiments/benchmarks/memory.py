@@ -1,0 +1,136 @@
+"""What a pack of cells takes in memory beyond what each of its adapters must have, against one cell alone.
+
+    python experiments/benchmarks/memory.py               # writes results/benchmarks/memory.json
+
+Every measurement is a process of its own. It loads the model and the data, gives back to the system what loading freed
+(or training would find room there and seem to need less), notes its resident memory, lets the kernel forget the peak,
+trains one pack on the quick start's data, and reads the new peak. From that its adapters' own state is taken off:
+values, every lane's gradients, two moments of the optimizer, the compute copy. What is left - the activations of one
+micro-batch in each lane, the rest - should not grow with the number of cells; recorded is the ratio of medians. A step
+of one cell may be too short to fill its micro-batches, so what the engine expects of activations is recorded too.
+
+Linux with glibc only: the peak is VmHWM of /proc/self/status. It is what ``getrusage`` calls ``ru_maxrss``, which
+cannot be read alone: after a fork it begins at the parent's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from transformers.utils import logging as transformers_logging
+
+from lora_search.adapters import AdapterPack
+from lora_search.spec import AdapterSpec, Nuisance, load_experiment
+from lora_search.store.records import CellKey
+from lora_search.study.environment import hardware, versions
+from lora_search.study.preparation import measured_dtype, prepare
+from lora_search.training import Engine, EngineSettings, lanes_of
+
+ROOT = Path(__file__).resolve().parents[2]
+MANY = 20
+RANK = 8
+TARGET = 1.5
+
+
+def resident(which: str) -> int:
+    """Bytes: ``VmRSS`` is what is resident now, ``VmHWM`` the most that was."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{which}:"))
+
+
+def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
+    """Train a pack of ``count`` cells that differ in nothing but their trial's number; bytes by what they are."""
+    prepared = prepare(load_experiment(ROOT / "experiments/quickstart.toml", overrides))
+    settings = EngineSettings(prepared.device, measured_dtype(prepared), lanes=lanes_of(prepared.device))
+    engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings)
+    adapter = AdapterSpec(rank=RANK, alpha=2 * RANK, targets="all-linear", layers="all")
+    cells = [prepared.cell(CellKey(trial, 0, 0), adapter, Nuisance(learning_rate=2e-3)) for trial in range(count)]
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    results = engine.train(cells, pack=0)
+    peak = resident("VmHWM") - before
+    pack = AdapterPack(
+        engine.model,
+        [cell.slot() for cell in cells],
+        prepared.base.structure.head_modules,
+        dtype=engine.settings.dtype,
+    )
+    for model in engine.models[1:]:
+        pack.add_lane(model)
+    own = pack.nbytes + 2 * pack.values.nbytes
+    return {
+        "cells": count,
+        "peak": peak,
+        "own_state": own,
+        "beyond_own_state": peak - own,
+        "trained": sum(trained.result.state == "complete" for trained in results),
+        "lanes": engine.settings.lanes,
+        "token_budget": engine.token_budget,
+        "checkpointing": engine.checkpointing,
+        "activations_expected": engine.activation_bytes(cells, checkpointing=engine.checkpointing),
+        "precision": str(engine.settings.dtype).removeprefix("torch."),
+    }
+
+
+def measure(count: int, overrides: list[str]) -> dict[str, Any]:
+    """``measure_here`` in a process that has done nothing else."""
+    command = [sys.executable, __file__, "--child", str(count), *(f"--set={override}" for override in overrides)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"a measurement of {count} cells failed:\n{done.stderr}")
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the quick start's spec")
+    parser.add_argument("--child", type=int, help="measure this many cells in this process and print the record")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/memory.json")
+    chosen = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if chosen.child is not None:
+        print(json.dumps(measure_here(chosen.child, chosen.overrides)))
+        return
+    rows: dict[int, list[dict[str, Any]]] = {1: [], MANY: []}
+    for _ in range(chosen.repeats):
+        for count, measured in rows.items():
+            measured.append(measure(count, chosen.overrides))
+            print(measured[-1], flush=True)
+    beyond = {count: statistics.median(row["beyond_own_state"] for row in part) for count, part in rows.items()}
+    record = {
+        "what": f"peak memory beyond the adapters' own state, a pack of {MANY} cells against one; bytes",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": versions(),
+        "overrides": chosen.overrides,
+        "ratio": beyond[MANY] / beyond[1],
+        "target": TARGET,
+        "beyond_own_state": {str(count): value for count, value in beyond.items()},
+        "rounds": {str(count): part for count, part in rows.items()},
+    }
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in record.items() if key not in ("rounds", "versions")}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""The training of one pack, from the first step to the scores (see ``engine``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of
+from lora_search.store.records import CellResult
+from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner, batch_order, step_count
+from lora_search.training.cell import Cell
+from lora_search.training.checkpointing import checkpointed
+from lora_search.training.lanes import Lanes, started_lanes
+from lora_search.training.memory import is_out_of_memory
+from lora_search.training.metrics import score_predictions
+from lora_search.training.optimizer import PackedAdamW
+
+if TYPE_CHECKING:
+    from lora_search.training.engine import Engine
+
+_KEY_BITS = 31
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a pack is: sent to the listener after each step."""
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    tokens: int
+    loss: float
+
+
+Listener = Callable[[Step], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedCell:
+    """A result with the weights behind it (see ``AdapterPack.state``)."""
+
+    result: CellResult
+    state: dict[str, Tensor]
+
+
+class PackRun:
+    """A pack in training, or only predicting.
+
+    Args:
+        engine: whose models are run.
+        cells: the pack.
+        pack: its number, for the record.
+        listener: called after every step.
+    """
+
+    def __init__(self, engine: Engine, cells: Sequence[Cell], pack: int, listener: Listener | None) -> None:
+        self.engine = engine
+        self.cells = cells
+        self.number = pack
+        self.listener = listener
+        spec = engine.training
+        structure = engine.base.structure
+        self.pack = AdapterPack(
+            engine.model,
+            [cell.slot() for cell in cells],
+            structure.head_modules,
+            head_deviation=engine.head_deviation,
+            dtype=engine.settings.dtype,
+        )
+        for model in engine.models[1:]:
+            self.pack.add_lane(model)
+        self.lanes = Lanes(None)
+        self.depth = min(cell.depth(structure.layer_count) for cell in cells)
+        self.steps = [step_count(len(cell.train), spec.batch_size, spec.epochs) for cell in cells]
+        self.optimizer = PackedAdamW(
+            self.pack,
+            [cell.nuisance.learning_rate for cell in cells],
+            self.steps,
+            warmup_ratio=spec.warmup_ratio,
+            weight_decay=spec.weight_decay,
+            max_grad_norm=spec.max_grad_norm,
+        )
+        self.failures: dict[int, str] = {}
+        self.taken = [0] * len(cells)
+        self.tokens = [0] * len(cells)
+        self.last_epoch_loss = [0.0] * len(cells)
+        self.resumes = self._may_resume() and engine.prefix.prepare(self.depth)
+        self.mixes_slots = engine.forward.shared.isdisjoint((*self.pack.target_modules, *self.pack.head_modules))
+
+    def _may_resume(self) -> bool:
+        # what is kept was computed with padding
+        return self.engine.settings.prefix_cache and not self.engine.forward.sees_padding
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[TrainedCell]:
+        start = time.perf_counter()
+        with self._running():
+            self._train()
+            finished = [slot for slot in range(len(self.cells)) if slot not in self.failures]
+            none = np.empty(0, dtype=np.int64)
+            wanted = [cell.evaluate if slot in finished else none for slot, cell in enumerate(self.cells)]
+            predictions = self._within_means(partial(self._predict, wanted))
+        seconds = time.perf_counter() - start
+        # a token trained on goes forward and back, a token predicted from only forward
+        work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
+        return [
+            TrainedCell(
+                self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))), self.pack.state(slot)
+            )
+            for slot in range(len(self.cells))
+        ]
+
+    def _token_count(self, examples: IntArray) -> int:
+        return int(self.engine.storage.lengths[examples].sum())
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(self.pack.attached())
+            if self.resumes:
+                stack.enter_context(self.engine.prefix.resumed(self.depth))
+            for layer in self.engine.layers:
+                stack.enter_context(layer.pooling())
+            self.lanes = stack.enter_context(started_lanes(len(self.pack.lanes)))
+            yield
+
+    def _train(self) -> None:
+        spec = self.engine.training
+        orders = [batch_order(cell.train, spec.batch_size, spec.epochs, cell.order_key) for cell in self.cells]
+        self.pack.training = True
+        for step in range(max(self.steps)):
+            active = [s for s in range(len(self.cells)) if step < self.steps[s] and s not in self.failures]
+            if not active:
+                break
+            batches = [(slot, next(orders[slot])) for slot in active]
+            losses = self._within_means(partial(self._accumulate, batches, step))
+            self.optimizer.step(active)
+            self._record(step, batches, losses)
+        self.pack.training = False
+
+    def _within_means(self, work: Callable[[], Result]) -> Result:
+        """Do the work, again with smaller micro-batches or one slot in each where that is what it takes."""
+        while True:
+            try:
+                return work()
+            except MixedRowsError:
+                self.mixes_slots = False
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self.engine.make_do(training=self.pack.training):
+                    raise
+            self.pack.zero_gradients()
+
+    def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:
+        """Forward and backward of one step; gradients are left in the pack. Returns the loss of every slot."""
+        shares = self._plan(batches, self.engine.token_budget)
+        sizes = {slot: len(examples) for slot, examples in batches}
+        tasks = [partial(self._accumulate_lane, lane, share, sizes, step) for lane, share in enumerate(shares)]
+        with self._layers_kept():
+            losses = self.lanes.run(tasks)
+        parts = [part for share in shares for part in share]
+        self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
+        self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
+        return torch.stack(losses).sum(0).tolist()
+
+    def _accumulate_lane(self, lane: int, parts: list[MicroBatch], sizes: dict[int, int], step: int) -> Tensor:
+        """Loss of every slot over the parts of one lane; their gradients are left in it."""
+        losses = torch.zeros(len(self.cells), device=self.pack.device)
+        for part in parts:
+            self._forward_backward(lane, part, sizes, losses, step)
+        return losses
+
+    @contextmanager
+    def _layers_kept(self) -> Iterator[None]:
+        """Inside the block every lane keeps what the engine has room for."""
+        with ExitStack() as stack:
+            if self.engine.checkpointing:
+                for resumable in self.engine.prefix.resumable:
+                    # below the lowest adapted layer nothing is kept anyway
+                    stack.enter_context(checkpointed(resumable.stack[self.depth :]))
+            yield
+
+    def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
+        """The micro-batches of each lane."""
+        planner = MicroBatchPlanner(self.engine.storage.lengths, budget, pads=not self.engine.forward.sees_padding)
+        lanes = len(self.pack.lanes)
+        if self.mixes_slots or len(batches) == 1:
+            return planner.plan_lanes(batches, lanes)
+        self.engine.split_packs = True
+        return planner.deal([part for batch in batches for part in planner.plan([batch])], lanes)
+
+    def _forward_backward(self, lane: int, part: MicroBatch, sizes: dict[int, int], losses: Tensor, step: int) -> None:
+        logits = self._logits(lane, part, step)
+        labels = self.engine.storage.labels[torch.from_numpy(part.examples).to(logits.device)]
+        shares = torch.tensor([1.0 / sizes[slot] for slot in part.slots], device=logits.device)
+        weighted = F.cross_entropy(logits, labels, reduction="none") * shares
+        weighted.sum().backward()  # type: ignore[no-untyped-call]
+        losses.index_add_(0, torch.tensor(part.slots, device=logits.device), weighted.detach())
+
+    def _logits(self, lane: int, part: MicroBatch, step: int | None) -> Tensor:
+        """float32 (rows, labels)."""
+        batch = self.engine.storage.batch(part.examples, part.width)
+        self.pack.lanes[lane].rows = self._rows(part, step)
+        if self.resumes:
+            self.engine.prefix.feed(self.depth, batch, lane)
+        self.engine.layers[lane].feed(batch)
+        return self.engine.models[lane](**batch.arguments).logits.float()  # type: ignore[no-any-return]
+
+    def _rows(self, part: MicroBatch, step: int | None) -> Rows:
+        if step is None or self.pack.dropout is None:
+            return Rows(part.slots, width=part.width)
+        own = {slot: key_of(self.cells[slot].order_key, "dropout", step) % (1 << _KEY_BITS) for slot in set(part.slots)}
+        keys = [
+            (own[slot] + int(example + 1) * 0x9E3779B1) % (1 << _KEY_BITS)
+            for slot, example in zip(part.slots, part.examples, strict=True)
+        ]
+        return Rows(
+            part.slots,
+            torch.tensor(keys, device=self.pack.device),
+            width=part.width,
+            shared_key=own[part.slots[0]],
+            pooled=self._pooled_tokens(part),
+        )
+
+    def _pooled_tokens(self, part: MicroBatch) -> Tensor | None:
+        if self.engine.pooled is None or self.engine.pooled.position == "first":
+            return None
+        return torch.from_numpy(self.engine.storage.lengths[part.examples] - 1).to(self.pack.device)
+
+    def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
+        spec = self.engine.training
+        for slot, examples in batches:
+            self.taken[slot] += 1
+            self.tokens[slot] += self._token_count(examples)
+            if not np.isfinite(losses[slot]):
+                self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
+            if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
+                self.last_epoch_loss[slot] += losses[slot] * len(examples) / len(self.cells[slot].train)
+        if self.listener is not None:
+            total = max(self.steps)
+            epoch = 1 + step * spec.epochs // total
+            mean = sum(losses[slot] for slot, _ in batches) / len(batches)
+            self.listener(Step(step + 1, total, epoch, spec.epochs, sum(self.tokens), mean))
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
+        """Probabilities of each slot for its examples; float32 (examples, labels)."""
+        with self._running():
+            return self._within_means(partial(self._predict, wanted))
+
+    def _predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
+        out = [np.empty((len(examples), self.engine.label_count), dtype=np.float32) for examples in wanted]
+        place = [{int(example): i for i, example in enumerate(examples)} for examples in wanted]
+        shares = self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget)
+
+        @torch.no_grad()  # which holds for the thread it is said in
+        def predict(lane: int, parts: list[MicroBatch]) -> None:
+            for part in parts:
+                probabilities = self._logits(lane, part, None).softmax(-1).cpu().numpy()
+                for slot, example, row in zip(part.slots, part.examples, probabilities, strict=True):
+                    out[slot][place[slot][int(example)]] = row
+
+        self.lanes.run([partial(predict, lane, share) for lane, share in enumerate(shares)])
+        return out
+
+    def _result(self, slot: int, probabilities: np.ndarray, seconds: float, share: float) -> CellResult:
+        cell = self.cells[slot]
+        failure = self.failures.get(slot)
+        if failure is None and not np.isfinite(probabilities).all():
+            failure = "the trained model's predictions are not numbers"
+        complete = failure is None
+        none = np.empty(0, dtype=np.int64)
+        return CellResult(
+            key=cell.key,
+            state="complete" if complete else "failed",
+            scores=score_predictions(self.engine.labels[cell.evaluate], probabilities)
+            if complete and len(cell.evaluate)
+            else dict.fromkeys(("accuracy", "macro_f1", "matthews_correlation", "log_loss"), float("nan"))
+            if complete
+            else {},
+            train_loss=self.last_epoch_loss[slot] if complete else float("nan"),
+            examples=cell.evaluate if complete else none,
+            probabilities=probabilities if complete else probabilities[:0],
+            train_examples=len(cell.train),
+            steps=self.taken[slot],
+            tokens=self.tokens[slot],
+            seconds=seconds * share,
+            wall_seconds=seconds,
+            pack=self.number,
+            pack_cells=len(self.cells),
+            failure=failure,
+        )
