@@ -27,8 +27,8 @@ class FormulaEngine:
 
     notes = ()
 
-    def __init__(self, *arguments: Any) -> None:
-        pass
+    def __init__(self, base: Any, data: Any, training: Any, settings: Any) -> None:
+        self.settings = settings
 
     def train(self, cells: Any, pack: int, listener: Any = None) -> list[Any]:
         return [SimpleNamespace(result=_result(cell, pack, len(cells))) for cell in cells]
