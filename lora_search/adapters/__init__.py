@@ -1,12 +1,13 @@
 """LoRA over a frozen model: many slots at once, each with its own rank, targets and head."""
 
 from lora_search.adapters.initial import key_of
-from lora_search.adapters.pack import AdapterPack, SlotAdapter, merge_into
+from lora_search.adapters.pack import AdapterPack, Block, SlotAdapter, merge_into
 from lora_search.adapters.peft_names import from_peft_state, to_peft_state
 from lora_search.adapters.rows import MixedRowsError, Rows
 
 __all__ = [
     "AdapterPack",
+    "Block",
     "MixedRowsError",
     "Rows",
     "SlotAdapter",

@@ -1,8 +1,10 @@
 """A pack: the adapters and heads of several slots over one frozen model.
 
 Storage is one float32 matrix (slots, parameters) each for values and gradients; every parameter of every slot is a
-view into it. So clipping is one row norm, AdamW a dozen vector operations whatever the number of slots and modules,
-and a slot is saved, loaded or emptied as one row. Columns are laid out [all A | all B | heads].
+view into it. So AdamW is a dozen vector operations whatever the number of modules, and a slot is saved, loaded or
+emptied as one row. Columns are laid out in *planes*, one per rank, [plane 1 | ... | plane R | heads], and a plane as
+[a row of every A | a column of every B]. A slot of rank r has all it trains in the first r planes and the heads;
+``blocks`` names these parts, so that a small rank beside a large one costs what it has, and not what the large one has.
 
 The *compute* copy holds A and scale * B in the precision of the matrix products; ``refresh`` remakes it after an
 update.
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import prod
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,10 @@ from lora_search.adapters.initial import initial_a, initial_head_weight
 from lora_search.adapters.lane import Lane
 from lora_search.adapters.layers import Matrices
 from lora_search.adapters.rows import Rows
+
+
+_BLOCK = 2**17
+"""Most numbers of a block on a CPU; AdamW goes over four such blocks at once."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,51 @@ class SlotAdapter:
 
 @dataclass(frozen=True)
 class _Parameter:
-    """Where one parameter lies in the columns: A, B or a head tensor of ``module``."""
+    """Where one parameter lies in the columns: A, B or a head tensor of ``module``.
+
+    ``strides`` are those within a row of the storage: a plane apart along the rank, one along the features.
+    """
 
     module: str
     kind: str
     shape: tuple[int, ...]
     start: int
-
-    @property
-    def columns(self) -> slice:
-        return slice(self.start, self.start + prod(self.shape))
+    strides: tuple[int, ...]
 
     @property
     def name(self) -> str:
         return f"{self.module}.{self.kind}"
+
+    def of_all(self, storage: Tensor) -> Tensor:
+        """The parameter of every slot, a view (slots, *shape) of ``storage`` (slots, columns)."""
+        return storage.as_strided((len(storage), *self.shape), (storage.stride(0), *self.strides), self.start)
+
+    def of(self, storage: Tensor, slot: int) -> Tensor:
+        """The parameter of one slot, a view of ``shape``."""
+        return self.of_all(storage)[slot]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the storage: of consecutive slots, consecutive columns of one kind (``lora_A``, ``lora_B``, ``head``).
+
+    On a CPU it is small enough to stay in the cache while several operations go over it.
+    """
+
+    slots: slice
+    columns: slice
+    kind: str
+
+    def of(self, storage: Tensor) -> Tensor:
+        """The block as a view of ``storage`` (slots, columns)."""
+        return storage[self.slots, self.columns]
+
+
+def _consecutive(slots: Sequence[int]) -> Iterator[slice]:
+    """Ascending slots as slices of consecutive ones."""
+    for _, members in groupby(enumerate(slots), key=lambda pair: pair[1] - pair[0]):
+        run = [slot for _, slot in members]
+        yield slice(run[0], run[-1] + 1)
 
 
 def _features(module: nn.Module) -> tuple[int, int]:
@@ -96,13 +133,13 @@ class AdapterPack:
         targeted = frozenset().union(*(adapter.modules for adapter in adapters))
         self.target_modules = tuple(name for name in named if name in targeted)
         self.max_rank = max((adapter.rank for adapter in adapters), default=0)
-        self._layout = self._lay_out(named)
-        columns = self._layout[-1].columns.stop if self._layout else 0
+        features = {name: _features(named[name]) for name in self.target_modules}
+        self._a_width = sum(width for width, _ in features.values())
+        self._plane = self._a_width + sum(width for _, width in features.values())
+        self._layout, columns = self._lay_out(named, features)
         self.values = torch.zeros(len(adapters), columns, device=self.device)
         self.gradients = torch.zeros_like(self.values)
-        self._a_end = self._end_of("lora_A", 0)
-        self._b_end = self._end_of("lora_B", self._a_end)
-        self._compute = torch.zeros(len(adapters), self._b_end, device=self.device, dtype=dtype)
+        self._compute = torch.zeros(len(adapters), self.max_rank * self._plane, device=self.device, dtype=dtype)
         self._scale = torch.tensor([[adapter.scale] for adapter in adapters], device=self.device)
         self.lanes = [Lane(self, model, self.gradients)]
         self.training = False
@@ -112,24 +149,25 @@ class AdapterPack:
             self._draw(slot)
         self.refresh()
 
-    def _lay_out(self, named: Mapping[str, nn.Module]) -> tuple[_Parameter, ...]:
-        shapes = [
-            *((name, "lora_A", (self.max_rank, _features(named[name])[0])) for name in self.target_modules),
-            *((name, "lora_B", (_features(named[name])[1], self.max_rank)) for name in self.target_modules),
-            *(
-                (name, kind, tuple(parameter.shape))
-                for name in self.head_modules
-                for kind, parameter in named[name].named_parameters(recurse=False)
-            ),
-        ]
+    def _lay_out(
+        self, named: Mapping[str, nn.Module], features: Mapping[str, tuple[int, int]]
+    ) -> tuple[tuple[_Parameter, ...], int]:
+        """Every parameter's place, and the number of columns."""
         layout, start = [], 0
-        for module, kind, shape in shapes:
-            layout.append(_Parameter(module, kind, shape, start))
-            start += prod(shape)
-        return tuple(layout)
-
-    def _end_of(self, kind: str, default: int) -> int:
-        return max((p.columns.stop for p in self._layout if p.kind == kind), default=default)
+        for name in self.target_modules:
+            width = features[name][0]
+            layout.append(_Parameter(name, "lora_A", (self.max_rank, width), start, (self._plane, 1)))
+            start += width
+        for name in self.target_modules:
+            width = features[name][1]
+            layout.append(_Parameter(name, "lora_B", (width, self.max_rank), start, (1, self._plane)))
+            start += width
+        start *= self.max_rank
+        for name in self.head_modules:
+            for kind, parameter in named[name].named_parameters(recurse=False):
+                layout.append(_Parameter(name, kind, tuple(parameter.shape), start, parameter.stride()))
+                start += parameter.numel()
+        return tuple(layout), start
 
     @property
     def dropout(self) -> Tensor | None:
@@ -140,14 +178,15 @@ class AdapterPack:
     def reset(self, slot: int) -> None:
         """Give a slot its initial weights, and no gradient."""
         self._draw(slot)
-        self.gradients[slot].zero_()
+        for lane in self.lanes:
+            lane.gradients[slot].zero_()
         self.refresh()
 
     def _draw(self, slot: int) -> None:
         adapter = self.adapters[slot]
         self.values[slot].zero_()
         for parameter in self._layout:
-            view = self.values[slot, parameter.columns].view(parameter.shape)
+            view = parameter.of(self.values, slot)
             if parameter.kind == "lora_A" and parameter.module in adapter.modules:
                 drawn = initial_a(adapter.key, parameter.module, adapter.rank, parameter.shape[1])
                 view[: adapter.rank] = drawn.to(self.device)
@@ -171,7 +210,7 @@ class AdapterPack:
 
     def _read(self, storage: Tensor, slot: int) -> dict[str, Tensor]:
         return {
-            name: storage[slot, parameter.columns].view(parameter.shape)[part].clone()
+            name: parameter.of(storage, slot)[part].clone(memory_format=torch.contiguous_format)
             for name, part, parameter in self._own(slot)
         }
 
@@ -192,7 +231,7 @@ class AdapterPack:
             ValueError: a shape differs.
         """
         for name, part, parameter in self._own(slot):
-            view = self.values[slot, parameter.columns].view(parameter.shape)[part]
+            view = parameter.of(self.values, slot)[part]
             if view.shape != state[name].shape:
                 raise ValueError(f"{name}: the slot has shape {tuple(view.shape)}, got {tuple(state[name].shape)}")
             view.copy_(state[name])
@@ -200,20 +239,40 @@ class AdapterPack:
 
     # -- all slots -----------------------------------------------------------------------------------------------
 
-    def refresh(self) -> None:
-        """Remake the compute copy from the values: A as it is, B times the slot's scale."""
-        self._compute[:, : self._a_end] = self.values[:, : self._a_end]
-        torch.mul(self.values[:, self._a_end : self._b_end], self._scale, out=self._scaled_b())
+    def blocks(self, slots: Sequence[int]) -> Iterator[Block]:
+        """The parts of the storage that together hold every parameter of ``slots`` (ascending), each once, and little
+        else."""
+        ends = [(plane * self._plane, plane * self._plane + self._a_width) for plane in range(self.max_rank + 1)]
+        for rank in range(self.max_rank):
+            members = [slot for slot in slots if self.adapters[slot].rank > rank]
+            yield from self._cut(members, *ends[rank], "lora_A")
+            yield from self._cut(members, ends[rank][1], ends[rank + 1][0], "lora_B")
+        yield from self._cut(slots, ends[-1][0], self.values.shape[1], "head")
 
-    def _scaled_b(self) -> Tensor:
-        return self._compute[:, self._a_end : self._b_end]
+    def _cut(self, slots: Sequence[int], start: int, stop: int, kind: str) -> Iterator[Block]:
+        for run in _consecutive(slots):
+            most = stop - start if self.device.type == "cuda" else _BLOCK // (run.stop - run.start) + 1
+            for column in range(start, stop, max(1, most)):
+                yield Block(run, slice(column, min(stop, column + most)), kind)
 
-    def finish_gradients(self) -> None:
-        """Add up the lanes' gradients and turn those of scale * B into those of B; call once, after the last backward
-        of a step."""
+    def refresh(self, slots: Sequence[int] | None = None) -> None:
+        """Remake the compute copy of some slots (None: all) from the values: A as it is, B times the slot's scale."""
+        for block in self.blocks(range(len(self.adapters)) if slots is None else slots):
+            if block.kind == "lora_A":
+                block.of(self._compute).copy_(block.of(self.values))
+            elif block.kind == "lora_B":
+                torch.mul(block.of(self.values), self._scale[block.slots], out=block.of(self._compute))
+
+    def finish_gradients(self, block: Block) -> Tensor:
+        """The gradients of a block, (slots, columns): those of all lanes together, and of B instead of scale * B.
+
+        Call once, after the last backward of a step; the other lanes' are then zero again.
+        """
+        total = block.of(self.gradients)
         for lane in self.lanes[1:]:
-            self.gradients.add_(lane.gradients)
-        self.gradients[:, self._a_end : self._b_end].mul_(self._scale)
+            total.add_(block.of(lane.gradients))
+            block.of(lane.gradients).zero_()
+        return total.mul_(self._scale[block.slots]) if block.kind == "lora_B" else total
 
     def zero_gradients(self) -> None:
         """Forget the gradients of every lane."""
@@ -226,22 +285,22 @@ class AdapterPack:
         return self.values.nbytes + sum(lane.gradients.nbytes for lane in self.lanes) + self._compute.nbytes
 
     def matrix_columns(self) -> Tensor:
-        """bool (parameters,): the columns of matrices, as opposed to biases and norms."""
-        columns = torch.zeros(self.values.shape[1], dtype=torch.bool, device=self.device)
+        """bool (columns,): those of matrices, as opposed to biases and norms."""
+        columns = torch.ones(1, self.values.shape[1], dtype=torch.bool, device=self.device)
         for parameter in self._layout:
-            columns[parameter.columns] = len(parameter.shape) > 1
-        return columns
+            if len(parameter.shape) < 2:
+                parameter.of(columns, 0).fill_(False)
+        return columns[0]
 
     def has(self, module: str, kind: str) -> bool:
         """Whether a module has a parameter of a kind: ``bias``, say."""
         return any(p.module == module and p.kind == kind for p in self._layout)
 
     def matrices(self, module: str, kind: str, gradients: Tensor) -> Matrices:
-        """One parameter of every slot, its gradient in ``gradients`` (slots, parameters)."""
+        """One parameter of every slot, its gradient in ``gradients`` (slots, columns)."""
         parameter = next(p for p in self._layout if p.module == module and p.kind == kind)
-        shape = (len(self.adapters), *parameter.shape)
         source = self._compute if kind.startswith("lora_") else self.values
-        return Matrices(source[:, parameter.columns].view(shape), gradients[:, parameter.columns].view(shape))
+        return Matrices(parameter.of_all(source), parameter.of_all(gradients))
 
     # -- lanes ---------------------------------------------------------------------------------------------------
 

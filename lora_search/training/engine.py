@@ -97,6 +97,7 @@ class Engine:
         self.prefix = PrefixCache(
             self.model,
             base.structure.stack_name,
+            [module.leaf for module in base.structure.linear_modules],
             self.storage,
             memory_budget=settings.cache_memory,
             token_budget=4 * settings.token_budget,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from lora_search.adapters import AdapterPack
+from lora_search.adapters import AdapterPack, Block
 
 
 def schedule_factor(step: int, total: int, warmup_ratio: float) -> float:
@@ -20,15 +19,6 @@ def schedule_factor(step: int, total: int, warmup_ratio: float) -> float:
     if step < warmup:
         return step / max(1, warmup)
     return max(0.0, (total - step) / max(1, total - warmup))
-
-
-def _consecutive(slots: Sequence[int]) -> list[slice]:
-    """Ascending slots as slices of consecutive ones: the matrices of all-active packs are updated as a whole."""
-    runs = []
-    for _, members in groupby(enumerate(slots), key=lambda pair: pair[1] - pair[0]):
-        run = [slot for _, slot in members]
-        runs.append(slice(run[0], run[-1] + 1))
-    return runs
 
 
 class PackedAdamW:
@@ -66,33 +56,36 @@ class PackedAdamW:
         self._decay = pack.matrix_columns().float() * weight_decay if weight_decay else None
 
     def step(self, active: Sequence[int]) -> None:
-        """Update the slots in ``active`` (ascending) from the gradients of a whole step, and zero all gradients."""
-        self.pack.finish_gradients()
-        for run in _consecutive(active):
-            self._update(run)
+        """Update the slots in ``active`` (ascending) from the gradients of a whole step, and zero these."""
+        blocks = list(self.pack.blocks(active))
+        squares = torch.zeros(len(self.steps), 1, device=self.pack.device)
+        for block in blocks:
+            squares[block.slots] += self.pack.finish_gradients(block).square().sum(1, keepdim=True)
+        shrink = (self.max_grad_norm / (squares.sqrt_() + 1e-6)).clamp_(max=1.0)
+        rates = [
+            rate * schedule_factor(step, total, self.warmup_ratio)
+            for rate, step, total in zip(self.learning_rates, self.steps, self.total_steps, strict=True)
+        ]
+        sizes = [rate / (1 - self.BETA1 ** (step + 1)) for rate, step in zip(rates, self.steps, strict=True)]
+        roots = [(1 - self.BETA2 ** (step + 1)) ** 0.5 for step in self.steps]
+        columns = shrink, self._column(rates), self._column(sizes), self._column(roots)
+        for block in blocks:
+            self._update(block, *(column[block.slots] for column in columns))
         for slot in active:
             self.steps[slot] += 1
-        self.pack.zero_gradients()
-        self.pack.refresh()
+        self.pack.refresh(active)
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self.pack.device, dtype=torch.float32).unsqueeze(1)
 
-    def _update(self, run: slice) -> None:
-        slots = range(run.start, run.stop)
-        value, gradient = self.pack.values[run], self.pack.gradients[run]
-        first, second = self.first[run], self.second[run]
-        norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+    def _update(self, block: Block, shrink: Tensor, rate: Tensor, size: Tensor, root: Tensor) -> None:
+        """``shrink``, ``rate``, ``size`` (of the step) and ``root`` (of the second moment's correction): (slots, 1)."""
+        value, gradient = block.of(self.pack.values), block.of(self.pack.gradients)
+        first, second = block.of(self.first), block.of(self.second)
+        gradient.mul_(shrink)
         first.lerp_(gradient, 1 - self.BETA1)
         second.mul_(self.BETA2).addcmul_(gradient, gradient, value=1 - self.BETA2)
-        rates = [
-            self.learning_rates[s] * schedule_factor(self.steps[s], self.total_steps[s], self.warmup_ratio)
-            for s in slots
-        ]
         if self._decay is not None:
-            value.sub_(value * self._decay * self._column(rates))
-        counts = [self.steps[s] + 1 for s in slots]
-        root = self._column([(1 - self.BETA2**n) ** 0.5 for n in counts])
-        size = self._column([rate / (1 - self.BETA1**n) for rate, n in zip(rates, counts, strict=True)])
+            value.sub_(value * self._decay[block.columns] * rate)
         value.sub_(first / (second.sqrt().div_(root).add_(self.EPSILON)) * size)
+        gradient.zero_()

@@ -129,9 +129,10 @@ class PackRun:
     @contextmanager
     def _running(self) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(self.pack.attached())
             if self.resumes:
-                stack.enter_context(self.engine.prefix.resumed(self.depth))
+                pooled = self.engine.pooled
+                stack.enter_context(self.engine.prefix.resumed(self.depth, pooled.filled if pooled else ()))
+            stack.enter_context(self.pack.attached())
             for layer in self.engine.layers:
                 stack.enter_context(layer.pooling())
             self.lanes = stack.enter_context(started_lanes(len(self.pack.lanes)))

@@ -3,9 +3,10 @@
 A head that reads the first token (BERT) or the last (Llama) makes no use of what the last layer's feed-forward block
 computes for all others. Their rows are dropped in front of a module of the last layer; attention before it still sees
 every token. Where a residual stream goes round that module, its other rows keep a meaningless sum that nobody reads.
+Nor does anybody read what attention finds for the others: their queries are not computed either, zeros stand for them.
 
-Which module and which token is found out, not assumed: the logits of a few rows must stay the same. Where they do not
-for any module (a head that averages over tokens, say), every token is computed.
+Which modules and which token is found out, not assumed: the logits of a few rows must stay the same.
+Where they do not for any module (a head that averages over tokens, say), every token is computed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lora_search.training.inputs import PaddedBatch, TokenStorage
 
@@ -32,12 +34,14 @@ class PooledToken:
     Attributes:
         module: in front of this module the other tokens are dropped.
         position: the token that is kept.
-        spared: the linear modules that then see one token of a row.
+        spared: the linear modules that see one token of a row.
+        filled: those of them that come before ``module``, where the others are still there: zeros stand for these.
     """
 
     module: str
     position: Position
-    spared: frozenset[str]
+    spared: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
 
 
 class PooledLayer:
@@ -56,14 +60,18 @@ class PooledLayer:
     @contextmanager
     def pooling(self) -> Iterator[None]:
         """Inside the block other tokens are dropped; ``feed`` before each forward."""
-        if self.pooled is None:
-            yield
-            return
-        hook = self.model.get_submodule(self.pooled.module).register_forward_pre_hook(self._drop, with_kwargs=True)
+        hooks: list[RemovableHandle] = []
         try:
+            if self.pooled is not None:
+                for name in (self.pooled.module, *self.pooled.filled):
+                    module = self.model.get_submodule(name)
+                    hooks.append(module.register_forward_pre_hook(self._drop, with_kwargs=True))
+                    if name in self.pooled.filled:
+                        hooks.append(module.register_forward_hook(self._spread))
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def feed(self, batch: PaddedBatch) -> None:
         """Say what the next forward computes."""
@@ -74,14 +82,25 @@ class PooledLayer:
 
     def _kept(self, value: Any) -> Any:
         """(rows, tokens, ...) as (rows, 1, ...); anything else as it is."""
-        mask, pooled = self._mask, self.pooled
-        assert mask is not None, "fed before each forward"
-        assert pooled is not None, "hooked only then"
+        mask, position = self._now()
         if not isinstance(value, Tensor) or value.dim() < 3 or value.shape[:2] != mask.shape:
             return value
-        if pooled.position == "first":
+        if position == "first":
             return value[:, :1]
         return value[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1].unsqueeze(1)
+
+    def _spread(self, module: nn.Module, args: Any, value: Tensor) -> Tensor:
+        """(rows, 1, features) as (rows, tokens, features), zeros where there was nothing."""
+        mask, position = self._now()
+        if position == "first":
+            return nn.functional.pad(value, (0, 0, 0, mask.shape[1] - 1))
+        places = torch.arange(len(mask), device=mask.device), mask.sum(1) - 1
+        return value.new_zeros(*mask.shape, value.shape[-1]).index_put(places, value[:, 0])
+
+    def _now(self) -> tuple[Tensor, Position]:
+        assert self._mask is not None, "fed before each forward"
+        assert self.pooled is not None, "hooked only then"
+        return self._mask, self.pooled.position
 
 
 @torch.no_grad()
@@ -99,18 +118,29 @@ def find_pooled_token(
     """
     expected = model(**batch.arguments).logits
     ours = [name for name in linear_modules if name.startswith(f"{last_layer}.")]
+
+    def tried(pooled: PooledToken) -> dict[str, int] | None:
+        """Tokens that the linear modules saw, or None where the logits were others."""
+        layer = PooledLayer(model, pooled)
+        layer.feed(batch)
+        # what a model's own code does with fewer tokens than it expects can be any error
+        with _seen_tokens(model, ours) as seen, layer.pooling(), suppress(Exception):
+            if _same(model(**batch.arguments).logits, expected):
+                return seen
+        return None
+
     for position in _positions(model, storage):
         for module in _in_order(model, last_layer, batch):
             if module in linear_modules:  # which an adapter may stand around
                 continue
-            layer = PooledLayer(model, PooledToken(module, position, frozenset()))
-            layer.feed(batch)
-            # what a model's own code does with fewer tokens than it expects can be any error
-            with layer.pooling(), _seen_tokens(model, ours) as seen, suppress(Exception):
-                same = _same(model(**batch.arguments).logits, expected)
-                spared = frozenset(name for name, tokens in seen.items() if tokens == 1)
-                if same and spared:  # whatever is called later spares less
-                    return PooledToken(module, position, spared)
+            seen = tried(PooledToken(module, position))
+            spared = frozenset(name for name, tokens in (seen or {}).items() if tokens == 1)
+            if spared:  # whatever is called later spares less
+                filled: frozenset[str] = frozenset()
+                for name in ours:
+                    if name not in spared and tried(PooledToken(module, position, filled=filled | {name})):
+                        filled |= {name}
+                return PooledToken(module, position, spared | filled, filled)
     return None
 
 

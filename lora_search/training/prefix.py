@@ -4,6 +4,9 @@ A pack whose lowest adapted layer is k needs, of everything before, only the hid
 are computed once, kept without padding in the base's precision (in memory up to a budget, past it in a memory-mapped
 file), and shared by folds, trials and epochs. The model itself is run from there (see ``resuming``).
 
+What the frozen weights of layer k make of these states (queries, keys and values, as a rule) never changes either, so
+it is kept too, as far as it finds room in memory. An adapter on such a module adds its own part to it.
+
 Whether that is exact for a model is found out, not assumed: the first time, logits of a few rows are compared with
 the full forward; if they differ (a layer that looks further down, say), the model is run in full and a sentence says
 so.
@@ -11,10 +14,12 @@ so.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,7 @@ class PrefixCache:
     Args:
         model: the frozen classifier in the precision it trains in; changed only inside ``resumed``.
         stack_name: dotted name of its layer stack.
+        linear_names: dotted names, inside a layer, of its linear modules.
         storage: the dataset.
         memory_budget: bytes of states kept in memory; past it they go to a file in ``folder``.
         folder: where that file may lie; None for the system's temporary folder.
@@ -51,6 +57,7 @@ class PrefixCache:
         self,
         model: nn.Module,
         stack_name: str,
+        linear_names: Sequence[str],
         storage: TokenStorage,
         *,
         memory_budget: int,
@@ -61,50 +68,66 @@ class PrefixCache:
         self.model = model
         self.resumable = [ResumableModel(each, stack_name) for each in (model, *twins)]
         self.stack = self.resumable[0].stack
+        self.stack_name = stack_name
+        self.linear_names = tuple(dict.fromkeys(linear_names))
         self.storage = storage
         self.memory_budget = memory_budget
         self.token_budget = token_budget
         self.folder = folder
         self.note: str | None = None
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[int, dict[str, Tensor]] = {}
         self._in_files: set[int] = set()
         self._exact: dict[int, bool] = {}
         self._tuple_length = 0
 
     @property
     def bytes_in_memory(self) -> int:
-        return sum(states.nbytes for depth, states in self._kept.items() if depth not in self._in_files)
+        return sum(
+            kept.nbytes
+            for depth, parts in self._kept.items()
+            for name, kept in parts.items()
+            if name or depth not in self._in_files
+        )
 
     def prepare(self, depth: int) -> bool:
-        """Have the states entering layer ``depth`` ready.
+        """Have the states entering layer ``depth`` ready, and what its first modules make of them.
 
         Returns:
-            False to run the model in full: ``depth`` is 0, the model cannot be resumed there, or there is no room.
+            False to run the model in full: it cannot be resumed there, or there is no room.
         """
-        if depth == 0:
-            return False
         if depth not in self._exact:
             reason = self._try(depth)
             self._exact[depth] = reason is None
             if reason is not None:
                 self._kept.pop(depth, None)
-                self.note = f"{reason}; its frozen lower layers are computed in full"
+                if depth:
+                    self.note = f"{reason}; its frozen lower layers are computed in full"
         return self._exact[depth]
 
     @contextmanager
-    def resumed(self, depth: int) -> Iterator[None]:
-        """Inside the block every lane's model computes layers from ``depth`` on, from what it is fed."""
+    def resumed(self, depth: int, computed: Collection[str] = ()) -> Iterator[None]:
+        """Inside the block every lane's model computes layers from ``depth`` on, from what it is fed.
+
+        To be entered before adapters are attached: they stand around the model's own modules, which it changes.
+
+        Args:
+            computed: dotted names of modules that are computed although their results are known.
+        """
+        layer = f"{self.stack_name}.{depth}"
+        known = [name for name in self._kept[depth] if name and f"{layer}.{name}" not in computed]
         with ExitStack() as stack:
             for resumable in self.resumable:
-                stack.enter_context(resumable.resumed(depth, self._tuple_length))
+                stack.enter_context(resumable.resumed(depth, self._tuple_length, known))
             yield
 
     def feed(self, depth: int, batch: PaddedBatch, lane: int = 0) -> None:
-        """Give the next forward of a lane its states: rows of ``batch`` as they enter layer ``depth``."""
-        states = self._kept[depth]
-        on_device = states.device == batch.positions.device
-        found = states[batch.positions if on_device else batch.positions.cpu()]
-        self.resumable[lane].feed(found.to(batch.positions.device))
+        """Give the next forward of a lane what it resumes from: for the rows of ``batch``, at layer ``depth``."""
+        self.resumable[lane].feed(partial(self._read, depth, batch.positions))
+
+    def _read(self, depth: int, positions: Tensor, name: str) -> Tensor:
+        kept = self._kept[depth][name]
+        on_device = kept.device == positions.device
+        return kept[positions if on_device else positions.cpu()].to(positions.device)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -113,7 +136,7 @@ class PrefixCache:
         name = type(self.model).__name__
         while True:
             try:
-                self._kept[depth] = self._fill(depth)
+                self._fill(depth)
                 if self._check(depth):
                     return None
             except OSError as error:
@@ -128,54 +151,114 @@ class PrefixCache:
             return f"{name} cannot be resumed from a middle layer with the same result"
 
     @torch.no_grad()
-    def _fill(self, depth: int) -> Tensor:
-        """The states entering ``depth``, (tokens, features), computed from the deepest ones already kept."""
-        below = max((kept for kept in self._kept if kept < depth), default=0)
-        caught: list[Tensor] = []
+    def _fill(self, depth: int) -> None:
+        """Compute the states entering ``depth``, (tokens, features), from the deepest ones already kept, and what its
+        first modules make of them."""
+        below = max((kept for kept in self._kept if kept < depth), default=None)
+        wanted = ["", *self._first_modules(depth)]
+        parts = self._kept[depth] = {}
+        with self._caught(depth, wanted) as caught, self.resumed(below) if below is not None else nullcontext():
+            everyone = np.arange(len(self.storage.lengths))
+            for part in MicroBatchPlanner(self.storage.lengths, self.token_budget).plan([(0, everyone)]):
+                batch = self.storage.batch(part.examples, part.width)
+                if below is not None:
+                    self.feed(below, batch)
+                with suppress(_Reached):
+                    self.model(**batch.arguments)
+                mask = batch.arguments["attention_mask"].bool()
+                for name in list(wanted):
+                    if name not in parts and not self._allocate(depth, name, caught[name]):
+                        wanted.remove(name)
+                    else:
+                        parts[name][batch.positions[mask].to(parts[name].device)] = caught[name][mask].to(
+                            parts[name].device
+                        )
 
-        def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append(args[0] if args else kwargs["hidden_states"])
+    def _first_modules(self, depth: int) -> list[str]:
+        """Names, inside layer ``depth``, of the linear modules that nothing of what the other ones give goes into: no
+        adapter of this layer, or of a higher one, changes what they are given."""
+        examples = self.storage.spread(_CHECK_ROWS)
+        batch = self.storage.batch(examples, int(self.storage.lengths[examples].max()))
+        given: dict[str, list[bool]] = {}
+
+        def look(name: str) -> Any:
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+                frozen = args[0].shape[:-1] == batch.positions.shape and not args[0].requires_grad
+                given.setdefault(name, []).append(frozen)
+                return output.detach().requires_grad_()
+
+            return hook
+
+        def stop(module: nn.Module, args: Any, output: Any) -> None:
             raise _Reached
+
+        layer = self.stack[depth]
+        hooks = [layer.get_submodule(name).register_forward_hook(look(name)) for name in self.linear_names]
+        hooks.append(layer.register_forward_hook(stop))
+        try:
+            with torch.enable_grad(), suppress(_Reached):
+                self.model(**batch.arguments)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # one that is called twice also gives something else
+        return [name for name, calls in given.items() if calls == [True]]
+
+    @contextmanager
+    def _caught(self, depth: int, wanted: Collection[str]) -> Iterator[dict[str, Tensor]]:
+        """Inside the block a forward ends as soon as all that is wanted is in the mapping."""
+        caught: dict[str, Tensor] = {}
+        missing: set[str] = set()
+
+        def arrived(name: str, value: Tensor) -> None:
+            caught[name] = value
+            missing.discard(name)
+            if not missing:
+                raise _Reached
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            missing.update(wanted)
+            arrived("", args[0] if args else kwargs["hidden_states"])
+
+        def leave(name: str) -> Any:
+            return lambda module, args, output: arrived(name, output) if name in missing else None
 
         def note_tuple(module: nn.Module, args: Any, output: Any) -> None:
             self._tuple_length = len(output) if isinstance(output, tuple) else 0
 
-        states: Tensor | None = None
-        hooks = [
-            self.stack[depth].register_forward_pre_hook(catch, with_kwargs=True),
-            self.stack[depth - 1].register_forward_hook(note_tuple),
-        ]
+        layer = self.stack[depth]
+        hooks = [layer.register_forward_pre_hook(enter, with_kwargs=True)]
+        hooks.extend(layer.get_submodule(name).register_forward_hook(leave(name)) for name in wanted if name)
+        if depth:
+            hooks.append(self.stack[depth - 1].register_forward_hook(note_tuple))
         try:
-            with self.resumed(below) if below else _nothing():
-                everyone = np.arange(len(self.storage.lengths))
-                for part in MicroBatchPlanner(self.storage.lengths, self.token_budget).plan([(0, everyone)]):
-                    batch = self.storage.batch(part.examples, part.width)
-                    if below:
-                        self.feed(below, batch)
-                    try:
-                        self.model(**batch.arguments)
-                    except _Reached:
-                        hidden = caught.pop()
-                    if states is None:
-                        states = self._allocate(depth, hidden)
-                    mask = batch.arguments["attention_mask"].bool()
-                    states[batch.positions[mask].to(states.device)] = hidden[mask].to(states.device)
+            yield caught
         finally:
             for hook in hooks:
                 hook.remove()
-        assert states is not None, "a dataset has at least one example"
-        return states
 
-    def _allocate(self, depth: int, like: Tensor) -> Tensor:
+    def _allocate(self, depth: int, name: str, like: Tensor) -> bool:
+        """Make room for a part. False where there is none: of what modules give, everything beyond the memory budget.
+
+        Raises:
+            OSError: no room for the states themselves.
+        """
         shape = (self.storage.tokens, like.shape[-1])
         size = shape[0] * shape[1] * like.element_size()
         if self.bytes_in_memory + size <= self.memory_budget:
-            return torch.empty(shape, dtype=like.dtype, device=like.device)
+            self._kept[depth][name] = torch.empty(shape, dtype=like.dtype, device=like.device)
+            return True
+        if name:
+            return False
+        if depth == 0:  # embeddings are quicker looked up than read from a disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._in_files.add(depth)
         # the file has no name after the block: however the run ends, nothing stays on the disk
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix="prefix-", suffix=".states") as file:
             _reserve(file.fileno(), size)
-            return torch.from_file(file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype).view(shape)
+            mapped = torch.from_file(file.name, shared=True, size=shape[0] * shape[1], dtype=like.dtype)
+        self._kept[depth][name] = mapped.view(shape)
+        return True
 
     @torch.no_grad()
     def _check(self, depth: int) -> bool:
@@ -200,8 +283,3 @@ def _reserve(file: int, size: int) -> None:
         os.posix_fallocate(file, 0, size)
     else:
         os.truncate(file, size)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -1,18 +1,21 @@
 """A frozen model run from a middle layer on, given the states that enter it.
 
 Layers below and the embeddings are replaced by modules that compute nothing, and the input of the layer is exchanged
-for the given states. Masks and position terms still come from the model's own forward, so nothing of an architecture
-is written down here.
+for the given states. Modules of that layer whose results are known as well answer with these. Masks and position terms
+still come from the model's own forward, so nothing of an architecture is written down here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Read = Callable[[str], Tensor]
 
 
 class _PassThrough(nn.Module):
@@ -62,20 +65,29 @@ class ResumableModel:
     def __init__(self, model: nn.Module, stack_name: str) -> None:
         self.model = model
         self.stack: nn.ModuleList = model.get_submodule(stack_name)  # type: ignore[assignment]
-        self._states: Tensor | None = None
+        self._read: Read | None = None
 
     @contextmanager
-    def resumed(self, depth: int, tuple_length: int) -> Iterator[None]:
-        """Inside the block the model computes layers from ``depth`` on, from the states given to ``feed`` before each
-        forward. A layer returns a tuple of ``tuple_length``, or a tensor where that is 0."""
+    def resumed(self, depth: int, tuple_length: int, known: Collection[str] = ()) -> Iterator[None]:
+        """Inside the block the model computes layers from ``depth`` on, from what is given to ``feed`` before each
+        forward.
+
+        Args:
+            depth: the first layer that is computed.
+            tuple_length: a layer returns a tuple of so many, or a tensor where that is 0.
+            known: dotted names inside layer ``depth`` of the modules whose results are read too, not computed.
+        """
         replaced = {index: self.stack[index] for index in range(depth)}
         embeddings = list(self._embeddings())
+        answering = {name: self.stack[depth].get_submodule(name) for name in known}
         hook = self.stack[depth].register_forward_pre_hook(self._exchange, with_kwargs=True)
         try:
             for index, layer in replaced.items():
                 self.stack[index] = _PassThrough(layer, tuple_length)
             for owner, name, stand_in in embeddings:
                 setattr(owner, name, stand_in)
+            for name, module in answering.items():
+                module.forward = partial(self._known, name)
             yield
         finally:
             hook.remove()
@@ -83,10 +95,14 @@ class ResumableModel:
                 self.stack[index] = layer
             for owner, name, stand_in in embeddings:
                 setattr(owner, name, object.__getattribute__(stand_in, "_embedding"))
+            for module in answering.values():
+                vars(module).pop("forward", None)
 
-    def feed(self, states: Tensor) -> None:
-        """Give the next forward its states, (rows, tokens, features)."""
-        self._states = states
+    def feed(self, read: Read) -> None:
+        """Give the next forward, and its backward, what is known: ``read("")`` are the states that enter the layer,
+        (rows, tokens, features), ``read(name)`` the results of a module. Asked again it reads again, for what it gives
+        may be written to."""
+        self._read = read
 
     def _embeddings(self) -> Iterator[tuple[nn.Module, str, nn.Module]]:
         """(owner, attribute, stand-in) of the modules whose only result is the input of the stack."""
@@ -105,7 +121,12 @@ class ResumableModel:
         else:
             yield base, "embeddings", _NoEmbedding(whole, width, dtype)
 
+    def _known(self, name: str, *args: Any, **kwargs: Any) -> Tensor:
+        assert self._read is not None, "fed before each forward"
+        return self._read(name)
+
     def _exchange(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        states = self._known("")
         if args:
-            return (self._states, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": self._states}
+            return (states, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": states}

@@ -106,7 +106,8 @@ def test_logits_and_every_gradient_equal_pefts(name, scaling):
         pack.rows = Rows([0] * 6)
         ours = model(input_ids=ids, attention_mask=mask).logits
         cross_entropy(ours, labels).backward()
-    pack.finish_gradients()
+    for block in pack.blocks(range(len(pack.adapters))):
+        pack.finish_gradients(block)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     expected = peft_gradients(peft_model)
     gradients = to_peft_state(pack.slot_gradients(0))

@@ -66,7 +66,8 @@ def test_lora_is_the_equation_of_each_rows_own_slot(kind, dropout):
         pack.rows = Rows(SLOTS, KEYS)
         y = model.module(x)
         (y * toward).sum().backward()
-    pack.finish_gradients()
+    for block in pack.blocks(range(len(pack.adapters))):
+        pack.finish_gradients(block)
 
     mask = masks_of(pack, KEYS, (len(SLOTS), TOKENS, IN))
     assert bool((mask == 0).any()) == (dropout > 0)
@@ -200,7 +201,8 @@ def test_a_head_is_each_rows_own(tokens, bias):
         pack.rows = Rows(SLOTS)
         y = model(x)
         (y * toward).sum().backward()
-    pack.finish_gradients()
+    for block in pack.blocks(range(len(pack.adapters))):
+        pack.finish_gradients(block)
     rows = []
     for row, slot in enumerate(SLOTS):
         state = states[slot]

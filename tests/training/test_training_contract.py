@@ -61,7 +61,7 @@ def cells_of(model):
         make_cell(base, 0, rank=2, targets="query+value", layers="top-1", rate=2e-3, drop=0.25, count=count),
         make_cell(base, 1, rank=5, targets="all-linear", layers="top-2", rate=1e-3, scaling="rslora", count=count),
         make_cell(
-            base, 2, fold=1, rank=3, targets="attention", layers="top-1", rate=4e-3, first=count // 2, count=count
+            base, 2, fold=1, rank=3, targets="attention", layers="top-1", rate=3e-3, first=count // 2, count=count
         ),
         make_cell(base, 3, rank=1, targets="mlp", layers="top-2", rate=1e-3, drop=0.5, count=count),
     )

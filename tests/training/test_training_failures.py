@@ -113,7 +113,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_result(error, evaluation
 def test_padding_is_counted_by_what_was_computed_once():
     data = toy_data()
     base, computed = limited_base(10**9, 10**9)
-    engine = make_engine(base, data, token_budget=100, epochs=3)
+    engine = make_engine(base, data, token_budget=100, epochs=3, prefix_cache=False)
     cells = [make_cell(base, trial, fold=trial) for trial in range(3)]
     results = engine.train(cells, 0)
     assert engine.padded_tokens == sum(computed)

@@ -81,7 +81,7 @@ def write_gradients(pack, slot, gradients):
     scale = pack.adapters[slot].scale
     for name, part, parameter in pack._own(slot):
         own = gradients[name] / scale if name.endswith("lora_B") else gradients[name]
-        pack.gradients[slot, parameter.columns].view(parameter.shape)[part].copy_(own)
+        parameter.of(pack.gradients, slot)[part].copy_(own)
 
 
 def test_slots_that_pause_keep_weights_and_moments():

@@ -19,7 +19,8 @@ CPU = torch.device("cpu")
 def cache_of(base, data, **settings):
     storage = TokenStorage(data, base.model.config.pad_token_id, CPU)
     settings = {"memory_budget": 2**30, "token_budget": 200, **settings}
-    return PrefixCache(base.model, base.structure.stack_name, storage, **settings), storage
+    leaves = [module.leaf for module in base.structure.linear_modules]
+    return PrefixCache(base.model, base.structure.stack_name, leaves, storage, **settings), storage
 
 
 def lower_modules(base, depth):
@@ -34,7 +35,7 @@ def counted_calls(modules):
     return calls, hooks
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("family", [*FAMILIES, "opt"])
 def test_every_family_resumes_from_every_layer(family, depth):
     base, data = tiny_base(family), toy_data(types=family == "bert")
@@ -55,7 +56,6 @@ def test_every_family_resumes_from_every_layer(family, depth):
     assert len(calls) == depth + 1
     torch.testing.assert_close(resumed, full, rtol=1e-5, atol=1e-5)
     assert torch.equal(after, full)
-    assert not cache.prepare(0)
 
 
 def test_deeper_states_are_computed_from_the_shallower_ones():
@@ -66,8 +66,8 @@ def test_deeper_states_are_computed_from_the_shallower_ones():
     assert cache.prepare(2)
     for hook in hooks:
         hook.remove()
-    assert set(calls) == {"RobertaLayer", "Embedding"}
-    assert len(calls) == 2  # once each, by the check against the full forward
+    # by the look at what comes first in the layer, and by the check against the full forward
+    assert sorted(calls) == ["Embedding", "Embedding", "RobertaLayer", "RobertaLayer"]
 
 
 def test_deberta_with_narrow_embeddings_and_a_convolution_gives_the_same_or_says_why_not():
@@ -120,7 +120,7 @@ def test_past_the_memory_budget_states_go_to_a_file_that_leaves_no_trace(tmp_pat
     mixed = make_engine(base, data, cache_memory=room_for_one, cache_folder=tmp_path)
     on_disk = make_engine(base, data, cache_memory=0, cache_folder=tmp_path)
     results = [[engine.train([cell], 0)[0] for cell in cells] for engine in (in_memory, mixed, on_disk)]
-    assert in_memory.prefix.bytes_in_memory == 2 * room_for_one
+    assert in_memory.prefix.bytes_in_memory == 2 * 4 * room_for_one  # states, queries, keys and values
     assert mixed.prefix.bytes_in_memory == room_for_one
     assert on_disk.prefix.bytes_in_memory == 0
     for other in results[1:]:
