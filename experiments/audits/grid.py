@@ -2,7 +2,7 @@
 
     python experiments/audits/grid.py [--set KEY=VALUE]... [--out results/audits/grid]
 
-600 quotes of the quick start's data, its model and its training; 24 configurations (ranks 1, 2, 4, 8; query+value and
+400 quotes of the quick start's data, its model and its training; 24 configurations (ranks 1, 2, 4, 8; query+value and
 all-linear; all layers, the top half, the top third; alpha twice the rank; one learning rate per target set and rank);
 5 folds x 4 repeats: 480 cells. Nothing is raced and nothing is chosen, so what a cheaper search would have missed can
 be counted: ``replay.py`` races over these scores, ``calibration.py --grid`` takes its noise from them.
@@ -33,7 +33,7 @@ from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.training import Engine, EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDS, REPEATS, EXAMPLES = 5, 4, 600
+FOLDS, REPEATS, EXAMPLES = 5, 4, 400
 PORTABLE = ("training.precision='fp32'",)
 """So that a grid begun on one machine can be gone on with on another."""
 RANKS = (1, 2, 4, 8)

@@ -27,7 +27,6 @@ from lora_search.adapters.lane import Lane
 from lora_search.adapters.layers import Matrices
 from lora_search.adapters.rows import Rows
 
-
 _BLOCK = 2**17
 """Most numbers of a block on a CPU; AdamW goes over four such blocks at once."""
 
