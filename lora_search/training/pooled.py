@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lora_search.training.inputs import PaddedBatch, TokenStorage
+from lora_search.training.logits import same_logits
 
 _TOLERANCE = 1e-5
 
@@ -125,7 +126,7 @@ def find_pooled_token(
         layer.feed(batch)
         # what a model's own code does with fewer tokens than it expects can be any error
         with _seen_tokens(model, ours) as seen, layer.pooling(), suppress(Exception):
-            if _same(model(**batch.arguments).logits, expected):
+            if same_logits(model(**batch.arguments).logits, expected, _TOLERANCE):
                 return seen
         return None
 
@@ -142,10 +143,6 @@ def find_pooled_token(
                         filled |= {name}
                 return PooledToken(module, position, spared | filled, filled)
     return None
-
-
-def _same(logits: Tensor, expected: Tensor) -> bool:
-    return logits.shape == expected.shape and bool((logits - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
 def _positions(model: nn.Module, storage: TokenStorage) -> tuple[Position, ...]:

@@ -12,8 +12,7 @@ from torch import nn
 
 from lora_search.adapters import Rows
 from lora_search.training.inputs import TokenStorage
-
-_PADDING = 8
+from lora_search.training.logits import same_logits, tolerance_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class ForwardFacts:
 
     Attributes:
         sees_padding: a text's logits depend on how far it is padded, as where a layer convolves over tokens or mixes
-            them by a Fourier transform.
+            them by a Fourier transform; or that cannot be seen, as where the head gives every text the same.
         shared: of the modules asked about, those called on something that is not one entry per row, as DeBERTa's on its
             relative positions or Longformer's on (tokens, rows, features).
     """
@@ -33,13 +32,12 @@ class ForwardFacts:
 
 @torch.no_grad()
 def probe(model: nn.Module, storage: TokenStorage, modules: Iterable[str]) -> ForwardFacts:
-    """Run the shortest texts alone and padded, and look at what the modules are given."""
-    width = int(storage.lengths.min())
-    wider = min(width + _PADDING, int(storage.lengths.max()))
+    """Run a few texts alone and padded to the longest, and look at what the modules are given."""
+    longest = int(storage.lengths.max())
     # as many rows as there are tokens would make rows and tokens look alike
-    count = 3 if wider != 3 else 2
-    examples = np.resize(np.flatnonzero(storage.lengths == width)[:count], count)
-    rows = Rows([0] * count, width=wider)
+    count = 3 if longest != 3 else 2
+    examples = np.resize(storage.spread(count), count)
+    rows = Rows([0] * count, width=longest)
     shared = set()
 
     def look(name: str) -> Any:
@@ -49,13 +47,16 @@ def probe(model: nn.Module, storage: TokenStorage, modules: Iterable[str]) -> Fo
 
         return model.get_submodule(name).register_forward_pre_hook(hook)
 
-    alone = model(**storage.batch(examples, width).arguments).logits.float()
+    alone = [
+        model(**storage.batch(np.array([example]), int(storage.lengths[example])).arguments).logits
+        for example in examples
+    ]
     hooks = [look(name) for name in modules]
     try:
-        padded = model(**storage.batch(examples, wider).arguments).logits.float()
+        padded = model(**storage.batch(examples, longest).arguments).logits.float()
     finally:
         for hook in hooks:
             hook.remove()
-    tolerance = 1e-4 if next(model.parameters()).dtype == torch.float32 else 5e-2
-    same = (alone - padded).abs().max() <= tolerance * alone.abs().max()
-    return ForwardFacts(sees_padding=not bool(same), shared=frozenset(shared))
+    pads = bool((storage.lengths < longest).any())
+    sees = pads and not same_logits(padded, torch.cat(alone).float(), tolerance_of(next(model.parameters()).dtype))
+    return ForwardFacts(sees_padding=sees, shared=frozenset(shared))
