@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import torch
@@ -11,6 +12,9 @@ LEAST_TOKEN_BUDGET = 64
 
 _FLOATS_PER_TOKEN_LAYER = 34
 """What a transformer block keeps of a token for its backward, in units of its width."""
+
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""What errors say that are of no class of their own."""
 
 
 def activation_bytes(tokens: int, layers: int, width: int, dtype: torch.dtype, *, checkpointing: bool) -> int:
@@ -36,7 +40,17 @@ def free_bytes(device: torch.device) -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller micro-batch could have avoided the error."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(words in str(error) for words in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
+
+
+def release_memory(device: torch.device) -> None:
+    """Free what an error left behind, before smaller micro-batches are tried.
+
+    To be called outside its ``except`` block: inside, the error still holds all that was computed. On a GPU torch keeps
+    freed memory in pieces of the old sizes; what is allocated next has others.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

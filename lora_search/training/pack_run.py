@@ -20,7 +20,7 @@ from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner
 from lora_search.training.cell import Cell
 from lora_search.training.checkpointing import checkpointed
 from lora_search.training.lanes import Lanes, started_lanes
-from lora_search.training.memory import is_out_of_memory
+from lora_search.training.memory import is_out_of_memory, release_memory
 from lora_search.training.metrics import score_predictions
 from lora_search.training.optimizer import PackedAdamW
 
@@ -159,9 +159,10 @@ class PackRun:
                 return work()
             except MixedRowsError:
                 self.mixes_slots = False
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or not self.engine.make_do(training=self.pack.training):
                     raise
+            release_memory(self.pack.device)
             self.pack.zero_gradients()
 
     def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:

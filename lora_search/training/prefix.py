@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from lora_search.training.batches import MicroBatchPlanner
 from lora_search.training.inputs import PaddedBatch, TokenStorage
-from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory
+from lora_search.training.logits import same_logits, tolerance_of
+from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory, release_memory
 from lora_search.training.resuming import ResumableModel
 
 _CHECK_ROWS = 6
@@ -134,21 +135,21 @@ class PrefixCache:
     def _try(self, depth: int) -> str | None:
         """Fill and check; why it did not work, as the beginning of a sentence."""
         name = type(self.model).__name__
+        different = f"{name} cannot be resumed from a middle layer with the same result"
         while True:
             try:
                 self._fill(depth)
-                if self._check(depth):
-                    return None
+                return None if self._check(depth) else different
             except OSError as error:
                 return f"the states of {name} found no room on disk ({error.strerror})"
             except Exception as error:
                 # what a model's own code does when it is resumed where it was not meant to be can be any error
-                if is_out_of_memory(error):
-                    if self.token_budget <= LEAST_TOKEN_BUDGET:
-                        raise
-                    self.token_budget //= 2
-                    continue
-            return f"{name} cannot be resumed from a middle layer with the same result"
+                if not is_out_of_memory(error):
+                    return different
+                if self.token_budget <= LEAST_TOKEN_BUDGET:
+                    return f"the states of {name} found no room in memory"
+            self.token_budget //= 2
+            release_memory(self.storage.device)
 
     @torch.no_grad()
     def _fill(self, depth: int) -> None:
@@ -157,6 +158,7 @@ class PrefixCache:
         below = max((kept for kept in self._kept if kept < depth), default=None)
         wanted = ["", *self._first_modules(depth)]
         parts = self._kept[depth] = {}
+        self._in_files.discard(depth)
         with self._caught(depth, wanted) as caught, self.resumed(below) if below is not None else nullcontext():
             everyone = np.arange(len(self.storage.lengths))
             for part in MicroBatchPlanner(self.storage.lengths, self.token_budget).plan([(0, everyone)]):
@@ -238,7 +240,7 @@ class PrefixCache:
                 hook.remove()
 
     def _allocate(self, depth: int, name: str, like: Tensor) -> bool:
-        """Make room for a part. False where there is none: of what modules give, everything beyond the memory budget.
+        """Make room for a part. False where there is none: what modules give is kept in memory or not at all.
 
         Raises:
             OSError: no room for the states themselves.
@@ -246,8 +248,11 @@ class PrefixCache:
         shape = (self.storage.tokens, like.shape[-1])
         size = shape[0] * shape[1] * like.element_size()
         if self.bytes_in_memory + size <= self.memory_budget:
-            self._kept[depth][name] = torch.empty(shape, dtype=like.dtype, device=like.device)
-            return True
+            # a part of a module is sooner computed on a device than brought to it
+            room = _room(shape, like, devices=(like.device,) if name else (like.device, torch.device("cpu")))
+            if room is not None:
+                self._kept[depth][name] = room
+                return True
         if name:
             return False
         if depth == 0:  # embeddings are quicker looked up than read from a disk
@@ -270,11 +275,20 @@ class PrefixCache:
         with self.resumed(depth):
             self.feed(depth, batch)
             resumed = self.model(**batch.arguments).logits.float()
-        full = self.model(
-            **batch.arguments
-        ).logits.float()  # second, so that it can leave nothing for the other to find
-        tolerance = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 5e-2
-        return bool((full - resumed).abs().max() <= tolerance * full.abs().max())
+        # second, so that it can leave nothing for the other to find
+        full = self.model(**batch.arguments).logits.float()
+        return same_logits(resumed, full, tolerance_of(next(self.model.parameters()).dtype))
+
+
+def _room(shape: tuple[int, ...], like: Tensor, devices: Sequence[torch.device]) -> Tensor | None:
+    """Memory of the first of the devices that has so much; None where none has."""
+    for device in dict.fromkeys(devices):
+        try:
+            return torch.empty(shape, dtype=like.dtype, device=device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+    return None
 
 
 def _reserve(file: int, size: int) -> None:

@@ -91,7 +91,10 @@ def limited_base(training, evaluation, error=None):
 CPU_ERROR = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
 
 
-@pytest.mark.parametrize("error", [None, CPU_ERROR])
+CUDA_ERROR = RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+
+
+@pytest.mark.parametrize("error", [None, CPU_ERROR, CUDA_ERROR, MemoryError()])
 @pytest.mark.parametrize("evaluation", [400, 200])
 def test_out_of_memory_halves_the_budget_and_changes_no_result(error, evaluation):
     data = toy_data()

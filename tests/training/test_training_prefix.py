@@ -70,14 +70,24 @@ def test_deeper_states_are_computed_from_the_shallower_ones():
     assert sorted(calls) == ["Embedding", "Embedding", "RobertaLayer", "RobertaLayer"]
 
 
-def test_deberta_with_narrow_embeddings_and_a_convolution_gives_the_same_or_says_why_not():
-    base = frozen(tiny_model("deberta-v2", embedding_size=16, conv_kernel_size=3, conv_act="gelu"))
+NARROW, CONVOLVED = {"embedding_size": 16}, {"conv_kernel_size": 3, "conv_act": "gelu"}
+DEBERTA_FALLS_BACK = (
+    "DebertaV2ForSequenceClassification cannot be resumed from a middle layer with the same result;"
+    " its frozen lower layers are computed in full"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "notes"), [(NARROW, ()), (CONVOLVED, ()), ({**NARROW, **CONVOLVED}, (DEBERTA_FALLS_BACK,))]
+)
+def test_deberta_gives_the_same_with_a_convolution_and_narrow_embeddings_and_says_where_it_is_slower(settings, notes):
+    base = frozen(tiny_model("deberta-v2", **settings))
     data, choices = toy_data(), {"layers": "top-1", "targets": "query_proj,value_proj"}
     cached = make_engine(base, data)
     ours = cached.train([make_cell(base, **choices)], 0)[0]
     theirs = make_engine(base, data, prefix_cache=False).train([make_cell(base, **choices)], 0)[0]
     np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, atol=1e-5)
-    assert cached.prefix.prepare(2) or "computed in full" in cached.notes[0]
+    assert cached.notes == notes
 
 
 def test_states_are_computed_once_and_frozen_layers_never_again():
@@ -147,6 +157,43 @@ def test_a_full_disk_costs_time_and_not_the_study(tmp_path, monkeypatch):
         " its frozen lower layers are computed in full",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_memory_to_fill_in_is_run_in_full_and_says_so(monkeypatch):
+    def full(cache, depth):
+        raise torch.OutOfMemoryError("no more")
+
+    base, data = tiny_base("bert"), toy_data()
+    cell = make_cell(base, layers="top-1")
+    engine = make_engine(base, data)
+    monkeypatch.setattr(PrefixCache, "_fill", full)
+    ours = engine.train([cell], 0)[0]
+    theirs = make_engine(base, data, prefix_cache=False).train([cell], 0)[0]
+    assert np.array_equal(ours.result.probabilities, theirs.result.probabilities)
+    assert engine.notes == (
+        "the states of BertForSequenceClassification found no room in memory;"
+        " its frozen lower layers are computed in full",
+    )
+
+
+def test_states_that_find_no_memory_go_to_the_disk(tmp_path, monkeypatch):
+    base, data = tiny_base("bert"), toy_data()
+    cache, storage = cache_of(base, data, folder=tmp_path)
+    allocate = torch.empty
+
+    def full(*shape, **kind):
+        if shape == ((storage.tokens, 32),):
+            raise MemoryError
+        return allocate(*shape, **kind)
+
+    monkeypatch.setattr(torch, "empty", full)
+    assert cache.prepare(2)
+    monkeypatch.undo()
+    assert cache.bytes_in_memory == 0
+    expected, _ = cache_of(base, data)
+    expected.prepare(2)
+    assert list(cache._kept[2]) == [""]
+    assert torch.equal(cache._kept[2][""], expected._kept[2][""])
 
 
 # -- where resuming is not exact -----------------------------------------------------------------------------------
