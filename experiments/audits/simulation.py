@@ -81,7 +81,9 @@ def run_raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, se
 def take_verdict(scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[int, bool]:
     """(recommended, decided) of the trials in ``rows``."""
     matrix = _matrix(scores, parameters, rows, rules)
-    result = standing(pairwise(matrix.scores, rules.folds), rules.margin, rules.confidence, matrix.looks(rules.folds))
+    result = standing(
+        pairwise(matrix.scores, rules.folds), rules.margin, rules.confidence, matrix.looks(rules.folds, planned=1)
+    )
     chosen, _, decided = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
     return int(rows[int(chosen)]), bool(decided)
 

@@ -52,15 +52,18 @@ class _Outlook:
         return float(self.ends_here.sum())
 
 
-def more_cells_needed(matrix: ScoreMatrix, *, folds: int, margin: float, confidence: float) -> int | None:
+def more_cells_needed(
+    matrix: ScoreMatrix, *, folds: int, margin: float, confidence: float, planned: int = 1
+) -> int | None:
     """About how many more cells would settle the verdict; None when no number of cells on these data is likely to.
 
     0 when it is settled. Counts the cells the trials still in question lack to reach a common number of repeats.
     """
-    pairs = pairwise(matrix.scores, folds)
-    result = standing(pairs, margin, confidence, matrix.looks(folds))
+    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    result = standing(pairs, margin, confidence, matrix.looks(folds, planned))
     for repeats in range(1, _MOST_REPEATS + 1):
-        outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, confidence=confidence, repeats=repeats)
+        required = required_probability(confidence, max(repeats, matrix.repeats(folds)[1]) - planned + 1)
+        outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
         if not outlook.needed and outlook.decided == 1.0:
             return 0
         lacking = sum(max(repeats * folds - _cells_of(matrix, row), 0) for row in outlook.needed)
@@ -78,6 +81,7 @@ def next_cells(
     confidence: float,
     metric: str,
     repeats: int,
+    planned: int = 1,
 ) -> tuple[CellRequest, ...]:
     """The next extra repeat of the finalists: the trials whose comparisons decide the verdict.
 
@@ -87,6 +91,7 @@ def next_cells(
         margin: accepted loss in metric units. confidence: probability a claim needs.
         metric: column of ``cells``.
         repeats: how many repeats a finalist may have in all.
+        planned: how many every trial is given.
 
     Returns:
         the missing cells of the finalists in the lowest repeat that one of them lacks; empty when the verdict is
@@ -94,7 +99,9 @@ def next_cells(
         (below a chance of 1 in 10).
     """
     matrix = score_matrix(trials, cells, metric)
-    finalists = finalist_rows(matrix, folds=folds, margin=margin, confidence=confidence, repeats=repeats)
+    finalists = finalist_rows(
+        matrix, folds=folds, margin=margin, confidence=confidence, repeats=repeats, planned=planned
+    )
     # a failed cell was tried: asking for it again would ask forever
     keys = cells[["trial", "repeat", "fold"]].astype(int).itertuples(index=False, name=None)
     tried = set(keys)
@@ -111,7 +118,7 @@ def next_cells(
 
 
 def finalist_rows(
-    matrix: ScoreMatrix, *, folds: int, margin: float, confidence: float, repeats: int
+    matrix: ScoreMatrix, *, folds: int, margin: float, confidence: float, repeats: int, planned: int = 1
 ) -> tuple[int, ...]:
     """Rows of the trials whose further repeats would decide the verdict; none when settled or hopeless.
 
@@ -119,9 +126,10 @@ def finalist_rows(
     """
     if len(matrix.trials) < 2:
         return ()
-    pairs = pairwise(matrix.scores, folds)
+    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
     result = standing(pairs, margin, 1.0 - _EARLY * (1.0 - confidence))
-    outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, confidence=confidence, repeats=repeats)
+    required = required_probability(confidence, max(repeats, matrix.repeats(folds)[1]) - planned + 1)
+    outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
     if not outlook.needed or outlook.decided < _HOPELESS:
         return ()
     return _deciding_prefix(outlook, result)
@@ -138,14 +146,12 @@ def _outlook(
     *,
     folds: int,
     margin: float,
-    confidence: float,
+    required: float,
     repeats: int,
 ) -> _Outlook:
     """Chances that the verdict ends at each trial once every open comparison has ``repeats * folds`` cells."""
     order = np.lexsort((-additive_scores(matrix.scores), matrix.parameters))
     ends, needed, reached = np.zeros(len(order)), set[int](), 1.0
-    fewest, most = matrix.repeats(folds)
-    required = required_probability(confidence, max(repeats, most) - fewest + 1)
     for place, row in enumerate(order):
         if result.status[row] == NOT_WORSE:
             ends[place] = reached

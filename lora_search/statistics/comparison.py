@@ -112,13 +112,15 @@ def correlated_t(differences: Array, folds: int, prior: VariancePrior | None = N
     return _posterior(mean, variance, own, cells, folds)
 
 
-def pairwise(scores: Array, folds: int, *, shrink: bool = True) -> Posterior:
+def pairwise(scores: Array, folds: int, *, shrink: bool = True, resolution: float = 0.0) -> Posterior:
     """Every trial against every trial.
 
     Args:
         scores: ``(..., trials, cells)``; NaN where a trial lacks the cell. A pair uses the cells both have.
         folds: the k of k-fold.
         shrink: shrink each pair's variance toward the pooled variance of all pairs.
+        resolution: least variance of one difference that can be told from none (see ``matrix``): scores of few examples
+            tie by chance.
 
     Returns:
         posterior arrays ``(..., trials, trials)``; entry [b, c] is about score(b) - score(c).
@@ -132,7 +134,7 @@ def pairwise(scores: Array, folds: int, *, shrink: bool = True) -> Posterior:
         prior = fit_variance_prior(variance[..., *upper], own[..., *upper], most=residual_degrees_of_freedom(scores))
         variance, own = shrink_variance(variance, own, prior.over(2))
     diagonal = np.eye(trials, dtype=np.bool_)
-    variance = np.where(diagonal, 0.0, variance)
+    variance = np.where(diagonal, 0.0, np.maximum(variance, resolution))
     return _posterior(mean, variance, own, cells, folds)
 
 

@@ -16,7 +16,8 @@ HOLDOUT_FACT = "holdout"
 """The fact under which a study keeps what its hold-out said: {"trial": number, "scores": {metric: score}}."""
 
 HEAD_FACT = "head alone"
-"""The fact that keeps the scores of training no adapter: [{"repeat": r, "fold": k, metric: score, ...}, ...]."""
+"""The fact that keeps the scores of training no adapter, at the learning rate of a trial, which is the best:
+[{"trial": number, "repeat": r, "fold": k, metric: score, ...}, ...]."""
 
 
 class RecordedStudy(Protocol):
@@ -54,19 +55,21 @@ def doubts(study: RecordedStudy, verdict: Verdict) -> tuple[str, ...]:
         *_of_the_data(study, verdict),
         _of_the_head(study, verdict, verdict.best),
         _of_the_holdout(study, verdict),
+        _of_racing(study, verdict),
     )
 
 
 def majority_score(labels: np.ndarray, metric: str) -> float:
-    """The score of always answering the most frequent label.
+    """The score of knowing nothing of the texts: of always answering the most frequent label, or of guessing.
 
-    accuracy: its share p. macro_f1: its F1, 2 p / (1 + p), shared among all labels. matthews_correlation: 0.
+    accuracy: the most frequent label's share p. macro_f1: its F1, 2 p / (1 + p), shared among all labels, or 1 / labels
+    of guesses drawn in proportion, whichever is more. matthews_correlation: 0.
     """
     counts = np.bincount(labels)
     share = float(counts.max() / counts.sum())
     if metric == "accuracy":
         return share
-    return 2 * share / (1 + share) / len(counts) if metric == "macro_f1" else 0.0
+    return max(2 * share / (1 + share), 1.0) / len(counts) if metric == "macro_f1" else 0.0
 
 
 def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSummary) -> list[str | None]:
@@ -80,6 +83,7 @@ def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSu
     if count is not None:
         counts = {layers: len(layer_indices(layers, int(count))) for layers in search.layers}
         found.append(guards.layers_edge(str(recommended.adapter["layers"]), counts))
+        found.append(guards.more_layers_edge(str(best.adapter["layers"]), counts, int(count)))
     return found
 
 
@@ -141,3 +145,10 @@ def _of_the_holdout(study: RecordedStudy, verdict: Verdict) -> str | None:
     examples = int(study.environment.get("data", {}).get("holdout_examples", 1))
     score = float(kept["scores"][verdict.metric])
     return guards.holdout_disagrees(score, verdict.corrected_score, verdict.corrected_interval, examples)
+
+
+def _of_racing(study: RecordedStudy, verdict: Verdict) -> str | None:
+    asked, stopped = study.experiment.verdict, int((study.trials["state"] == "pruned").sum())
+    if verdict.margin >= asked.margin and verdict.confidence <= asked.confidence:
+        return None
+    return guards.raced_for_less(stopped, asked.margin, asked.confidence)

@@ -59,6 +59,35 @@ def layers_edge(recommended: str, counts: dict[str, int]) -> str | None:
     return f"The recommended adapter is on the fewest layers searched ({layers_name(recommended)}): fewer may do."
 
 
+def more_layers_edge(best: str, counts: dict[str, int], layers: int) -> str | None:
+    """The best trial is on the longest layer range searched, and the model has more layers.
+
+    Args:
+        best: its range in the experiment's spelling.
+        counts: number of layers of each range searched.
+        layers: of the model.
+    """
+    if len(set(counts.values())) < 2 or counts[best] < max(counts.values()) or counts[best] >= layers:
+        return None
+    return f"The best adapter is on the most layers searched ({layers_name(best)}): more may score higher."
+
+
+def raced_for_less(stopped: int, margin: float, confidence: float) -> str | None:
+    """A stricter question is asked than the one for which racing stopped trials.
+
+    Args:
+        stopped: number of trials that racing stopped.
+        margin, confidence: of the experiment.
+    """
+    if not stopped:
+        return None
+    trials = "a trial" if stopped == 1 else f"{stopped} trials"
+    return (
+        f"Racing stopped {trials} that hardly mattered for a margin of {points(margin)} at {100 * confidence:g} %;"
+        " for this stricter question they might: run a study that asks it."
+    )
+
+
 def no_better_than_guessing(score: float, low: float, guess: float, metric: str) -> str | None:
     """The best trial is not clearly above the score of always saying the majority class.
 
@@ -71,8 +100,8 @@ def no_better_than_guessing(score: float, low: float, guess: float, metric: str)
     if (low if math.isfinite(low) else score) > guess:
         return None
     return (
-        f"The best {metric.replace('_', ' ')}, {score:.3f}, is not clearly above always answering the most frequent "
-        f"label ({guess:.3f}): nothing was learned that a verdict could be about."
+        f"The best {metric.replace('_', ' ')}, {score:.3f}, is not clearly above what knowing nothing of the texts "
+        f"scores ({guess:.3f}): nothing was learned that a verdict could be about."
     )
 
 
@@ -105,7 +134,9 @@ def resolvable_margin(
     matrix = score_matrix(trials, cells, metric)
     if len(matrix.trials) < 2:
         return None
-    variance = pairwise(matrix.scores, folds).variance[np.triu_indices(len(matrix.trials), 1)]
+    variance = pairwise(matrix.scores, folds, resolution=matrix.resolution).variance[
+        np.triu_indices(len(matrix.trials), 1)
+    ]
     known = variance[np.isfinite(variance)]
     if known.size == 0:
         return None

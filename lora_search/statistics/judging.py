@@ -31,6 +31,7 @@ def judge(study: RecordedStudy, margin: float | None = None, confidence: float |
         margin=margin,
         confidence=confidence,
         metric=spec.metric,
+        repeats=cv.repeats,
         cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).sum()),
     )
     corrected = _corrected(study, verdict)
@@ -46,20 +47,20 @@ def judge(study: RecordedStudy, margin: float | None = None, confidence: float |
 def _corrected(study: RecordedStudy, verdict: Verdict) -> CorrectedScore | None:
     """The score to expect of what this selection recommends, without the flattery of having been selected.
 
-    The selection repeated is the one that gave this recommendation: as far below the best as it was.
+    The selection repeated is the one that gave this recommendation.
     """
-    lag = {comparison.trial: comparison.difference for comparison in verdict.comparisons}
     complete = study.trials[study.trials["state"] == "complete"]
     examples = study.examples()
-    if complete.empty or examples.empty:
+    if verdict.recommended is None or examples.empty:
         return None
-    pooled = pool_predictions(study.predictions(), [int(trial) for trial in complete["trial"]])
+    numbers = [int(trial) for trial in complete["trial"]]
+    pooled = pool_predictions(study.predictions(), numbers)
     return corrected_score(
         pooled.predicted,
         examples["label"].to_numpy()[pooled.examples],
         metric=study.experiment.verdict.metric,
         parameters=complete["adapter_parameters"].to_numpy(dtype=float),
-        tolerance=max(0.0, lag.get(verdict.recommended.trial, 0.0)) if verdict.recommended else 0.0,
+        recommended=numbers.index(verdict.recommended.trial),
         groups=examples["group"].to_numpy()[pooled.examples],
         seed=study.experiment.seed,
     )

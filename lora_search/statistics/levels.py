@@ -48,12 +48,18 @@ class Levels:
     trust: Array
 
 
-def fit_levels(scores: Array) -> Levels:
-    """Fit score = trial + cell, the noise of each trial, and how much of each level to believe."""
+def fit_levels(scores: Array, resolution: float = 0.0) -> Levels:
+    """Fit score = trial + cell, the noise of each trial, and how much of each level to believe.
+
+    Args:
+        scores: ``(..., trials, cells)``, NaN where not trained.
+        resolution: as in ``comparison.pairwise``; half of it is each trial's own.
+    """
     seen = ~np.isnan(scores)
     cells = seen.sum(axis=-1)
     level = additive_scores(scores)
     variance, df = _noise(scores, level, seen)
+    variance = np.maximum(variance, resolution / 2.0)
     own = np.nan_to_num(variance) / np.maximum(cells, 1)
     centre, spread = _spread_of_levels(level, own, cells > 0)
     total = spread[..., None] + own

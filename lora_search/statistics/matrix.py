@@ -25,6 +25,9 @@ class ScoreMatrix:
         scores: ``(trials, columns)`` in metric units; NaN where the cell was not trained.
         parameters: adapter parameters of each trial.
         seconds: compute seconds of each trial, 0 where unknown.
+        resolution: variance of a difference of two cells that comes from counting alone. A score over m examples is a
+            multiple of 1/m, so it is rounded by up to half of that: 1 / (12 m^2) each, with the median m. 0 where the
+            examples are not known.
     """
 
     trials: tuple[int, ...]
@@ -32,16 +35,17 @@ class ScoreMatrix:
     scores: Array
     parameters: Array
     seconds: Array
+    resolution: float = 0.0
 
     def repeats(self, folds: int) -> tuple[int, int]:
         """The fewest and the most whole repeats a trial has, at least 1."""
         counts = np.maximum((~np.isnan(self.scores)).sum(axis=1) // folds, 1)
         return int(counts.min()), int(counts.max())
 
-    def looks(self, folds: int) -> int:
-        """How often the verdict could have been taken: once, and once more for every extra repeat of a finalist."""
-        fewest, most = self.repeats(folds)
-        return most - fewest + 1
+    def looks(self, folds: int, planned: int) -> int:
+        """How often the verdict could have been taken: once after the ``planned`` repeats, and once more for every
+        extra repeat of a finalist."""
+        return max(self.repeats(folds)[1] - planned, 0) + 1
 
 
 def score_matrix(
@@ -79,7 +83,14 @@ def score_matrix(
         scores=scores,
         parameters=_numbers(wanted["adapter_parameters"]),
         seconds=np.nan_to_num(_numbers(seconds)),
+        resolution=_resolution(usable),
     )
+
+
+def _resolution(cells: pd.DataFrame) -> float:
+    if "examples" not in cells or cells.empty:
+        return 0.0
+    return float(2.0 / 12.0 / max(1.0, cells["examples"].median()) ** 2)
 
 
 def _numbers(column: pd.Series[float]) -> NDArray[np.float64]:

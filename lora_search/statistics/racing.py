@@ -103,7 +103,7 @@ def race(
     Returns:
         eliminations among the trials with fewer than ``planned`` cells, least important first.
     """
-    levels = fit_levels(matrix.scores)
+    levels = fit_levels(matrix.scores, matrix.resolution)
     if np.isnan(levels.variance).any():
         return Race((), spent)
     out = np.isin(matrix.trials, list(eliminated))

@@ -106,8 +106,9 @@ class Verdict:
     """What the study says. ``to_dict()`` is verdict.json; ``sentence()`` is what a person would say.
 
     ``more_cells_needed`` is None when decided, and also when no number of further cells on these data would settle it.
-    ``in_question`` is the smallest trial that keeps the verdict open; ``smaller_trials`` counts those with fewer
-    adapter parameters than the recommended.
+    ``probability_not_worse`` is None when there was nothing to compare with. ``in_question`` is the smallest trial that
+    keeps the verdict open; ``smaller_trials`` counts those with fewer adapter parameters than the recommended;
+    ``stopped_trials`` those that racing left untrained, which do not compete.
     """
 
     status: Literal["decided", "undecided", "no-trials"]
@@ -127,6 +128,7 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     in_question: TrialSummary | None = None
     smaller_trials: int = 0
+    stopped_trials: int = 0
 
     def sentence(self) -> str:
         """One sentence: the recommendation and how sure it is, or what is missing."""
@@ -163,6 +165,7 @@ def decide(
     margin: float,
     confidence: float,
     metric: str,
+    repeats: int = 1,
     cells_skipped_by_racing: int | None = None,
     corrected_score: float | None = None,
     corrected_interval: tuple[float, float] | None = None,
@@ -177,6 +180,7 @@ def decide(
         margin: accepted loss in metric units, e.g. 0.01.
         confidence: probability the verdict needs, above 0.5.
         metric: the column of ``cells`` that is the score.
+        repeats: that every trial was to have.
         cells_skipped_by_racing, corrected_score, corrected_interval, holdout_score, warnings: passed into the verdict.
 
     Raises:
@@ -195,6 +199,7 @@ def decide(
         "corrected_interval": corrected_interval,
         "holdout_score": holdout_score,
         "warnings": tuple(warnings),
+        "stopped_trials": int((trials["state"] == "pruned").sum()),
     }
     if not matrix.trials:
         return Verdict(
@@ -206,8 +211,8 @@ def decide(
             comparisons=(),
             **common,
         )
-    pairs = pairwise(matrix.scores, folds)
-    looks = matrix.looks(folds)
+    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    looks = matrix.looks(folds, repeats)
     result = standing(pairs, margin, confidence, looks)
     chosen = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
     recommended, best, decided = int(chosen[0]), int(chosen[1]), bool(chosen[2])
@@ -224,32 +229,42 @@ def decide(
         )
         for row, number in enumerate(matrix.trials)
     )
-    needed = None if decided else more_cells_needed(matrix, folds=folds, margin=margin, confidence=confidence)
+    needed = (
+        None
+        if decided
+        else more_cells_needed(matrix, folds=folds, margin=margin, confidence=confidence, planned=repeats)
+    )
     question = None if decided else _in_question(matrix, result, recommended)
     return Verdict(
         status="decided" if decided else "undecided",
-        recommended=_summary(trials, matrix, recommended, folds),
-        best=_summary(trials, matrix, best, folds),
-        probability_not_worse=comparisons[recommended].probability_not_worse,
+        recommended=_summary(trials, matrix, recommended, folds, metric),
+        best=_summary(trials, matrix, best, folds, metric),
+        probability_not_worse=None if alone else comparisons[recommended].probability_not_worse,
         more_cells_needed=needed,
         comparisons=comparisons,
-        in_question=None if question is None else _summary(trials, matrix, question, folds),
+        in_question=None if question is None else _summary(trials, matrix, question, folds, metric),
         smaller_trials=int((matrix.parameters < matrix.parameters[recommended]).sum()),
         **common,
     )
 
 
-def score_interval(scores: Sequence[float], *, folds: int, level: float = 0.95) -> tuple[float, float]:
+def score_interval(
+    scores: Sequence[float], *, folds: int, level: float = 0.95, lowest: float = -math.inf, highest: float = math.inf
+) -> tuple[float, float]:
     """Interval for the true score of one trial from its cells; infinite with fewer than two.
+
+    ``lowest`` and ``highest`` are the metric's own bounds, beyond which no score can be.
 
     The correlated t of the scores themselves, J - 1 degrees of freedom. Not shrunk: trials share the difficulty of a
     fold, so the spread of other trials says nothing that this one's does not.
     """
     low, high = correlated_t(np.asarray(scores, dtype=np.float64), folds).interval(level)
-    return float(low), float(high)
+    if not math.isfinite(low) or not math.isfinite(high):
+        return float(low), float(high)
+    return max(float(low), lowest), min(float(high), highest)
 
 
-def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int) -> TrialSummary:
+def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, metric: str) -> TrialSummary:
     number = matrix.trials[row]
     record = trials.loc[trials["trial"] == number].iloc[0]
     scores = matrix.scores[row][~np.isnan(matrix.scores[row])]
@@ -258,7 +273,9 @@ def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int) ->
         adapter={name: _plain(record[name]) for name in _ADAPTER_COLUMNS if name in record.index},
         nuisance={name: _plain(record[name]) for name in _NUISANCE_COLUMNS if name in record.index},
         score_mean=float(scores.mean()),
-        score_interval=score_interval(list(scores), folds=folds),
+        score_interval=score_interval(
+            list(scores), folds=folds, lowest=-1.0 if metric == "matthews_correlation" else 0.0, highest=1.0
+        ),
         adapter_parameters=int(matrix.parameters[row]),
         head_parameters=int(record["head_parameters"]) if "head_parameters" in record.index else 0,
         seconds=float(matrix.seconds[row]),

@@ -20,7 +20,7 @@ def verdict_sentence(verdict: Verdict) -> str:
     if recommended is None or best is None:
         return "No trial was trained to the end, so there is nothing to recommend yet."
     if len(verdict.comparisons) == 1:
-        return f"Only {adapter_name(recommended.adapter)} was trained to the end: there is nothing to compare it with."
+        return _alone(verdict, adapter_name(recommended.adapter))
     if verdict.status == "undecided":
         return _undecided(verdict, recommended, best)
     margin, sure = points(verdict.margin), percent_sure(verdict.probability_not_worse or 0.0)
@@ -31,9 +31,17 @@ def verdict_sentence(verdict: Verdict) -> str:
             f"{_capital(chosen)} is not worse than the best ({reference}) by more than {margin} ({sure}), with {share}."
         )
     unbeaten = f"({sure} that none beats it by more than {margin})"
+    to_the_end = " trained to the end" if verdict.stopped_trials else ""
     if verdict.smaller_trials:
-        return f"{_capital(chosen)} scored best {unbeaten}, and every smaller adapter is worse."
-    return f"{_capital(chosen)} scored best and is the smallest compared {unbeaten}."
+        return f"{_capital(chosen)} scored best {unbeaten}, and every smaller adapter{to_the_end} is worse."
+    return f"{_capital(chosen)} scored best and is the smallest{to_the_end or ' compared'} {unbeaten}."
+
+
+def _alone(verdict: Verdict, name: str) -> str:
+    if not verdict.stopped_trials:
+        return f"Only {name} was trained to the end: there is nothing to compare it with."
+    others = "the other adapter" if verdict.stopped_trials == 1 else f"each of {verdict.stopped_trials} other adapters"
+    return f"{_capital(name)} is what racing left: {others} was stopped when it had hardly a chance to be recommended."
 
 
 def _undecided(verdict: Verdict, recommended: TrialSummary, best: TrialSummary) -> str:

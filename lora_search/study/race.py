@@ -105,6 +105,7 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
             confidence=spec.confidence,
             metric=spec.metric,
             repeats=cv.repeats + spec.extra_repeats,
+            planned=cv.repeats,
         )
         if not wanted:
             return

@@ -209,14 +209,20 @@ class StudyRun:
     def _train_head_alone(self) -> None:
         """What no adapter at all would score, at the best trial's learning rate: what every adapter has to beat."""
         best = judge(self.ledger.tables()).best
-        if best is None or self.ledger.fact(HEAD_FACT) is not None:
+        kept = self.ledger.fact(HEAD_FACT)
+        if best is None or (kept is not None and all(cell["trial"] == best.trial for cell in kept)):
             return
         record = next(record for record in self.ledger.trials() if record.trial == best.trial)
         keys = [CellKey(record.trial, 0, fold) for fold in range(self.experiment.cv.folds)]
         cells = [replace(self.prepared.cell(key, record.adapter, record.nuisance), modules=()) for key in keys]
         self._announce("the head alone, to compare with", len(cells))
         scores = [
-            {"repeat": trained.result.key.repeat, "fold": trained.result.key.fold, **trained.result.scores}
+            {
+                "trial": record.trial,
+                "repeat": trained.result.key.repeat,
+                "fold": trained.result.key.fold,
+                **trained.result.scores,
+            }
             for trained in self.cells.engine.train(cells, pack=-1, listener=self.progress.step)
             if trained.result.state == "complete"
         ]

@@ -75,12 +75,17 @@ def test_groups_make_the_interval_honest() -> None:
     assert widths[1] / widths[0] == pytest.approx(np.sqrt(10), rel=0.15)
 
 
-def test_a_tolerance_selects_the_small_trial() -> None:
+def test_the_corrected_score_is_that_of_the_recommended_trial() -> None:
     predicted, labels = study(3, np.array([0.70, 0.80, 0.81]), examples=2000)
+    own = (predicted == labels).mean(axis=2)[:, 0]
     sizes = np.array([1.0, 2.0, 8.0])
-    assert corrected_score(predicted, labels, metric="accuracy", parameters=sizes, samples=20).winner == 2
-    small = corrected_score(predicted, labels, metric="accuracy", parameters=sizes, tolerance=0.04, samples=20)
-    assert small.winner == 1
+    assert corrected_score(predicted, labels, metric="accuracy", samples=20).winner == int(own.argmax())
+    for row in (1, 2):
+        result = corrected_score(predicted, labels, metric="accuracy", parameters=sizes, recommended=row, samples=400)
+        assert result.winner == row
+        assert result.naive == pytest.approx(own[row])
+        assert result.score == pytest.approx(own[row], abs=0.01)
+        assert result.interval[0] < result.score < result.interval[1]
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:

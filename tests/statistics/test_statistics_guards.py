@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lora_search.statistics import guards
+from lora_search.statistics.doubts import majority_score
 
 
 def test_learning_rate_on_the_edge() -> None:
@@ -44,7 +45,7 @@ def test_no_better_than_guessing() -> None:
     said = guards.no_better_than_guessing(0.52, 0.48, 0.5, "accuracy")
     assert said is not None
     assert said.startswith(
-        "The best accuracy, 0.520, is not clearly above always answering the most frequent label (0.500)"
+        "The best accuracy, 0.520, is not clearly above what knowing nothing of the texts scores (0.500)"
     )
 
 
@@ -108,3 +109,27 @@ def test_holdout_disagrees() -> None:
 
 def test_only_what_there_is_to_say() -> None:
     assert guards.warnings_of(None, "Look.", None) == ("Look.",)
+
+
+def test_more_layers_than_searched_may_score_higher() -> None:
+    counts = {"top-1/2": 3, "top-1/3": 2}
+    assert guards.more_layers_edge("top-1/2", counts, 6) == (
+        "The best adapter is on the most layers searched (the top half): more may score higher."
+    )
+    assert guards.more_layers_edge("top-1/3", counts, 6) is None
+    assert guards.more_layers_edge("all", {"all": 6, "top-1/3": 2}, 6) is None
+
+
+def test_a_stricter_question_than_the_race_was_run_for() -> None:
+    assert guards.raced_for_less(3, 0.03, 0.95) == (
+        "Racing stopped 3 trials that hardly mattered for a margin of 3 points at 95 %; for this stricter question "
+        "they might: run a study that asks it."
+    )
+    assert guards.raced_for_less(0, 0.03, 0.95) is None
+
+
+def test_guessing_in_proportion_can_beat_the_majority_in_macro_f1() -> None:
+    balanced = np.repeat([0, 1], 50)
+    assert majority_score(balanced, "macro_f1") == pytest.approx(0.5)
+    assert majority_score(np.repeat([0, 1], [90, 10]), "macro_f1") == pytest.approx(0.5)
+    assert majority_score(balanced, "accuracy") == pytest.approx(0.5)

@@ -251,3 +251,58 @@ def test_twins_are_told_apart() -> None:
     trials.loc[1, ["rank", "layers", "learning_rate"]] = [1, "top-1/3", 2e-3]
     verdict = verdict_of(trials, cells)
     assert "rank 1 on query+value of the top third, alpha 4" in verdict.sentence()
+
+
+# -- trials that racing stopped, scores that tie by chance -----------------------------------------------------------
+
+
+def stopped(trials: pd.DataFrame, cells: pd.DataFrame, numbers: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same study, had racing stopped these trials after two folds."""
+    trials = trials.assign(state=["pruned" if number in numbers else "complete" for number in trials["trial"]])
+    return trials, cells[~cells["trial"].isin(numbers) | (cells["fold"] < 2)]
+
+
+def test_what_racing_left_alone_is_said_to_be_so() -> None:
+    verdict = verdict_of(*stopped(*frames([0.80, 0.7, 0.7], 0.002), [1, 2]))
+    assert verdict.status == "decided"
+    assert verdict.probability_not_worse is None
+    assert verdict.sentence() == (
+        "Rank 1 on query+value of the top third is what racing left: each of 2 other adapters was stopped when it had "
+        "hardly a chance to be recommended."
+    )
+
+
+def test_smaller_trials_that_were_stopped_are_not_forgotten() -> None:
+    verdict = verdict_of(*stopped(*frames([0.70, 0.80, 0.79], 0.001), [0]))
+    assert verdict.stopped_trials == 1
+    assert "is the smallest trained to the end (" in verdict.sentence()
+
+
+def test_scores_of_few_examples_that_tie_decide_nothing() -> None:
+    trials, cells = frames([0.8, 0.8], 0.0, folds=2)
+    assert verdict_of(trials, cells, folds=2).status == "decided"  # with any number of examples behind them
+    for examples, status in ((20, "undecided"), (100_000, "decided")):
+        assert verdict_of(trials, cells.assign(examples=examples), folds=2).status == status
+
+
+def test_the_counting_noise_by_hand() -> None:
+    # two trials, two folds of 30 examples, all equal: S^2 = 2 / (12 * 900), scale = sqrt((1/2 + 1) S^2) = 0.016667 with
+    # one degree of freedom, so P(d <= 0.05) = 1/2 + atan(3) / pi
+    trials, cells = frames([0.8, 0.8], 0.0, folds=2)
+    verdict = verdict_of(trials, cells.assign(examples=30), folds=2, margin=0.05)
+    assert verdict.probability_not_worse == pytest.approx(0.5 + np.arctan(3.0) / np.pi)
+
+
+def test_a_look_is_counted_for_every_extra_repeat() -> None:
+    trials, cells = frames([0.800, 0.803], 0.004, repeats=3)
+    asked_once = verdict_of(trials, cells, repeats=3).probability_not_worse
+    asked_thrice = verdict_of(trials, cells, repeats=1).probability_not_worse
+    assert asked_once is not None
+    assert asked_thrice is not None
+    assert 1 - asked_thrice == pytest.approx(np.sqrt(3) * (1 - asked_once))
+
+
+def test_a_score_interval_stays_within_what_the_metric_can_be() -> None:
+    trials, cells = frames([0.8, 0.7], 0.9, folds=2)
+    low, high = verdict_of(trials, cells, folds=2).best.score_interval  # type: ignore[union-attr]
+    assert (low, high) == (0.0, 1.0)
