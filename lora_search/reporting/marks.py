@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 
 from lora_search.reporting.axes import FONT_SIZE, MARKER_SIZE
 from lora_search.reporting.encoding import INK, MUTED, PAPER
@@ -39,13 +40,20 @@ def draw_point(
         )  # fmt: skip
 
 
-def draw_interval(ax: Axes, scene: Landscape, point: Point, x: float) -> None:
-    """A thin bar over the interval of a finished trial, where there is one."""
-    if point.finished and point.low is not None and point.high is not None:
-        ax.plot(
-            [x, x], [point.low, point.high], color=scene.encoding.colours[point.targets], linewidth=1.1, alpha=0.45,
-            zorder=2, solid_capstyle="butt",
-        )  # fmt: skip
+def draw_interval(ax: Axes, scene: Landscape, point: Point, x: float, limits: tuple[float, float]) -> None:
+    """A thin bar over the interval of a finished trial, where there is one; an arrowhead where it leaves the axis."""
+    if not point.finished or point.low is None or point.high is None:
+        return
+    colour = scene.encoding.colours[point.targets]
+    ax.plot(
+        [x, x], [point.low, point.high], color=colour, linewidth=1.1, alpha=0.45, zorder=2, solid_capstyle="butt",
+    )  # fmt: skip
+    for beyond, edge, head in (
+        (point.low < limits[0], limits[0], CARETDOWNBASE),
+        (point.high > limits[1], limits[1], CARETUPBASE),
+    ):
+        if beyond:
+            ax.plot([x], [edge], marker=head, markersize=4, color=colour, alpha=0.45, clip_on=False, linestyle="none")
 
 
 def name_points(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -96,10 +97,10 @@ def draw_tradeoff(data: TradeoffData, ax: Axes) -> None:
         )  # fmt: skip
     places = _dodged(points, data.x, ax)
     for point in points:
-        draw_interval(ax, scene, point, places[point.trial])
+        draw_interval(ax, scene, point, places[point.trial], limits)
         draw_point(ax, scene, point, places[point.trial], limits)
     note_points_below(ax, points, scene, limits)
-    name_points(ax, scene, places, limits, _along_intervals(points, places, limits))
+    name_points(ax, scene, places, limits, [*_along_intervals(points, places, limits), *_along_front(data.front)])
 
 
 def _cost_axis(ax: Axes, data: TradeoffData) -> None:
@@ -134,4 +135,16 @@ def _along_intervals(
         for point in points
         if point.finished and point.low is not None and point.high is not None
         for y in np.linspace(max(point.low, limits[0]), min(point.high, limits[1]), 40)
+    ]
+
+
+def _along_front(front: Sequence[Point]) -> list[tuple[float, float]]:
+    """Points along the steps of the front: each level from its trial to the next, then up."""
+    return [
+        spot
+        for first, second in pairwise(front)
+        for spot in (
+            *((float(x), first.score) for x in np.geomspace(first.adapter_parameters, second.adapter_parameters, 40)),
+            *((float(second.adapter_parameters), float(y)) for y in np.linspace(first.score, second.score, 8)),
+        )
     ]

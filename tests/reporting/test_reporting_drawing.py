@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 from matplotlib.text import Annotation, Text
 
 from lora_search.reporting import draw_folds, draw_ranks, draw_tradeoff, folds_data, parameters_data, ranks_data
@@ -122,6 +123,20 @@ def test_score_limits_hold_contenders_and_leave_a_lone_outlier_out() -> None:
     low, high = score_limits([0.85, 0.86, 0.87, 0.88, 0.50], best=0.88, margin=0.01)
     assert 0.80 < low < 0.85
     assert 0.88 < high < 0.90
+
+
+@pytest.mark.parametrize("noise", [0.0004, 0.05])
+def test_an_interval_that_leaves_the_axis_has_an_arrowhead(noise: float) -> None:
+    trials, cells = frames(rows=sampled_rows(6), noise=noise)
+    data = parameters_data(trials, cells, verdict_for(trials, cells))
+    ax = Figure().subplots()
+    draw_tradeoff(data, ax)
+    low, high = ax.get_ylim()
+    bounds = [(p.low, p.high) for p in data.scene.points if p.finished and p.low is not None and p.high is not None]
+    heads = [line.get_marker() for line in ax.get_lines()]
+    assert heads.count(CARETUPBASE) == sum(upper > high for _, upper in bounds)
+    assert heads.count(CARETDOWNBASE) == sum(lower < low for lower, _ in bounds)
+    assert (CARETUPBASE in heads) == (noise == 0.05)
 
 
 def test_drawing_leaves_the_style_of_the_caller_alone_and_does_not_follow_it() -> None:
