@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Columns = dict[str, list[Any]]
 
 _KEY = "data.train"
+_A_LIST = "; a list of objects is .json"
 
 
 def read_file(path: Path, wanted: Mapping[str, str]) -> Columns:
@@ -125,27 +126,40 @@ def _picked(frame: pd.DataFrame, name: str, wanted: Mapping[str, str]) -> Column
 
 
 def _read_json(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
-    try:
-        records = json.loads(stream.read().decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        hint = "; one object per line is .jsonl" if error.msg == "Extra data" else ""
-        raise DataError(f"{_KEY}: {name} is not JSON: {error}{hint}") from error
+    def why(error: json.JSONDecodeError) -> str:
+        return f"{error}{'; one object per line is .jsonl' if error.msg == 'Extra data' else ''}"
+
+    records = _parsed(stream.read().decode("utf-8-sig"), name, why)
     if not isinstance(records, list):
         raise DataError(f"{_KEY}: {name} must hold a list of objects, got {type(records).__name__} at its top")
     return _columns_of(enumerate(records, start=1), "item", name, wanted)
 
 
 def _read_jsonl(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
+    def why(error: json.JSONDecodeError) -> str:
+        return f"{error.msg}{_A_LIST if error.doc.lstrip().startswith('[') else ''}"
+
     def records() -> Iterable[tuple[int, Any]]:
         for number, line in enumerate(stream.read().decode("utf-8-sig").split("\n"), start=1):
             if not line.strip():
                 continue
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{_KEY}: line {number} of {name} is not JSON: {error.msg}") from error
+            record = _parsed(line, f"line {number} of {name}", why)
+            if isinstance(record, list):
+                raise DataError(f"{_KEY}: line {number} of {name} must be an object, got list{_A_LIST}")
+            yield number, record
 
     return _columns_of(records(), "line", name, wanted)
+
+
+def _parsed(text: str, where: str, why: Callable[[json.JSONDecodeError], str]) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{_KEY}: {where} is not JSON: {why(error)}") from error
+    except RecursionError as error:
+        raise DataError(f"{_KEY}: {where} must hold flat objects, got values nested too deeply to read") from error
+    except ValueError as error:  # a whole number of thousands of digits
+        raise DataError(f"{_KEY}: {where} cannot be read: {error}") from error
 
 
 def _columns_of(records: Iterable[tuple[int, Any]], unit: str, name: str, wanted: Mapping[str, str]) -> Columns:

@@ -10,9 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lora_search.errors import StudyError
+from lora_search.spec.paths import kind_of, looked_up
 
 RECORD_FILE = "export.json"
 _MOST_NAMED = 3
+_MOST_LETTERS = 40
 
 
 class Place:
@@ -27,15 +29,14 @@ class Place:
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
-        self.path = Path(os.path.realpath(self.out.expanduser()))
+        self.path = Path(os.path.realpath(os.path.expanduser(self.out)))
         self._check()
 
     @contextmanager
     def filled(self) -> Iterator[Path]:
         """A new folder beside the place; when the block ends it takes the place, and if it fails it is gone."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}-") as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
+        with self._beside() as temporary:
+            new, old = temporary / "new", temporary / "old"
             new.mkdir()
             yield new
             try:
@@ -50,22 +51,50 @@ class Place:
                 raise
 
     def _check(self) -> None:
-        if not self.path.exists():
-            self._check_can_be_made()
-        elif not self.path.is_dir():
+        kind = kind_of(self.path, error=StudyError)
+        if kind == "file":
             raise StudyError(f"{self.out}: must be a folder to write the adapter to, got a file")
-        elif self.path == Path.cwd():
+        if kind == "folder" and self.path == Path.cwd():
             raise StudyError(f"{self.out}: must not be the folder you are in, for it is written as a whole")
-        else:
+        if kind == "folder":
             self._check_is_ours()
+        self._check_can_be_written()
 
-    def _check_can_be_made(self) -> None:
-        parent = next(folder for folder in self.path.parents if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise StudyError(f"{self.out}: must be in a folder that can be written to, got {parent}")
+    def _check_can_be_written(self) -> None:
+        """By writing, for permissions do not tell: /proc lets the administrator in, and takes no folder from anyone."""
+        parent = next(folder for folder in self.path.parents if kind_of(folder, error=StudyError) is not None)
+        with self._new_folder_in(parent):
+            pass
+
+    @contextmanager
+    def _beside(self) -> Iterator[Path]:
+        """A folder on the disk of the place, gone after the block."""
+        parent = self.path.parent
+        with self._told_of(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+        with self._new_folder_in(parent) as folder:
+            yield folder
+
+    @contextmanager
+    def _new_folder_in(self, parent: Path) -> Iterator[Path]:
+        with self._told_of(parent):
+            # not the whole name, which may be as long as a name can be
+            folder = TemporaryDirectory(dir=parent, prefix=f".{self.path.name[:_MOST_LETTERS]}-")
+        with folder as name:
+            yield Path(name)
+
+    @contextmanager
+    def _told_of(self, parent: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StudyError(
+                f"{self.out}: must be in a folder that can be written to, got {parent}: {error.strerror}"
+            ) from error
 
     def _check_is_ours(self) -> None:
-        present = contents(self.path)
+        with looked_up(self.path, error=StudyError):
+            present = contents(self.path)
         strangers = sorted(present - _written_by_us(self.path))
         if strangers:
             named = ", ".join(strangers[:_MOST_NAMED])
@@ -78,11 +107,16 @@ class Place:
 def contents(folder: Path) -> set[str]:
     """Every file below a folder, and every empty folder, by its path from there."""
     found = set()
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_raise):
         here = Path(parent).relative_to(folder)
         found |= {(here / name).as_posix() for name in files}
         found |= {(here / name).as_posix() for name in folders if not any((Path(parent) / name).iterdir())}
     return found
+
+
+def _raise(error: OSError) -> None:
+    """A folder that cannot be listed is not an empty one."""
+    raise error
 
 
 def _written_by_us(folder: Path) -> set[str]:

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from lora_search.errors import InputError, MachineError, ModelError
 from lora_search.spec.experiment import ModelSpec
 from lora_search.spec.locations import HubId, resolve
+from lora_search.spec.paths import kind_of, looked_up
 
 _HUB_PATIENCE = 10.0  # seconds to wait for the hub's first answer
 _REASON_WIDTH = 200  # characters of a library's message worth repeating
@@ -106,7 +107,11 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
         MachineError: GGUF without the package that reads it.
     """
     place = resolve(spec.base, key="model.base", error=ModelError, bare_hub_ids=True)
-    source, gguf_file = (place.name, spec.gguf_file) if isinstance(place, HubId) else _in_folder(place, spec)
+    if isinstance(place, HubId):
+        source, gguf_file = place.name, spec.gguf_file
+    else:
+        with looked_up(place, key="model.base", error=ModelError):
+            source, gguf_file = _in_folder(place, spec)
     if gguf_file is not None and find_spec("gguf") is None:
         raise MachineError(
             f"model.gguf_file: needs the gguf package, got {gguf_file!r}; pip install 'lora-search[gguf]'"
@@ -128,7 +133,7 @@ def _in_folder(place: Path, spec: ModelSpec) -> tuple[str, str | None]:
             raise ModelError(f"model.base: must be the folder of a model or a GGUF file, got the file {spec.base!r}")
         return str(place.parent), place.name
     if spec.gguf_file is not None:
-        if not (place / spec.gguf_file).is_file():
+        if kind_of(place / spec.gguf_file, key="model.gguf_file", error=ModelError) != "file":
             there = ", ".join(sorted(path.name for path in place.glob("*.gguf"))) or "no GGUF file"
             raise ModelError(f"model.gguf_file: must be in {spec.base!r}, got {spec.gguf_file!r}; it has {there}")
         return str(place), spec.gguf_file

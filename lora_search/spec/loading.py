@@ -176,7 +176,7 @@ def _with_local_paths(experiment: Experiment, folder: Path) -> Experiment:
 def _local(location: str, folder: Path) -> str:
     if location.startswith((HUB_PREFIX, PACKAGE_PREFIX)):
         return location
-    written = Path(location).expanduser()
+    written = Path(os.path.expanduser(location))
     for start in (Path(), folder):
         try:
             if (start / written).exists():

@@ -7,6 +7,7 @@ is a ``DataError`` about ``data.train`` and a missing model a ``ModelError`` abo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from lora_search.errors import InputError
+from lora_search.spec.paths import kind_of
 
 PACKAGE_PREFIX = "package:"
 HUB_PREFIX = "hub:"
@@ -49,7 +51,7 @@ def resolve(location: str, *, key: str, error: type[InputError], bare_hub_ids: b
         if not _HUB_ID.match(name):
             raise error(f"{key}: must be {HUB_PREFIX}OWNER/NAME, got {location!r}")
         return HubId(name)
-    if bare_hub_ids and _HUB_ID.match(location) and not Path(location).exists():
+    if bare_hub_ids and _HUB_ID.match(location) and kind_of(Path(location), key=key, error=error) is None:
         return HubId(location)
     return locate(location, key=key, error=error)
 
@@ -63,12 +65,12 @@ def locate(location: str, *, key: str = "location", error: type[InputError] = In
         error: what to raise.
 
     Raises:
-        InputError: of class ``error``; the package is not installed, or nothing is there.
+        InputError: of class ``error``; the package is not installed, nothing is there, or it cannot be looked up.
     """
     if location.startswith(PACKAGE_PREFIX):
         return _locate_in_package(location, key, error)
-    path = Path(location).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(location))  # unlike Path.expanduser, it leaves ~nobody as it is
+    if kind_of(path, key=key, error=error) is not None:
         return path
     near = _did_you_mean(path.name, _names_in(path.parent))
     hint = f"; a hub id is written {HUB_PREFIX}{location}" if not near and _looks_like_hub(location) else near
@@ -90,7 +92,7 @@ def _locate_in_package(location: str, key: str, error: type[InputError]) -> Path
             f"no package {name!r} in this Python; install it with pip first"
         )
     for folder in folders:
-        if (path := folder.joinpath(*parts)).exists():
+        if kind_of(path := folder.joinpath(*parts), key=key, error=error) is not None:
             return path
     siblings = [other for folder in folders for other in _names_in(folder.joinpath(*parts[:-1]))]
     near = _did_you_mean(parts[-1], siblings)
@@ -113,7 +115,7 @@ def _looks_like_hub(location: str) -> bool:
 def _names_in(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in folder.iterdir())
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null byte
         return []
 
 

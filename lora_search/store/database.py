@@ -91,7 +91,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.DatabaseError as error:
         raise StudyError(f"{path}: must be a study's database, got a damaged or foreign file: {error}") from error
-    except PermissionError as error:
+    except OSError as error:
         raise StudyError(f"{path}: must be readable, got: {error.strerror}") from error
 
 

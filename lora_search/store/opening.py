@@ -10,6 +10,7 @@ import optuna
 from sqlalchemy import URL
 
 from lora_search.errors import StudyError
+from lora_search.spec.paths import kind_of, looked_up
 from lora_search.store.database import BUSY_SECONDS, Header, check_integrity, create_tables, read_header, reading
 from lora_search.store.differences import differences
 from lora_search.store.files import STUDY_FILE, temporary_name
@@ -19,12 +20,14 @@ def check_place(folder: Path) -> None:
     """Refuse a folder that is someone else's. Hidden files are nobody's: our lock, a killed run's beginnings.
 
     Raises:
-        StudyError: it holds files and no study, or is a file.
+        StudyError: it holds files and no study, is a file, or cannot be looked up.
     """
-    if folder.exists() and not folder.is_dir():
+    kind = kind_of(folder, error=StudyError)
+    if kind == "file":
         raise StudyError(f"{folder}: must be a folder, got a file")
-    if folder.is_dir() and not (folder / STUDY_FILE).exists():
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if kind == "folder" and kind_of(folder / STUDY_FILE, error=StudyError) is None:
+        with looked_up(folder, error=StudyError):
+            names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             raise StudyError(f"{folder}: must be empty or hold a study, got {shown} and no {STUDY_FILE}")

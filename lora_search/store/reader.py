@@ -5,7 +5,6 @@ Reading never writes, never waits for a run that is writing, and sees only what 
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import zipfile
 from dataclasses import dataclass, field
@@ -17,11 +16,13 @@ import pandas as pd
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, closest
+from lora_search.spec.paths import kind_of
 from lora_search.store.database import read_facts, read_header, reading
 from lora_search.store.files import STUDY_FILE, VERDICT_FILE
 from lora_search.store.frames import cells_frame, trials_frame
 from lora_search.store.predictions import examples_path, read_cell_predictions
 from lora_search.store.records import CellKey
+from lora_search.store.verdicts import read_verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,18 +66,9 @@ class StudyTables:
         """``verdict.json``, or ``None`` before the first verdict.
 
         Raises:
-            StudyError: the file is damaged.
+            StudyError: the file is damaged, or no verdict.
         """
-        path = self.folder / VERDICT_FILE
-        try:
-            verdict = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise StudyError(f"{path}: must be JSON, got a damaged file: {error}") from error
-        if not isinstance(verdict, dict):
-            raise StudyError(f"{path}: must be a JSON object, got {type(verdict).__name__}")
-        return verdict
+        return read_verdict(self.folder / VERDICT_FILE)
 
 
 def read_study(folder: str | Path) -> StudyTables:
@@ -150,7 +142,7 @@ def list_studies(results: str | Path) -> list[Path]:
 
 
 def _check_is_study(folder: Path) -> None:
-    if not (folder / STUDY_FILE).is_file():
+    if kind_of(folder / STUDY_FILE, error=StudyError) != "file":
         names = [study.name for study in list_studies(folder.parent)]
         nearest = closest(folder.name, names)
         ending = "" if nearest is None else f", did you mean {folder.parent / nearest}?"

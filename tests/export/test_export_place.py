@@ -7,7 +7,7 @@ import torch
 
 from lora_search import export_adapter
 from lora_search.errors import LoraSearchError, StudyError
-from lora_search.export import weights
+from lora_search.export import place, weights
 from lora_search.export.place import Place
 
 
@@ -69,6 +69,40 @@ def test_a_file_and_the_current_folder_are_refused(study_of, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(StudyError, match="must not be the folder you are in"):
         export_adapter(study_of("bert"), ".", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("x" * 300, "must be a path that can be looked up, got File name too long"),
+        ("x" * 300 + "/out", "must be a path that can be looked up, got File name too long"),
+        ("/proc/out", "must be in a folder that can be written to, got /proc: No such file or directory"),
+        ("/proc/a/b/out", "must be in a folder that can be written to, got /proc: No such file or directory"),
+    ],
+)
+def test_a_place_where_nothing_can_be_is_refused_before_anything_is_computed(tmp_path, monkeypatch, out, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError) as caught:
+        Place(out)
+    (mistake,) = caught.value.mistakes
+    assert mistake.endswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_may_have_the_longest_name_there_is(tmp_path):
+    out = tmp_path / ("x" * 255)
+    with Place(out).filled() as folder:
+        (folder / "file").touch()
+    assert list(tmp_path.rglob("*")) == [out, out / "file"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(place.os, "scandir", refuse)
+    with pytest.raises(StudyError, match="must be a path that can be looked up, got Permission denied"):
+        Place(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new", "over-an-earlier-one"])

@@ -187,3 +187,56 @@ def test_from_a_shell(world, tmp_path, shell):
         ["critics.toml", "model.base"],
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["critics.toml"]
+
+
+LONG = "x" * 300
+
+
+@pytest.fixture
+def closed(tmp_path, monkeypatch):
+    """A folder nobody may look into, not even the administrator who runs the tests."""
+    folder, stat = tmp_path / "closed", os.stat
+    folder.mkdir()
+
+    def refusing(path, **options):
+        if str(path).startswith(f"{folder}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["status", "verdict", "report", "export", "targets", "data", "model"])
+@pytest.mark.parametrize("why", ["File name too long", "Permission denied"])
+def test_a_path_that_cannot_be_looked_up(world, closed, tmp_path, lora_search, command, why):
+    path = LONG if why == "File name too long" else str(closed / "critics")
+    arguments = {
+        "export": ["export", path, "adapter"],
+        "data": ["run", world.file(tmp_path, data={"train": path})],
+        "model": ["run", world.file(tmp_path, model={"base": path})],
+    }.get(command, [command, path])
+    answer = lora_search(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert "must be a path that can be looked up, got " in line
+    assert line.endswith(why)
+
+
+@pytest.mark.parametrize("out", [LONG, "/proc/adapter"])
+def test_a_place_no_adapter_can_be_written_to(finished, tmp_path, lora_search, out):
+    answer = lora_search("export", finished, out, "--trial", 0)
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert line.startswith((f"{out}: must be ", f"{tmp_path / out}: must be "))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "report", "export"])
+def test_a_verdict_that_is_none(older, lora_search, command):
+    (older / "verdict.json").write_text("{}")
+    answer = lora_search(command, older, *(["adapter"] if command == "export" else []))
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"{older / 'verdict.json'}: must be a verdict, got one without status, sentence, ")
+    assert line.endswith("; delete it, and the study is judged anew")

@@ -1,12 +1,15 @@
 """Locations: what is found, what is said when nothing is."""
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lora_search.errors import DataError, InputError, ModelError
 from lora_search.spec.locations import HubId, locate, resolve
+from lora_search.spec.paths import kind_of, looked_up
 
 
 @pytest.fixture
@@ -89,3 +92,57 @@ def test_hub_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found("/owner/name", bare=True)
     with pytest.raises(ModelError, match="must be hub:OWNER/NAME, got 'hub:'"):
         found("hub:", bare=False)
+
+
+LONG = "x" * 300
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder nobody may look into, not even the administrator who runs the tests."""
+    folder, stat = tmp_path / "closed", os.stat
+    folder.mkdir()
+
+    def refusing(path: object, **options: bool) -> os.stat_result:
+        if str(path).startswith(f"{folder}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refusing)
+    return folder
+
+
+def test_what_is_at_a_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "loose").symlink_to("nowhere")
+    names = (".", "file", "link", "loose", "none", "file/below", "a\0b")
+    kinds = [kind_of(tmp_path / name, error=DataError) for name in names]
+    assert kinds == ["folder", "file", "file", None, None, None, None]
+
+
+def test_a_path_that_cannot_be_looked_up_is_the_callers_error(tmp_path: Path, closed: Path) -> None:
+    path = closed / "train.csv"
+    with pytest.raises(DataError) as caught:
+        kind_of(path, key="data.train", error=DataError)
+    assert caught.value.mistakes == (
+        f"data.train: must be a path that can be looked up, got '{path}': Permission denied",
+    )
+    with pytest.raises(ModelError) as caught_too, looked_up(path, error=ModelError):
+        path.stat()
+    assert caught_too.value.mistakes == (f"{path}: must be a path that can be looked up, got Permission denied",)
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("place", [lambda closed: f"{closed}/model", lambda _: LONG, lambda _: "package:json/" + LONG])
+def test_a_location_that_cannot_be_looked_up(closed: Path, place: Callable[[Path], str], bare: bool) -> None:
+    with pytest.raises(
+        ModelError, match=r"^model\.base: must be a path that can be looked up, got '.*': (File|Perm)"
+    ):
+        resolve(place(closed), key="model.base", error=ModelError, bare_hub_ids=bare)
+
+
+@pytest.mark.parametrize("location", ["~no-such-user/train.csv", "a\0b/train.csv"])
+def test_a_location_no_file_system_has(location: str) -> None:
+    with pytest.raises(InputError, match=r"must be an existing file or folder, got "):
+        locate(location)

@@ -75,3 +75,35 @@ def failed_cell(number: int, repeat: int = 0, fold: int = 0) -> CellResult:
         probabilities=np.zeros((0, 3), dtype=np.float32),
         failure="the loss became NaN in step 3",
     )
+
+
+def verdict(**changes: Any) -> dict[str, Any]:
+    """The content of a verdict.json over one trial, as far as its readers rely on it."""
+    chosen = {
+        "trial": 0,
+        "adapter": {"rank": 8},
+        "score_mean": 0.6,
+        "score_interval": [0.5, None],
+        "adapter_parameters": 8000,
+        "head_parameters": 770,
+        "seconds": 1.5,
+    }
+    fields: dict[str, Any] = {
+        "status": "decided",
+        "sentence": "Rank 8.",
+        "recommended": chosen,
+        "best": chosen,
+        "margin": 0.01,
+        "confidence": 0.95,
+        "probability_not_worse": 1.0,
+        "metric": "macro_f1",
+        "cells_trained": 5,
+        "cells_skipped_by_racing": 0,
+        "corrected_score": None,
+        "corrected_interval": None,
+        "holdout_score": None,
+        "more_cells_needed": None,
+        "warnings": [],
+        "comparisons": [],
+    }
+    return {**fields, **changes}

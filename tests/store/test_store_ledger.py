@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
+from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial, verdict
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, load_experiment
@@ -276,6 +276,10 @@ def test_a_run_in_another_environment_is_remembered(folder: Path) -> None:
 
 def test_the_verdict_is_json_that_any_program_reads(folder: Path) -> None:
     with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        ledger.write_verdict({"status": "décidé", "margin": np.float64(0.01), "score": float("nan"), "best": (1, 2)})
-        assert ledger.tables().verdict() == {"status": "décidé", "margin": 0.01, "score": None, "best": [1, 2]}
+        ledger.write_verdict(
+            verdict(sentence="Décidé.", margin=np.float64(0.01), corrected_score=float("nan"), warnings=("a", "b"))
+        )
+        assert ledger.tables().verdict() == verdict(
+            sentence="Décidé.", margin=0.01, corrected_score=None, warnings=["a", "b"]
+        )
     assert "NaN" not in (folder / "verdict.json").read_text()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
+from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial, verdict
 
 from lora_search.errors import StudyError
 from lora_search.store.ledger import Ledger
@@ -228,11 +230,46 @@ def test_lost_and_damaged_files_are_named(folder: Path) -> None:
         read_study(folder)
 
 
-@pytest.mark.parametrize(("content", "rule"), [("{", "must be JSON, got a damaged"), ("[]", "must be a JSON object")])
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("{", "must be JSON, got a damaged file: "),
+        ("[" * 100_000, "must be JSON, got a damaged file: "),
+        ("[]", "must be a JSON object, got list; delete it, and the study is judged anew"),
+        ("{}", "must be a verdict, got one without status, sentence, recommended, best and 12 more; delete it, and"),
+        (json.dumps(verdict(recommended=None)), "must be a verdict, got one whose recommended is wrong: must be a"),
+        (json.dumps(verdict(best={"trial": 1})), "must be a verdict, got one without best.adapter, best.score_mean, "),
+        (json.dumps(verdict(margin="wide")), "must be a verdict, got one whose margin is wrong: input should be"),
+        (json.dumps(verdict(comparisons=[{}])), "must be a verdict, got one without comparisons.0.trial, "),
+    ],
+)
 def test_a_damaged_verdict_is_named(folder: Path, content: str, rule: str) -> None:
     (folder / "verdict.json").write_text(content)
-    with pytest.raises(StudyError, match=rf"verdict\.json: {rule}"):
+    with pytest.raises(StudyError) as caught:
         read_study(folder).verdict()
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith(f"{folder / 'verdict.json'}: {rule}")
+    assert "\n" not in mistake
+
+
+@pytest.mark.parametrize(
+    "content", [verdict(), verdict(news=1), verdict(status="no-trials", recommended=None, best=None)]
+)
+def test_a_verdict_reads_back_as_it_was_written(folder: Path, content: dict[str, Any]) -> None:
+    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
+        ledger.write_verdict(content)
+    assert read_study(folder).verdict() == content
+
+
+def test_a_study_that_cannot_be_looked_up(tmp_path: Path) -> None:
+    long = tmp_path / ("s" * 300)
+    for read in (read_study, read_predictions):
+        with pytest.raises(
+            StudyError, match=r"study\.db: must be a path that can be looked up, got File name too"
+        ):
+            read(long)
+    with pytest.raises(StudyError, match=r"must be a path that can be looked up, got File name too long"):
+        Ledger.open(long, experiment(), ENVIRONMENT)
 
 
 def test_studies_are_listed_by_name(folder: Path) -> None:

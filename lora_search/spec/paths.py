@@ -1,0 +1,55 @@
+"""Is it there? One way to ask, for paths that users write: what the file system refuses to say is the user's to mend.
+
+``Path.exists`` answers or raises, as the mood of the error is: a folder nobody may look into and a name too long for
+any file system come out as tracebacks. Here they are the caller's ``InputError``, one line that names the path.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from lora_search.errors import InputError
+
+Kind = Literal["file", "folder"]
+
+
+def kind_of(path: Path, *, error: type[InputError], key: str | None = None) -> Kind | None:
+    """What is at a path, links followed: ``folder``, ``file`` (whatever is no folder), or None for nothing.
+
+    Args:
+        path: where to look.
+        error: what to raise.
+        key: the key of the experiment the path came from, for the message; None for a path that speaks for itself.
+
+    Raises:
+        InputError: of class ``error``; the path cannot be looked up.
+    """
+    with looked_up(path, error=error, key=key):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:  # a null byte, which no path has
+            return None
+        return "folder" if stat.S_ISDIR(mode) else "file"
+
+
+@contextmanager
+def looked_up(path: Path, *, error: type[InputError], key: str | None = None) -> Iterator[None]:
+    """Turns what the file system raises inside the block into a mistake about ``path``.
+
+    Args:
+        path, error, key: as for ``kind_of``.
+
+    Raises:
+        InputError: of class ``error``.
+    """
+    try:
+        yield
+    except OSError as reason:
+        subject, value = (path, "") if key is None else (key, f"{str(path)!r}: ")
+        raise error(f"{subject}: must be a path that can be looked up, got {value}{reason.strerror}") from reason
