@@ -10,6 +10,9 @@ from lora_search.study.preparation import Prepared
 from lora_search.study.progress import StudyProgress, pack_title
 from lora_search.training import Engine
 
+BUDGETS_FACT = "budgets"
+"""The ledger's name for the engine's ``budgets``: settings that a resumed study begins with."""
+
 
 class CellRunner:
     """The study's hands.
@@ -36,11 +39,19 @@ class CellRunner:
         self.progress.pack(pack_title(keys), sum(self.work_of(trials[key.trial]) for key in keys))
         number = self.ledger.next_pack()
         cells = [self.prepared.cell(key, trials[key.trial].adapter, trials[key.trial].nuisance) for key in keys]
-        for trained in self.engine.train(cells, number, self.progress.step):
+        results = self.engine.train(cells, number, self.progress.step)
+        # before the cells: a run that ends in between trains them again, with these
+        self._record_budgets()
+        for trained in results:
             if trained.result.key not in recorded:
                 self.ledger.add_cell(trained.result)
         for note in self.engine.notes:
             self.note(note)
+
+    def _record_budgets(self) -> None:
+        """What the pack was found to have room for, so that a resumed study does not find it out again."""
+        if self.engine.budgets != self.ledger.fact(BUDGETS_FACT):
+            self.ledger.set_fact(BUDGETS_FACT, self.engine.budgets)
 
     def work_of(self, record: TrialRecord) -> float:
         """Cost of one cell of a trial, in layers computed."""

@@ -21,6 +21,7 @@ from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.statistics.judging import judge
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, CellResult
+from lora_search.study.cells import BUDGETS_FACT
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.training import Cell, Engine, EngineSettings, Step, choose_dtype, lanes_of
 
@@ -80,7 +81,7 @@ class Refit:
 def refit(tables: StudyTables, trial: int | None = None, listener: Callable[[Step], None] | None = None) -> Refit:
     """Train a trial on every example outside the hold-out.
 
-    In the precision the study was measured to run in; deterministic in (experiment, trial).
+    In the precision and lanes the study was measured to run in; deterministic in (experiment, trial).
 
     Args:
         tables: the study.
@@ -100,8 +101,7 @@ def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[S
     prepared = prepare(tables.experiment)
     check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
     cell = refit_cell(prepared, chosen.trial, chosen.adapter, chosen.nuisance)
-    settings = EngineSettings(prepared.device, _recorded_dtype(tables, prepared), lanes=lanes_of(prepared.device))
-    engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings)
+    engine = Engine(prepared.base, prepared.data, tables.experiment.training, _recorded_settings(tables, prepared))
     (trained,) = engine.train([cell], 0, listener)
     if trained.result.state == "failed":
         raise StudyError(
@@ -175,10 +175,13 @@ def check_unchanged(tables: StudyTables, **fingerprints: str) -> None:
             )
 
 
-def _recorded_dtype(tables: StudyTables, prepared: Prepared) -> torch.dtype:
-    """The precision the study ran in, so far as this machine has it."""
-    recorded = tables.facts.get("precision")
-    return measured_dtype(prepared) if recorded is None else choose_dtype(recorded, prepared.device, 1)
+def _recorded_settings(tables: StudyTables, prepared: Prepared) -> EngineSettings:
+    """The precision, lanes and budgets the study ran with, the precision so far as this machine has it."""
+    facts = tables.facts
+    precision = facts.get("precision")
+    dtype = measured_dtype(prepared) if precision is None else choose_dtype(precision, prepared.device, 1)
+    lanes = facts.get("lanes") or lanes_of(prepared.device)
+    return EngineSettings(prepared.device, dtype, lanes=lanes, **facts.get(BUDGETS_FACT, {}))
 
 
 def _doubts(verdict: Mapping[str, Any]) -> tuple[str, ...]:

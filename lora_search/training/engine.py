@@ -45,7 +45,8 @@ class EngineSettings:
 
     Attributes:
         device, dtype: where and in which precision the base runs.
-        token_budget: most padded tokens of a training micro-batch; evaluation takes four times as many.
+        token_budget: most padded tokens of a training micro-batch to begin with; evaluation takes four times as many.
+        checkpointing: checkpoint from the beginning, where the experiment leaves it open.
         prefix_cache: keep the states entering the lowest adapted layer instead of recomputing the layers below.
         cache_memory: bytes of such states kept in memory, past which a file in ``cache_folder`` is used.
         lanes: threads that compute micro-batches at the same time (see ``lanes``).
@@ -55,6 +56,7 @@ class EngineSettings:
     device: torch.device
     dtype: torch.dtype
     token_budget: int = 2048
+    checkpointing: bool = False
     prefix_cache: bool = True
     cache_memory: int = 2 * GIB
     cache_folder: Path | None = None
@@ -92,7 +94,8 @@ class Engine:
         self.split_packs = False
         self.forward = self._probe()
         self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
-        self.checkpointing = training.gradient_checkpointing is True
+        chosen = training.gradient_checkpointing
+        self.checkpointing = settings.checkpointing if chosen == "auto" else chosen
         self._found_room_for = 0
         self.prefix = PrefixCache(
             self.model,
@@ -177,6 +180,11 @@ class Engine:
             self.storage,
             batch.to(next(model.parameters()).device),
         )
+
+    @property
+    def budgets(self) -> dict[str, int | bool]:
+        """What memory was found to allow, as the settings of that name: an engine made with them begins there."""
+        return {"token_budget": self.token_budget, "checkpointing": self.checkpointing}
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ class FormulaEngine:
 
     def __init__(self, base: Any, data: Any, training: Any, settings: Any) -> None:
         self.settings = settings
+        self.budgets = {"token_budget": settings.token_budget, "checkpointing": False}
 
     def train(self, cells: Any, pack: int, listener: Any = None) -> list[Any]:
         return [SimpleNamespace(result=_result(cell, pack, len(cells))) for cell in cells]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from simulated_study import Killed, die_at, simulated
 from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
 from lora_search.study import Interrupted, prepare
+from lora_search.study import refit as refit_module
 from lora_search.study.progress import Silent
+from lora_search.training import Engine, pack_run
 
 RACED = {
     "cv": {"folds": 3},
@@ -26,6 +30,15 @@ SIMULATED = {
     "search": {"trials": 10},
     "verdict": {"extra_repeats": 2, "margin": 0.03, "confidence": 0.8},
 }
+
+
+PHASES = (
+    {"ask", "suggest_categorical", "set_user_attr", "add_trial"},
+    {"add_cell"},
+    {"tell", "set_trial_state"},
+    {"write_verdict"},
+)
+"""Asking, training, telling and judging, by what each writes."""
 
 
 class Signalling(Silent):
@@ -106,14 +119,48 @@ def test_killed_again_and_again(world, tmp_path, monkeypatch):
         undisturbed = run_study(experiment, tmp_path / "undisturbed", progress=False)
     assert set(undisturbed.trials["state"]) == {"complete", "pruned", "failed"}
     assert set(undisturbed.cells["repeat"]) == {0, 1}
-    deaths = set()
+    deaths = []
     while True:
         try:
             with simulated(monkeypatch, prepared, die_at(11)):
                 study = run_study(experiment, tmp_path / "killed", progress=False)
         except Killed as killed:
-            deaths.add(str(killed))
+            deaths.append(str(killed))
         else:
             break
-    print(deaths, len(writes))
+    assert len(deaths) > len(writes) / 11 - 1
+    for phase in PHASES:
+        assert phase & set(deaths)
     assert_same_study(study.folder, undisturbed.folder)
+
+
+# -- what was measured once ---------------------------------------------------------------------------------------
+
+
+def settings_of(monkeypatch, module):
+    """The settings of the engines a module makes from now on; a list that grows."""
+    made = []
+
+    def engine(base, data, training, settings):
+        made.append(settings)
+        return Engine(base, data, training, settings)
+
+    monkeypatch.setattr(module, "Engine", engine)
+    return made
+
+
+def test_what_memory_was_found_to_allow_is_recorded_and_used_by_the_refit(world, tmp_path, monkeypatch):
+    plain, failures = pack_run.F.cross_entropy, iter([True, True])
+
+    def twice(*args, **kwargs):
+        if next(failures, False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(pack_run.F, "cross_entropy", twice)
+    study = run_study(world.experiment(search={"trials": 2}), tmp_path, progress=False)
+    assert study.facts["budgets"] == {"token_budget": 1024, "checkpointing": True}
+    made = settings_of(monkeypatch, refit_module)
+    refit_module.refit(replace(study, facts={**study.facts, "lanes": 1}))
+    refit_module.refit(replace(study, facts={**study.facts, "lanes": 2}))
+    assert [(it.token_budget, it.checkpointing, it.lanes) for it in made] == [(1024, True, 1), (1024, True, 2)]

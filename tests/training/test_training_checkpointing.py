@@ -7,6 +7,8 @@ import pytest
 import torch
 from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_model, toy_data
 
+from lora_search.spec.experiment import TrainingSpec
+from lora_search.training import Engine, EngineSettings
 from lora_search.training import engine as engine_module
 from lora_search.training import pack_run as run_module
 from lora_search.training.checkpointing import checkpointed
@@ -162,6 +164,19 @@ def test_running_out_of_memory_checkpoints_before_it_halves_the_budget(monkeypat
     assert engine.checkpointing is (choice != False)  # noqa: E712 - "auto" is neither
     for ours, theirs in zip(results, expected, strict=True):
         np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, atol=1e-5)
+
+
+def test_an_engine_begins_with_what_another_found_room_for():
+    base, data = tiny_base("bert"), toy_data()
+    found = make_engine(base, data, checkpointing="auto", token_budget=400)
+    assert found.budgets == {"token_budget": 400, "checkpointing": False}
+    while found.make_do(training=True):
+        pass
+    assert found.budgets == {"token_budget": 50, "checkpointing": True}
+    settings = EngineSettings(CPU, torch.float32, **found.budgets)
+    for choice in ("auto", True, False):
+        resumed = Engine(base, data, TrainingSpec(gradient_checkpointing=choice), settings)
+        assert resumed.budgets == {"token_budget": 50, "checkpointing": choice is not False}
 
 
 def test_free_memory_is_a_number_of_bytes_where_the_system_says(monkeypatch):
