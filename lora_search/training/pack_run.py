@@ -23,6 +23,7 @@ from lora_search.training.lanes import Lanes, started_lanes
 from lora_search.training.memory import is_out_of_memory, release_memory
 from lora_search.training.metrics import score_predictions
 from lora_search.training.optimizer import PackedAdamW
+from lora_search.training.precision import fast_products
 
 if TYPE_CHECKING:
     from lora_search.training.engine import Engine
@@ -129,6 +130,8 @@ class PackRun:
     @contextmanager
     def _running(self) -> Iterator[None]:
         with ExitStack() as stack:
+            # not around the checks of what gives the same: they look for smaller differences
+            stack.enter_context(fast_products(self.pack.device, self.engine.settings.dtype))
             if self.resumes:
                 pooled = self.engine.pooled
                 stack.enter_context(self.engine.prefix.resumed(self.depth, pooled.filled if pooled else ()))

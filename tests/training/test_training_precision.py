@@ -7,9 +7,9 @@ from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_mode
 from torch.nn.functional import scaled_dot_product_attention
 
 from lora_search.errors import MachineError
-from lora_search.training import choose_dtype
+from lora_search.training import choose_dtype, pack_run, precision
 from lora_search.training.attention import _attention
-from lora_search.training.precision import in_precision
+from lora_search.training.precision import fast_products, in_precision, same_device
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert", "gpt2", "llama", "qwen3")
@@ -60,16 +60,57 @@ def test_rotary_frequencies_stay_exact(family):
 def test_float32_on_its_own_device_is_the_model_itself():
     model = tiny_model("bert")
     assert in_precision(model, torch.float32, CPU) is model
+    assert in_precision(model, torch.float32, torch.device("cpu:0")) is model
+
+
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    first, second, current = (torch.device(name) for name in ("cuda:0", "cuda:1", "cuda"))
+    assert same_device(current, second)
+    assert same_device(second, current)
+    assert not same_device(current, first)
+    assert not same_device(first, torch.device("cpu:0"))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "inside"),
+    [("cuda", torch.float32, "high"), ("cuda", BF16, "highest"), ("cpu", torch.float32, "highest")],
+)
+def test_products_are_in_tf32_on_a_gpu_inside_the_block_alone(device, dtype, inside):
+    assert torch.get_float32_matmul_precision() == "highest"
+    with fast_products(torch.device(device), dtype):
+        assert torch.get_float32_matmul_precision() == inside
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_an_engine_trains_and_predicts_with_fast_products_and_makes_its_checks_without(monkeypatch):
+    base, seen = frozen(tiny_model("bert")), []
+    monkeypatch.setattr(pack_run, "fast_products", lambda device, dtype: fast_products(torch.device("cuda"), dtype))
+    module = base.model.bert.encoder.layer[2].output  # of which no stand-in is made
+    module.register_forward_pre_hook(lambda m, args: seen.append(torch.get_float32_matmul_precision()))
+    engine, cell = make_engine(base, toy_data()), make_cell(base, layers="top-1")
+    assert engine.prefix.prepare(2)
+    assert set(seen) == {"highest"}
+    seen.clear()
+    engine.predict(cell, engine.train([cell], 0)[0].state, cell.evaluate)
+    assert set(seen) == {"high"}
 
 
 def test_precision_is_what_was_asked_or_measured():
     assert choose_dtype("fp32", CPU, 64) == torch.float32
     assert choose_dtype("bf16", CPU, 64) == BF16
-    assert choose_dtype("auto", CPU, 64) in (torch.float32, BF16)
+
+
+@pytest.mark.parametrize(("bf16_seconds", "expected"), [(0.5, BF16), (0.9, torch.float32), (4.0, torch.float32)])
+def test_auto_takes_bf16_where_a_product_of_the_width_is_clearly_faster(monkeypatch, bf16_seconds, expected):
+    seconds = {(torch.float32, 64): 1.0, (BF16, 64): bf16_seconds}
+    monkeypatch.setattr(precision, "_product_seconds", lambda dtype, width: seconds[dtype, width])
+    assert choose_dtype("auto", CPU, 64) == expected
 
 
 def test_bf16_is_refused_where_there_is_none(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    # an old GPU emulates it
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     cuda = torch.device("cuda")
     assert choose_dtype("auto", cuda, 64) == torch.float32
     with pytest.raises(
