@@ -65,7 +65,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
 ) -> None:
     """Run a study, or go on with it; print the verdict."""
-    try:
+    with _interruptible():
         from lora_search.spec import load_experiment
         from lora_search.statistics.judging import judge
         from lora_search.study import run_study
@@ -74,11 +74,6 @@ def run(
         with _naming_their_source(spec, overrides or ()):
             tables = run_study(experiment, results, progress=False if quiet else None)
         _print_verdict(judge(tables))
-    except KeyboardInterrupt as interrupted:
-        folder = getattr(interrupted, "folder", None)
-        _say(f"Interrupted. {f'Everything finished is in {folder}; go' if folder else 'Go'} on with:")
-        _say("  " + _command_line())
-        raise typer.Exit(130) from None
     if not quiet:
         print(f"\n{tables.folder} holds the study; figures and a page: lora-search report {tables.folder}")
 
@@ -187,9 +182,10 @@ def export(
     recipe: Annotated[str | None, typer.Option("--recipe", help="trl, axolotl or llamafactory.")] = None,
 ) -> None:
     """Write the recommended adapter for PEFT."""
-    from lora_search.export import export_adapter
+    with _interruptible():
+        from lora_search.export import export_adapter
 
-    print(export_adapter(study, out, trial=trial, weights=weights, recipe=recipe))
+        print(export_adapter(study, out, trial=trial, weights=weights, recipe=recipe))
 
 
 @app.command()
@@ -225,6 +221,18 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """An interrupt inside says how to go on, and ends with its own exit code."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupted:
+        folder = getattr(interrupted, "folder", None)
+        _say(f"Interrupted. {f'Everything finished is in {folder}; go' if folder else 'Go'} on with:")
+        _say("  " + _command_line())
+        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -43,7 +43,8 @@ def export_adapter(
 
     Args:
         study: the study, or its folder.
-        out: folder to write; must be new, empty or an earlier export, which is replaced.
+        out: folder to write; must be new, empty or an earlier export of the same study, which is replaced, unless
+            it holds trained weights and this one would not.
         trial: its number; None for the one the verdict recommends. While the study is undecided, that is its
             recommendation as things stand, and a warning is shown and recorded.
         weights: whether to train and write the weights.

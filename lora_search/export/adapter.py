@@ -18,6 +18,7 @@ from lora_search.store.files import json_text
 from lora_search.store.reader import StudyTables, read_study
 from lora_search.study import Prepared, prepare
 from lora_search.study.environment import versions
+from lora_search.study.preparation import terminated_as_interrupt
 from lora_search.study.refit import ChosenTrial, Refit, check_unchanged, chosen_trial, refit_chosen
 
 
@@ -37,10 +38,16 @@ def write_export(
     display: Display,
 ) -> Path:
     """As ``lora_search.export.export_adapter``, with somebody to tell."""
-    tables = _tables(study)
+    with terminated_as_interrupt():  # so that what is half written goes, and does not stay beside the place
+        return _write_export(_tables(study), out, trial, weights, recipe, display)
+
+
+def _write_export(
+    tables: StudyTables, out: str | Path, trial: int | None, weights: bool, recipe: str | None, display: Display
+) -> Path:
     chosen = chosen_trial(tables, trial)
     check_recipe(recipe, chosen)
-    place = Place(out)
+    place = Place(out, study=tables.experiment.name, weights=weights)
     for note in chosen.notes:
         display.note(note)
     parts: list[Part] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from lora_search.errors import StudyError
 from lora_search.spec.paths import kind_of, looked_up
@@ -21,16 +22,18 @@ class Place:
     """Where an export goes.
 
     Args:
-        out: as the user gave it; new, an empty folder, or an earlier export of this package.
+        out: as the user gave it; new, an empty folder, or an earlier export of the same study.
+        study: the name of the study.
+        weights: whether there will be trained weights; those of an earlier export make way for nothing less.
 
     Raises:
         StudyError: something else is there, or nothing can be written there. Nothing has been touched.
     """
 
-    def __init__(self, out: str | Path) -> None:
+    def __init__(self, out: str | Path, *, study: str, weights: bool) -> None:
         self.out = Path(out)
         self.path = Path(os.path.realpath(os.path.expanduser(self.out)))
-        self._check()
+        self._check(study, weights)
 
     @contextmanager
     def filled(self) -> Iterator[Path]:
@@ -50,14 +53,16 @@ class Place:
                     raise StudyError(f"{self.out}: must be a folder that can be replaced: {error.strerror}") from error
                 raise
 
-    def _check(self) -> None:
+    def _check(self, study: str, weights: bool) -> None:
         kind = kind_of(self.path, error=StudyError)
         if kind == "file":
             raise StudyError(f"{self.out}: must be a folder to write the adapter to, got a file")
         if kind == "folder" and self.path == Path.cwd():
             raise StudyError(f"{self.out}: must not be the folder you are in, for it is written as a whole")
         if kind == "folder":
-            self._check_is_ours()
+            record = _record_of(self.path)
+            self._check_is_ours(record)
+            self._check_may_be_replaced(record, study, weights)
         self._check_can_be_written()
 
     def _check_can_be_written(self) -> None:
@@ -92,15 +97,28 @@ class Place:
                 f"{self.out}: must be in a folder that can be written to, got {parent}: {error.strerror}"
             ) from error
 
-    def _check_is_ours(self) -> None:
+    def _check_is_ours(self, record: Mapping[str, Any]) -> None:
         with looked_up(self.path, error=StudyError):
             present = contents(self.path)
-        strangers = sorted(present - _written_by_us(self.path))
+        strangers = sorted(present - record["files"])
         if strangers:
             named = ", ".join(strangers[:_MOST_NAMED])
             rest = f" and {len(strangers) - _MOST_NAMED} more" if len(strangers) > _MOST_NAMED else ""
             raise StudyError(
                 f"{self.out}: must be new, empty or an earlier export, got a folder with other files: {named}{rest}"
+            )
+
+    def _check_may_be_replaced(self, record: Mapping[str, Any], study: str, weights: bool) -> None:
+        way_out = "give another folder, or remove this one first"
+        if record.get("study", study) != study:
+            raise StudyError(
+                f"{self.out}: must be new, empty or an earlier export of {study}, got one of {record['study']};"
+                f" {way_out}"
+            )
+        if record.get("weights") and not weights:
+            raise StudyError(
+                f"{self.out}: must not hold trained weights if none are to take their place, got those of trial"
+                f" {record.get('trial')}; export with --weights, {way_out}"
             )
 
 
@@ -119,10 +137,12 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _written_by_us(folder: Path) -> set[str]:
-    """What the record of an earlier export says it wrote; nothing if there is no such record."""
+def _record_of(folder: Path) -> dict[str, Any]:
+    """The record of an earlier export, whose ``files`` are what it wrote; of none, that it wrote nothing."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        return set(record["files"]) if record["made_by"] == "lora-search" else set()
+        if record["made_by"] == "lora-search":
+            return {**record, "files": {str(name) for name in record["files"]}}
     except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        pass
+    return {"files": set()}

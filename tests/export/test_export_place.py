@@ -1,6 +1,9 @@
 """Where an export goes: whole or not at all, and over nothing but an earlier export."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +12,10 @@ from lora_search import export_adapter
 from lora_search.errors import LoraSearchError, StudyError
 from lora_search.export import place, weights
 from lora_search.export.place import Place
+
+
+def at(out):
+    return Place(out, study="fruit", weights=False)
 
 
 def tree(folder):
@@ -26,10 +33,37 @@ def test_an_earlier_export_is_replaced_as_a_whole(study_of, tmp_path):
     study, out = study_of("bert"), tmp_path / "out"
     export_adapter(study, out, weights=True, recipe="trl", progress=False)
     assert (out / "recipe" / "train.py").is_file()
-    export_adapter(study, out, trial=1, progress=False)
-    assert sorted(path.name for path in out.iterdir()) == ["adapter_config.json", "export.json"]
+    export_adapter(study, out, trial=1, weights=True, progress=False)
+    assert not (out / "recipe").exists()
     assert json.loads((out / "export.json").read_text())["trial"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_trained_weights_make_way_for_nothing_less(study_of, tmp_path):
+    study, out = study_of("bert"), tmp_path / "out"
+    export_adapter(study, out, trial=1, weights=True, progress=False)
+    before = tree(tmp_path)
+    with pytest.raises(StudyError) as caught:
+        export_adapter(study, out, trial=0, progress=False)
+    assert caught.value.mistakes == (
+        f"{out}: must not hold trained weights if none are to take their place, got those of trial 1; export with"
+        " --weights, give another folder, or remove this one first",
+    )
+    assert tree(tmp_path) == before
+
+
+def test_the_export_of_another_study_is_left_alone(study_of, tmp_path):
+    study, out = study_of("bert"), tmp_path / "out"
+    export_adapter(study, out, progress=False)
+    before = tree(tmp_path)
+    other = replace(study, experiment=study.experiment.model_copy(update={"name": "vegetables"}))
+    with pytest.raises(StudyError) as caught:
+        export_adapter(other, out, progress=False)
+    assert caught.value.mistakes == (
+        f"{out}: must be new, empty or an earlier export of vegetables, got one of fruit;"
+        " give another folder, or remove this one first",
+    )
+    assert tree(tmp_path) == before
 
 
 def test_a_folder_with_other_files_is_left_alone(study_of, tmp_path):
@@ -56,7 +90,7 @@ def test_somebody_elses_export_json_is_no_earlier_export(tmp_path, record):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "export.json").write_text(record)
     with pytest.raises(StudyError, match=r"other files: export.json"):
-        Place(tmp_path / "out")
+        at(tmp_path / "out")
 
 
 def test_a_file_and_the_current_folder_are_refused(study_of, tmp_path, monkeypatch):
@@ -83,7 +117,7 @@ def test_a_file_and_the_current_folder_are_refused(study_of, tmp_path, monkeypat
 def test_a_place_where_nothing_can_be_is_refused_before_anything_is_computed(tmp_path, monkeypatch, out, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError) as caught:
-        Place(out)
+        at(out)
     (mistake,) = caught.value.mistakes
     assert mistake.endswith(said)
     assert list(tmp_path.iterdir()) == []
@@ -91,7 +125,7 @@ def test_a_place_where_nothing_can_be_is_refused_before_anything_is_computed(tmp
 
 def test_a_place_may_have_the_longest_name_there_is(tmp_path):
     out = tmp_path / ("x" * 255)
-    with Place(out).filled() as folder:
+    with at(out).filled() as folder:
         (folder / "file").touch()
     assert list(tmp_path.rglob("*")) == [out, out / "file"]
 
@@ -102,7 +136,7 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatc
 
     monkeypatch.setattr(place.os, "scandir", refuse)
     with pytest.raises(StudyError, match="must be a path that can be looked up, got Permission denied"):
-        Place(tmp_path)
+        at(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new", "over-an-earlier-one"])
@@ -139,9 +173,38 @@ def test_an_interrupt_leaves_nothing(study_of, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+_TERMINATED = """
+import os, signal, sys, time
+from lora_search import cli
+from lora_search.export import weights
+
+def terminated(folder, *_):
+    assert (folder / "adapter_model.safetensors").is_file()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+weights.check_reload = terminated
+sys.argv = ["lora-search", "export", sys.argv[1], "out", "--trial", "0", "--weights"]
+cli.main()
+"""
+
+
+def test_a_termination_leaves_nothing(study_of, tmp_path):
+    study = study_of("bert").folder
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINATED, str(study)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        "Interrupted. Go on with:",
+        f"  lora-search export {study} out --trial 0 --weights",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_be_replaced_keeps_its_content(tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with Place(out).filled() as folder:
+    with at(out).filled() as folder:
         (folder / "export.json").write_text('{"made_by": "lora-search", "files": ["export.json"]}')
     before = tree(tmp_path)
     moved = type(out).rename
@@ -154,7 +217,7 @@ def test_a_place_that_cannot_be_replaced_keeps_its_content(tmp_path, monkeypatch
     monkeypatch.setattr(type(out), "rename", rename)
     with (
         pytest.raises(StudyError, match="must be a folder that can be replaced: Device or resource busy"),
-        Place(out).filled() as folder,
+        at(out).filled() as folder,
     ):
         (folder / "export.json").write_text("new")
     assert tree(tmp_path) == before

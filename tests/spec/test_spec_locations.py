@@ -136,9 +136,7 @@ def test_a_path_that_cannot_be_looked_up_is_the_callers_error(tmp_path: Path, cl
 @pytest.mark.parametrize("bare", [True, False])
 @pytest.mark.parametrize("place", [lambda closed: f"{closed}/model", lambda _: LONG, lambda _: "package:json/" + LONG])
 def test_a_location_that_cannot_be_looked_up(closed: Path, place: Callable[[Path], str], bare: bool) -> None:
-    with pytest.raises(
-        ModelError, match=r"^model\.base: must be a path that can be looked up, got '.*': (File|Perm)"
-    ):
+    with pytest.raises(ModelError, match=r"^model\.base: must be a path that can be looked up, got '.*': (File|Perm)"):
         resolve(place(closed), key="model.base", error=ModelError, bare_hub_ids=bare)
 
 

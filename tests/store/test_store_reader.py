@@ -264,9 +264,7 @@ def test_a_verdict_reads_back_as_it_was_written(folder: Path, content: dict[str,
 def test_a_study_that_cannot_be_looked_up(tmp_path: Path) -> None:
     long = tmp_path / ("s" * 300)
     for read in (read_study, read_predictions):
-        with pytest.raises(
-            StudyError, match=r"study\.db: must be a path that can be looked up, got File name too"
-        ):
+        with pytest.raises(StudyError, match=r"study\.db: must be a path that can be looked up, got File name too"):
             read(long)
     with pytest.raises(StudyError, match=r"must be a path that can be looked up, got File name too long"):
         Ledger.open(long, experiment(), ENVIRONMENT)
