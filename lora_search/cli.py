@@ -123,28 +123,13 @@ def targets(
 def status(study: StudyPath, as_json: AsJson = False) -> None:
     """Say how far a study is."""
     from lora_search.store.reader import read_study
+    from lora_search.store.status import study_status
 
-    tables = read_study(study)
-    cv, wanted = tables.experiment.cv, tables.experiment.search.trials
-    counts = {str(state): int(count) for state, count in tables.trials["state"].value_counts().items()}
-    verdict = tables.verdict() or {}
-    state = {
-        "name": tables.experiment.name,
-        "trials": counts,
-        "trials_wanted": wanted,
-        "cells": len(tables.cells),
-        "cells_wanted": wanted * cv.folds * cv.repeats,
-        "seconds": float(tables.trials["seconds"].sum()),
-        "verdict": verdict.get("status"),
-    }
+    found = study_status(read_study(study))
     if as_json:
-        print(json.dumps(state, indent=2))
-        return
-    parts = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none yet"
-    print(f"{state['name']}: {len(tables.trials)} of {wanted} trials ({parts})")
-    print(f"{state['cells']} of {state['cells_wanted']} trainings recorded, {state['seconds']:.0f} s of training")
-    if "sentence" in verdict:
-        print(verdict["sentence"])
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print("\n".join(found.lines()))
 
 
 @app.command()

@@ -6,6 +6,7 @@ exists in the model, or column ``category`` in the table, is found out where the
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -82,6 +83,14 @@ class SearchSpec(Section):
     learning_rate: LearningRate = Range(low=2e-4, high=4e-3)
     dropout: Dropouts = Field(default=(0.0,))
     trials: int = Field(default=24, ge=1)
+
+    @property
+    def points(self) -> int | None:
+        """How many different trials there can be; None where the learning rate is a range, and they are endless."""
+        if isinstance(self.learning_rate, Range):
+            return None
+        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.dropout)
+        return math.prod(len(values) for values in choices)
 
     @field_validator("rank", "alpha_over_rank", "targets", "layers", "dropout")
     @classmethod

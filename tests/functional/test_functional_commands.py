@@ -105,6 +105,16 @@ def test_status_of_a_finished_study(finished, lora_search):
     assert contents(finished) == before
 
 
+def test_status_of_a_finite_space_and_of_trials_lowered(world, tmp_path, lora_search):
+    small = {"rank": [1, 2], "alpha_over_rank": 1, "targets": "attention", "layers": "top-1", "learning_rate": 0.01}
+    run_study(world.experiment(search=small | {"trials": 5}), tmp_path, progress=False)
+    status = lora_search("status", tmp_path / "critics").out.splitlines()
+    assert status[0] == "critics: 2 of 2 trials (2 complete)"
+    assert status[1].startswith("4 of 4 trainings recorded, ")
+    run_study(world.experiment(search=small | {"trials": 1}), tmp_path, progress=False)
+    assert lora_search("status", tmp_path / "critics").out.splitlines()[0] == status[0]
+
+
 class StoppingAt(Silent):
     def __init__(self, pack):
         self.packs = pack

@@ -1,0 +1,80 @@
+"""How far a study is, from what is recorded, in the totals its run goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lora_search.store.reader import StudyTables
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """What is done and what there will be.
+
+    Attributes:
+        name: the study.
+        trials: recorded trials by state.
+        trials_wanted: trials when it ends; as many as a finite space has points, and never fewer than there are.
+        cells: trainings recorded, failed ones too.
+        cells_wanted: trainings when it ends, if no further trial is stopped early and no finalist gets extra repeats.
+        seconds: of training.
+        verdict: the status of ``verdict.json``; None before the first.
+        sentence: the verdict's.
+    """
+
+    name: str
+    trials: dict[str, int]
+    trials_wanted: int
+    cells: int
+    cells_wanted: int
+    seconds: float
+    verdict: str | None
+    sentence: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """``status --json``."""
+        return {name: value for name, value in vars(self).items() if name != "sentence"}
+
+    def lines(self) -> list[str]:
+        """As a person reads it."""
+        parts = ", ".join(f"{count} {state}" for state, count in self.trials.items()) or "none yet"
+        return [
+            f"{self.name}: {sum(self.trials.values())} of {self.trials_wanted} trials ({parts})",
+            f"{self.cells} of {self.cells_wanted} trainings recorded, {self.seconds:.0f} s of training",
+            *([] if self.sentence is None else [self.sentence]),
+        ]
+
+
+def study_status(tables: StudyTables) -> StudyStatus:
+    """How far a study is.
+
+    Raises:
+        StudyError: its verdict is damaged.
+    """
+    trials, search = tables.trials, tables.experiment.search
+    verdict = tables.verdict() or {}
+    # the trials of a run that asked for more stay, whatever a later one asks for
+    wanted = search.trials if search.points is None else min(search.trials, search.points)
+    return StudyStatus(
+        name=tables.experiment.name,
+        trials={str(state): int(count) for state, count in trials["state"].value_counts().items()},
+        trials_wanted=max(wanted, len(trials)),
+        cells=len(tables.cells),
+        cells_wanted=len(tables.cells) + _cells_ahead(tables, wanted),
+        seconds=float(trials["seconds"].sum()),
+        verdict=verdict.get("status"),
+        sentence=verdict.get("sentence"),
+    )
+
+
+def _cells_ahead(tables: StudyTables, wanted: int) -> int:
+    """Cells that the trials not yet finished lack, and those of the trials not yet asked for.
+
+    Trials past the wanted number are left as they are, finished or not.
+    """
+    cv, trials = tables.experiment.cv, tables.trials[:wanted]
+    planned = cv.folds * cv.repeats
+    running = trials.loc[trials["state"] == "running", "trial"]
+    recorded = tables.cells["trial"].isin(running.tolist()).sum()
+    return (wanted - len(trials) + len(running)) * planned - int(recorded)

@@ -1,0 +1,63 @@
+"""How far a study is said to be: never further than it goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
+
+from lora_search.store.ledger import Ledger
+from lora_search.store.reader import read_study
+from lora_search.store.status import StudyStatus, study_status
+
+FINITE = {"rank": [1, 2], "alpha_over_rank": 2, "targets": "attention", "layers": "all", "learning_rate": 1e-3}
+
+
+def status_of(folder: Path, states: dict[str, int], **changes: Any) -> StudyStatus:
+    """Of a study in two folds, with trials of these states and as many cells of each."""
+    asked = experiment(cv={"folds": 2}, **changes)
+    with Ledger.open(folder / "reviews", asked, ENVIRONMENT) as ledger:
+        for number, (state, cells) in enumerate(states.items()):
+            ledger.add_trial(trial(number))
+            make = failed_cell if state == "failed" else cell
+            for fold in range(cells):
+                ledger.add_cell(make(number, *divmod(fold, 2)))
+            ledger.set_trial_state(number, state.rstrip("0123456789"))  # type: ignore[arg-type]
+    return study_status(read_study(folder / "reviews"))
+
+
+@pytest.mark.parametrize(
+    ("states", "search", "trials", "cells"),
+    [
+        ({}, {"trials": 5}, "0 of 5 trials (none yet)", "0 of 10 trainings"),
+        ({"complete": 2, "running": 1}, {"trials": 5}, "2 of 5 trials (1 complete, 1 running)", "3 of 10 trainings"),
+        ({"complete1": 2, "complete2": 2}, FINITE | {"trials": 5}, "2 of 2 trials (2 complete)", "4 of 4 trainings"),
+        # what is stopped early lacks nothing
+        ({"complete": 2, "pruned": 1, "failed": 1}, {"trials": 3}, "3 of 3 trials (1 complete, 1 ", "4 of 4 trainings"),
+        # extra repeats of a finalist
+        ({"complete": 4}, {"trials": 1}, "1 of 1 trials (1 complete)", "4 of 4 trainings"),
+        # --trials lowered: the third stays as it is, and is waited for no longer
+        ({"complete1": 2, "complete2": 2, "running": 1}, {"trials": 2}, "3 of 3 trials (2 ", "5 of 5 trainings"),
+    ],
+)
+def test_no_more_is_done_than_there_is_to_do(
+    tmp_path: Path, states: dict[str, int], search: dict[str, Any], trials: str, cells: str
+) -> None:
+    first, second = status_of(tmp_path, states, search=search).lines()
+    assert first.startswith(f"reviews: {trials}")
+    assert second.startswith(f"{cells} recorded, ")
+
+
+def test_the_json_of_it(tmp_path: Path) -> None:
+    status = status_of(tmp_path, {"complete": 2}, search={"trials": 3})
+    assert status.to_dict() == {
+        "name": "reviews",
+        "trials": {"complete": 1},
+        "trials_wanted": 3,
+        "cells": 2,
+        "cells_wanted": 6,
+        "seconds": 3.0,
+        "verdict": None,
+    }
