@@ -13,6 +13,7 @@ import torch
 
 from lora_search.study.preparation import Prepared
 
+_PACKAGE = Path(__file__).parents[1]
 _PACKAGES = (
     "lora-search",
     "torch",
@@ -39,7 +40,7 @@ def describe_environment(prepared: Prepared) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "versions": versions(),
-        "commit": _commit(),
+        "commit": commit_of(_PACKAGE),
         "hardware": hardware(),
         "seed": experiment.seed,
         "model": {
@@ -94,12 +95,28 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
-    """The commit of the checkout this package runs from; None when it is installed."""
+def commit_of(package: Path) -> str | None:
+    """The commit of the checkout a package runs from, ``-dirty`` after it if the package differs from it.
+
+    None for a package that is installed: in an environment inside somebody's repository, git would give their commit.
+
+    Args:
+        package: its folder.
+    """
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    changes = _git(package, "status", "--porcelain", "--", ".")
+    return f"{commit}-dirty" if commit and changes else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git answers in a folder; None if it refuses or is not there."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
+            # no locks: a run that starts must not be in the way of somebody's commit
+            ["git", "--no-optional-locks", *arguments],
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=10,
@@ -107,4 +124,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
