@@ -27,6 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+from flops import Flops, Work, pack_flops, product_flops
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
@@ -172,17 +173,25 @@ def product_limit(dtype: torch.dtype, device: torch.device, width: int) -> float
     return 2.0 * rows * width * 4 * width / best
 
 
-def facts(base: FrozenBase, data: EncodedExamples, cells: list[Cell], epochs: int, limit: float, measured: Any) -> Any:
+def work_of(data: EncodedExamples, cells: list[Cell], epochs: int) -> Work:
+    return Work(
+        trained_tokens=sum(int(data.lengths[cell.train].sum()) for cell in cells) * epochs,
+        trained_rows=sum(len(cell.train) for cell in cells) * epochs,
+        predicted_tokens=sum(int(data.lengths[cell.evaluate].sum()) for cell in cells),
+        predicted_rows=sum(len(cell.evaluate) for cell in cells),
+    )
+
+
+def facts(cells: list[Cell], work: Work, flops: Flops, limit: float, measured: tuple[float, int]) -> dict[str, Any]:
     seconds, peak = measured
-    trained = sum(int(data.lengths[cell.train].sum()) for cell in cells) * epochs
-    evaluated = sum(int(data.lengths[cell.evaluate].sum()) for cell in cells)
-    width_products = sum(module.in_features * module.out_features for module in base.structure.linear_modules)
     return {
         "cells": len(cells),
         "cells_per_hour": 3600 * len(cells) / seconds,
-        "tokens_per_second": (trained + evaluated) / seconds,
+        "tokens_per_second": (work.trained_tokens + work.predicted_tokens) / seconds,
         "peak_bytes": peak,
-        "share_of_product_limit": (trained * 4 + evaluated * 2) * width_products / seconds / limit,
+        "forward_flops": flops.forward,
+        "input_gradient_flops": flops.input_gradient,
+        "share_of_product_limit": flops.total / seconds / limit,
     }
 
 
@@ -198,13 +207,16 @@ def measure(shape: dict[str, Any], packs: tuple[int, ...], examples: int, device
     plain(base, data, few[0], training, device)
     one = cells_of(base, examples, 1)
     measured = timed(lambda: plain(base, data, one[0], training, device), device)
-    record["plain_loop"] = facts(base, data, one, training.epochs, limit, measured)
+    engine.train(few, pack=0)  # which fills the cache of states, after the plain loop's memory was measured
+    work = work_of(data, one, training.epochs)
+    flops = product_flops(base.structure.linear_modules, work, first=engine.prefix.kept_modules(0))
+    record["plain_loop"] = facts(one, work, flops, limit, measured)
     print("plain loop", record["plain_loop"], flush=True)
-    engine.train(few, pack=0)
     for count in packs:
         cells = cells_of(base, examples, count)
         measured = timed(lambda cells=cells: engine.train(cells, pack=0), device)  # type: ignore[misc]
-        row = facts(base, data, cells, training.epochs, limit, measured)
+        work = work_of(data, cells, training.epochs)
+        row = facts(cells, work, pack_flops(engine, work, 0, cached_tokens=0), limit, measured)
         row["ratio"] = row["cells_per_hour"] / record["plain_loop"]["cells_per_hour"]
         row["token_budget"], row["checkpointing"] = engine.token_budget, engine.checkpointing
         record["packs"].append(row)

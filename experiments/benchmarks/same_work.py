@@ -28,12 +28,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+from flops import Work, pack_flops
 from naive_loop import naive, quiet
 
 from lora_search.spec import AdapterSpec, Nuisance, load_experiment
 from lora_search.spec.locations import locate
 from lora_search.store.records import CellKey
-from lora_search.study.environment import hardware, versions
+from lora_search.study.environment import describe_environment, hardware, versions
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
@@ -52,22 +53,21 @@ def ours(prepared: Prepared, cells: list[Cell], dtype: torch.dtype) -> tuple[lis
     results = [trained.result for trained in engine.train(cells, pack=0)]
     seconds = time.perf_counter() - start
     depth = cells[0].depth(prepared.base.structure.layer_count)
-    trained = sum(result.tokens for result in results)
-    evaluated = sum(int(prepared.data.lengths[cell.evaluate].sum()) for cell in cells)
-    passes = 2 * trained + evaluated  # forward and backward, and forward
-    rows = sum(2 * result.train_examples * prepared.experiment.training.epochs for result in results)
-    rows += sum(len(cell.evaluate) for cell in cells)
-    spared = engine.pooled.spared if engine.pooled else frozenset()
-    flops = sum(
-        2 * module.in_features * module.out_features * (rows if module.name in spared else passes)
-        for module in prepared.base.structure.linear_modules
-        if module.layer >= depth
+    epochs = prepared.experiment.training.epochs
+    work = Work(
+        trained_tokens=sum(result.tokens for result in results),
+        trained_rows=sum(result.train_examples * epochs for result in results),
+        predicted_tokens=sum(int(prepared.data.lengths[cell.evaluate].sum()) for cell in cells),
+        predicted_rows=sum(len(cell.evaluate) for cell in cells),
     )
+    flops = pack_flops(engine, work, depth, cached_tokens=engine.storage.tokens)
     return [result.scores["accuracy"] for result in results], {
-        "tokens_per_second": (trained + evaluated) / seconds,
+        "tokens_per_second": (work.trained_tokens + work.predicted_tokens) / seconds,
         "layers": prepared.base.structure.layer_count - depth,
         "padding": engine.padded_tokens / engine.real_tokens - 1.0,
-        "matrix_flops_per_second": flops / seconds,
+        "forward_flops": flops.forward,
+        "input_gradient_flops": flops.input_gradient,
+        "matrix_flops_per_second": flops.total / seconds,
     }
 
 
@@ -105,7 +105,13 @@ def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, An
     prepared = prepare(experiment)
     base = locate(experiment.model.base)
     dtype = measured_dtype(prepared)
-    record: dict[str, Any] = {"rounds": rounds, "ranges": {}}
+    record: dict[str, Any] = {
+        "commit": describe_environment(prepared)["commit"],
+        "overrides": overrides,
+        "rounds": rounds,
+        "naive_cells": naive_cells,
+        "ranges": {},
+    }
     limits = []
     for layers in RANGES:
         rows = []
@@ -127,7 +133,6 @@ def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, An
                     "ratio": naive_seconds / our_seconds,
                     "naive_accuracy": naive_scores,
                     "our_accuracy": shared,
-                    "share_of_product_limit": facts.pop("matrix_flops_per_second") / limits[-1],
                     **facts,
                 }
             )
@@ -135,9 +140,9 @@ def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, An
             print(layers, fold, facts, flush=True)
         record["ranges"][layers] = {
             "ratio": statistics.median(row["ratio"] for row in rows),
-            "share_of_product_limit": statistics.median(row["share_of_product_limit"] for row in rows),
             "rounds": rows,
         }
+    _add_shares(record, max(limits))
     every = [row for part in record["ranges"].values() for row in part["rounds"]]
     medians = {
         who: [
@@ -150,10 +155,20 @@ def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, An
     naive_mean = float(np.mean([score for row in every for score in row["naive_accuracy"]]))
     our_mean = float(np.mean([score for row in every for score in row["our_accuracy"]]))
     record["mean_accuracy"] = {"naive": naive_mean, "ours": our_mean, "difference": our_mean - naive_mean}
-    record["product_limit_flops"] = statistics.median(limits)
+    record["product_limits_flops"] = limits
     record["precision"] = str(dtype).removeprefix("torch.")
     record["examples"] = len(prepared.splits.development)
     return record
+
+
+def _add_shares(record: dict[str, Any], limit: float) -> None:
+    """What part of the product limit ours reached: of the largest measured in the run, since a busy moment lowers a
+    measurement and nothing raises one."""
+    record["product_limit_flops"] = limit
+    for part in record["ranges"].values():
+        for row in part["rounds"]:
+            row["share_of_product_limit"] = row["matrix_flops_per_second"] / limit
+        part["share_of_product_limit"] = statistics.median(row["share_of_product_limit"] for row in part["rounds"])
 
 
 def main() -> None:

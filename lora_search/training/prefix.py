@@ -105,6 +105,10 @@ class PrefixCache:
                     self.note = f"{reason}; its frozen lower layers are computed in full"
         return self._exact[depth]
 
+    def kept_modules(self, depth: int) -> frozenset[str]:
+        """Dotted names of the modules whose results are kept: in layer ``depth``, given nothing but its states."""
+        return frozenset(f"{self.stack_name}.{depth}.{name}" for name in self._kept.get(depth, ()) if name)
+
     @contextmanager
     def resumed(self, depth: int, computed: Collection[str] = ()) -> Iterator[None]:
         """Inside the block every lane's model computes layers from ``depth`` on, from what it is fed.
