@@ -88,14 +88,16 @@ class Racer:
 def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[CellRequest]]:
     """Cells that would help the verdict, one extra repeat of the finalists after another; for the caller to train.
 
-    A run that goes on begins with the request under way: part of it being recorded, the rest would not be asked for
-    again, or not together.
+    As often as there are extra repeats, and as often again when trials have been added. A run that goes on begins with
+    the request under way: part of it being recorded, the rest would not be asked for again, or not together.
     """
     spec, cv = experiment.verdict, experiment.cv
-    kept: list[list[list[int]]] = ledger.fact(_FINALISTS_FACT) or []
+    trials = len(ledger.trials())
+    found: dict[str, Any] = ledger.fact(_FINALISTS_FACT) or {}
+    kept: list[list[list[int]]] = found["requests"] if found.get("trials") == trials else []
     if kept:
         yield [CellRequest(*request) for request in kept[-1]]
-    while True:
+    while len(kept) < spec.extra_repeats:
         tables = ledger.tables()
         wanted = next_cells(
             tables.trials,
@@ -110,5 +112,5 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
         if not wanted:
             return
         kept = [*kept, [list(astuple(request)) for request in wanted]]
-        ledger.set_fact(_FINALISTS_FACT, kept)
+        ledger.set_fact(_FINALISTS_FACT, {"trials": trials, "requests": kept})
         yield list(wanted)

@@ -59,7 +59,15 @@ def test_settled_needs_nothing() -> None:
 def test_hopeless_needs_more_than_cells() -> None:
     hopeless = matrix(exact([0.1, -0.1, 0.08, -0.07, 0.01]))
     assert more_cells_needed(hopeless, folds=FOLDS, margin=0.01, confidence=0.95) is None
-    assert finalist_rows(hopeless, folds=FOLDS, margin=0.01, confidence=0.95, repeats=4) == ()
+
+
+def test_where_nothing_would_settle_it_the_highest_scores_are_looked_at_again() -> None:
+    rng = np.random.default_rng(3)
+    means = np.array([0.70, 0.81, 0.79, 0.60, 0.82, 0.80])
+    hopeless = matrix(means[:, None] + 0.002 * rng.standard_normal((6, 1)) + 0.1 * rng.standard_normal((6, 5)))
+    highest = np.argsort(-hopeless.scores.mean(axis=1))[:4]
+    rows = finalist_rows(hopeless, folds=FOLDS, margin=0.001, confidence=0.95, repeats=4)
+    assert rows == tuple(sorted(highest.tolist()))
 
 
 def test_nearer_the_margin_needs_more() -> None:

@@ -111,11 +111,20 @@ def test_a_few_more_cells_are_counted_and_asked_for() -> None:
     assert 0 not in {request.trial for request in wanted}
 
 
-def test_no_cells_are_asked_for_when_decided_spent_or_hopeless() -> None:
+def test_no_cells_are_asked_for_when_decided_or_spent() -> None:
     settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
     assert next_cells(*frames([0.70, 0.80, 0.801], 0.001), **settings, repeats=4) == ()
     assert next_cells(*frames([0.80, 0.83, 0.83, 0.832], 0.005), **settings, repeats=1) == ()
-    assert next_cells(*frames([0.80] * 5, 0.05), **settings, repeats=4) == ()
+    assert next_cells(*frames([0.80] * 5, 0.05), **settings, repeats=1) == ()
+
+
+def test_where_the_verdict_is_out_of_reach_the_highest_scores_get_a_repeat() -> None:
+    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
+    trials, cells = frames([0.80] * 6, 0.05)
+    highest = cells.groupby("trial")["accuracy"].mean().nlargest(4).index
+    wanted = next_cells(trials, cells, **settings, repeats=4)
+    assert {(request.repeat, request.trial) for request in wanted} == {(1, trial) for trial in highest}
+    assert len(wanted) == 20
 
 
 def test_a_failed_extra_cell_is_not_asked_for_again() -> None:
