@@ -10,10 +10,10 @@ import bz2
 import gzip
 import io
 import json
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, TYPE_CHECKING, Any
 
 from lora_search.data.wording import require_columns, rows_phrase
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 Columns = dict[str, list[Any]]
 
 _KEY = "data.train"
+_REASON_WIDTH = 200  # characters of a library's message worth repeating
 _A_LIST = "; a list of objects is .json"
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
 def read_file(path: Path, wanted: Mapping[str, str]) -> Columns:
@@ -96,16 +98,40 @@ def _read_tsv(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Column
 def _read_delimited(stream: IO[bytes], name: str, wanted: Mapping[str, str], delimiter: str) -> Columns:
     import pandas as pd
 
-    with warnings.catch_warnings():
-        # rows longer than the header are cut with only a warning
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            frame = pd.read_csv(
-                stream, sep=delimiter, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig"
-            )
-        except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            raise DataError(f"{_KEY}: {name} is no table of delimited text: {error}") from error
-    return _picked(frame, name, wanted)
+    content = stream.read()
+
+    def rows(count: int | None) -> pd.DataFrame:
+        # the header is read as a row, for pandas would rename a column that is there twice, and cut longer rows
+        return pd.read_csv(
+            io.BytesIO(content),
+            sep=delimiter,
+            dtype=str,
+            na_filter=False,
+            index_col=False,
+            encoding="utf-8-sig",
+            header=None,
+            nrows=count,
+        )
+
+    try:
+        header = [str(column) for column in rows(1).iloc[0]]
+        _check_separator(header, name, delimiter)
+        frame = rows(None).iloc[1:]
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise DataError(f"{_KEY}: {name} is no table of delimited text: {_in_one_line(error)}") from error
+    return _picked(frame, header, name, wanted)
+
+
+def _in_one_line(error: Exception) -> str:
+    return shorten(str(error), _REASON_WIDTH, placeholder=" ...")
+
+
+def _check_separator(header: list[str], name: str, delimiter: str) -> None:
+    """A text and its label take two columns; one that holds another separator was meant as several."""
+    if len(header) == 1 and any(other in header[0] for other in _SEPARATORS if other != delimiter):
+        raise DataError(
+            f"{_KEY}: {name} must have its columns separated by {_SEPARATORS[delimiter]}, got the header {header[0]!r}"
+        )
 
 
 def _read_parquet(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:
@@ -115,14 +141,14 @@ def _read_parquet(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Co
         # Arrow's own types: NumPy's would turn integers with a missing one into floats
         frame = pd.read_parquet(io.BytesIO(stream.read()), dtype_backend="pyarrow")
     except ValueError as error:  # ArrowInvalid is one
-        raise DataError(f"{_KEY}: {name} is no parquet file: {error}") from error
-    picked = _picked(frame, name, wanted)
+        raise DataError(f"{_KEY}: {name} cannot be read as parquet: {_in_one_line(error)}") from error
+    picked = _picked(frame, [str(column) for column in frame.columns], name, wanted)
     return {column: [None if value is pd.NA else value for value in values] for column, values in picked.items()}
 
 
-def _picked(frame: pd.DataFrame, name: str, wanted: Mapping[str, str]) -> Columns:
-    require_columns(name, [str(column) for column in frame.columns], wanted)
-    return {column: frame[column].tolist() for column in wanted.values()}
+def _picked(frame: pd.DataFrame, header: list[str], name: str, wanted: Mapping[str, str]) -> Columns:
+    require_columns(name, header, wanted)
+    return {column: frame.iloc[:, header.index(column)].tolist() for column in wanted.values()}
 
 
 def _read_json(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Columns:

@@ -83,8 +83,13 @@ def _read_columns(spec: DataSpec) -> Columns:
     place = resolve(spec.train, key="data.train", error=DataError)
     if isinstance(place, HubId):
         return read_hub(place.name, spec.config, spec.split, wanted)
-    if spec.config is not None:
-        raise DataError(f"data.config: must be left out unless data.train is hub:OWNER/NAME, got {spec.config!r}")
+    mistakes = [
+        f"data.{key}: must be left out unless data.train is hub:OWNER/NAME, got {value!r}"
+        for key, value in (("config", spec.config), ("split", spec.split))
+        if value != DataSpec.model_fields[key].default
+    ]
+    if mistakes:
+        raise DataError(mistakes)
     return read_file(place, wanted)
 
 

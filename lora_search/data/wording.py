@@ -13,11 +13,14 @@ _NAME_WIDTH = 40
 
 
 def rows_phrase(rows: Sequence[int]) -> str:
-    """Row numbers, the first few and the count: ``row 7``, ``rows 3, 9``, ``14 rows (3, 9, 11, 12, 20, ...)``."""
+    """Row numbers, the first few and the count: ``data row 7``, ``14 data rows (3, 9, 11, 12, 20, ...)``.
+
+    They are of data, for a line of a file is something else: the header is one, and a text may run over several.
+    """
     shown = ", ".join(str(row) for row in rows[:_ROWS_SHOWN])
     if len(rows) > _ROWS_SHOWN:
-        return f"{len(rows)} rows ({shown}, ...)"
-    return f"row{'s' if len(rows) > 1 else ''} {shown}"
+        return f"{len(rows)} data rows ({shown}, ...)"
+    return f"data row{'s' if len(rows) > 1 else ''} {shown}"
 
 
 def labels_phrase(counts: Mapping[str, int]) -> str:
@@ -41,7 +44,7 @@ def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, s
         wanted: key of the experiment -> column it names: ``{"data.text": "quote"}``.
 
     Raises:
-        DataError: one mistake per missing column, with what there is.
+        DataError: one mistake per column that is missing, with what there is, or that is there more than once.
     """
     listed = ", ".join(_shortened(name) for name in available[:_COLUMNS_SHOWN])
     more = f" and {len(available) - _COLUMNS_SHOWN} more" if len(available) > _COLUMNS_SHOWN else ""
@@ -51,9 +54,14 @@ def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, s
         for key, column in wanted.items()
         if column not in available
     ]
+    mistakes += [
+        f"{key}: must be one column of {where}, got {column!r}, the name of {available.count(column)}"
+        for key, column in wanted.items()
+        if available.count(column) > 1
+    ]
     if mistakes:
         raise DataError(mistakes)
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 3]}..."
+    return (name or "''") if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 3]}..."

@@ -103,12 +103,14 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     ``base`` may be a GGUF file itself; that is its folder and ``gguf_file`` in one.
 
     Raises:
-        ModelError: nothing there, or no model; the hub knows no such model.
+        ModelError: nothing there, or no model; the hub knows no such model; a revision of a folder.
         MachineError: GGUF without the package that reads it.
     """
     place = resolve(spec.base, key="model.base", error=ModelError, bare_hub_ids=True)
     if isinstance(place, HubId):
         source, gguf_file = place.name, spec.gguf_file
+    elif spec.revision is not None:
+        raise ModelError(f"model.revision: must be left out unless model.base is on the hub, got {spec.revision!r}")
     else:
         with looked_up(place, key="model.base", error=ModelError):
             source, gguf_file = _in_folder(place, spec)

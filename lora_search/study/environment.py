@@ -13,7 +13,7 @@ import torch
 
 from lora_search.study.preparation import Prepared
 
-_PACKAGE = Path(__file__).parents[1]
+_OWN_FOLDER = Path(__file__).parents[1]
 _PACKAGES = (
     "lora-search",
     "torch",
@@ -40,7 +40,7 @@ def describe_environment(prepared: Prepared) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "versions": versions(),
-        "commit": commit_of(_PACKAGE),
+        "commit": commit_of(_OWN_FOLDER),
         "hardware": hardware(),
         "seed": experiment.seed,
         "model": {

@@ -43,7 +43,7 @@ def test_a_dataset_is_read_cleaned_grouped_and_described(tmp_path: Path) -> None
         "Rows dropped by label: plot (1).",
         "4 groups (film), each whole in one fold.",
         "1 text occurs more than once (2 examples); copies stay in one fold.",
-        "1 text occurs with more than one label, the first in rows 2, 4.",
+        "1 text occurs with more than one label, the first in data rows 2, 4.",
     )
 
 
@@ -85,6 +85,6 @@ def test_mistakes_name_rows_of_the_source(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset(spec(tmp_path, rows), seed=0)
     assert caught.value.mistakes == (
-        "data.label: column 'kind' must be filled in, got missing labels in row 8",
-        "data.text: column 'quote' must be filled in, got empty texts in row 7",
+        "data.label: column 'kind' must be filled in, got missing labels in data row 8",
+        "data.text: column 'quote' must be filled in, got empty texts in data row 7",
     )

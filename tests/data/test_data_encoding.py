@@ -121,7 +121,7 @@ def test_a_text_of_no_tokens_is_named_by_its_row(make: Make) -> None:
     dataset = make([{"text": text, "label": label} for text, label in (("drop", "z"), ("a", "x"), ("\u200b", "y"))])
     with pytest.raises(DataError) as caught:
         encode(dataset, PreTrainedTokenizerFast(tokenizer_object=bare), 16)
-    assert caught.value.mistakes == ("data.text: must give at least one token, got none from the text in row 3",)
+    assert caught.value.mistakes == ("data.text: must give at least one token, got none from the text in data row 3",)
 
 
 def test_the_fingerprint_follows_what_training_sees(tokenizer: PreTrainedTokenizerBase, make: Make) -> None:

@@ -60,10 +60,10 @@ def test_every_mistake_is_reported_at_once_with_data_row_numbers() -> None:
     assert mistakes_of(examples, spec) == (
         "data.drop_labels: must name labels of the data, got 'plt'; did you mean 'plot'? "
         "(labels: plot (1), x (5), y (1))",
-        "data.label: column 'kind' must be filled in, got missing labels in row 3",
-        "data.text: column 'quote' must be filled in, got empty texts in 6 rows (2, 3, 5, 6, 7, ...)",
-        "data.text_pair: column 'reply' must be filled in, got empty texts in row 4",
-        "data.group: column 'film' must be filled in, got missing groups in row 8",
+        "data.label: column 'kind' must be filled in, got missing labels in data row 3",
+        "data.text: column 'quote' must be filled in, got empty texts in 6 data rows (2, 3, 5, 6, 7, ...)",
+        "data.text_pair: column 'reply' must be filled in, got empty texts in data row 4",
+        "data.group: column 'film' must be filled in, got missing groups in data row 8",
     )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +175,14 @@ def test_unknown_formats_are_refused_with_the_known_ones(tmp_path: Path, name: s
         ("a.csv", b"", "a.csv is no table of delimited text: No columns"),
         ("a.csv", b"text,label\ngood,a\nbad,b,c\n", "line 3, saw 3"),
         ("a.csv", b"text,label\ngood,a,x\nbad,b,c\n", "is no table of delimited text"),
+        (
+            "a.csv",
+            b"text;label\ngood, very;a\n",
+            "must have its columns separated by commas, got the header 'text;label'",
+        ),
+        ("a.csv", b"text\tlabel\ngood\ta\n", "must have its columns separated by commas, got the header"),
+        ("a.tsv", b"text,label\ngood,a\n", "must have its columns separated by tabs, got the header 'text,label'"),
+        ("a.csv", b"text\ngood\n", "data.label: must be a column of a.csv, got 'label' (columns: text)"),
         ("a.csv", b'text,label\n"never closed,a\nbad,b\n', "EOF inside string"),
         ("a.csv", b"text,label\ncaf\xe9,a\n", "must be UTF-8 text"),
         ("a.jsonl", b'{"text": "caf\xe9"}\n', "must be UTF-8 text"),
@@ -190,7 +200,7 @@ def test_unknown_formats_are_refused_with_the_known_ones(tmp_path: Path, name: s
         ("a.json", b"[" * 100_000, "a.json must hold flat objects, got values nested too deeply to read"),
         ("a.jsonl", b'{"a":' * 100_000, "line 1 of a.jsonl must hold flat objects, got values nested too deeply"),
         ("a.json", b"[" + b"1" * 9999 + b"]", "a.json cannot be read: Exceeds the limit"),
-        ("a.parquet", b"PAR1 but not really", "a.parquet is no parquet file"),
+        ("a.parquet", b"PAR1 but not really", "a.parquet cannot be read as parquet: "),
         ("a.csv.gz", b"text,label\n", "cannot be read: Not a gzipped file"),
         ("a.csv.gz", gzip.compress(b"text,label\ngood,a\n" * 100, mtime=0)[:-20], "cannot be read"),
         ("a.csv.bz2", b"text,label\n", "cannot be read: Invalid data stream"),
@@ -216,7 +226,7 @@ def test_texts_that_are_none_are_refused_with_their_rows(tmp_path: Path, value: 
     path = tmp_path / "train.jsonl"
     as_jsonl(path, [{"text": "good", "label": "a"}, *[{"text": value, "label": "b"}] * 7])
     assert mistake_of(DataSpec(train=str(path))) == (
-        f"data.text: column 'text' must hold strings, got {shown} in 7 rows (2, 3, 4, 5, 6, ...)"
+        f"data.text: column 'text' must hold strings, got {shown} in 7 data rows (2, 3, 4, 5, 6, ...)"
     )
 
 
@@ -224,7 +234,7 @@ def test_labels_that_are_no_classes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     as_jsonl(path, [{"text": "good", "label": 0.75}, {"text": "bad", "label": 1.0}])
     assert mistake_of(DataSpec(train=str(path))) == (
-        "data.label: column 'label' must hold strings or whole numbers, got 0.75 (float) in row 1"
+        "data.label: column 'label' must hold strings or whole numbers, got 0.75 (float) in data row 1"
     )
 
 
@@ -239,6 +249,52 @@ def test_a_config_means_nothing_outside_the_hub(tmp_path: Path) -> None:
     as_jsonl(path, [{"text": "good", "label": "a"}])
     assert mistake_of(DataSpec(train=str(path), config="plain")) == (
         "data.config: must be left out unless data.train is hub:OWNER/NAME, got 'plain'"
+    )
+
+
+def test_a_split_means_nothing_outside_the_hub_either(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    as_jsonl(path, [{"text": "good", "label": "a"}])
+    assert mistakes_of(DataSpec(train=str(path), config="plain", split="validation")) == (
+        "data.config: must be left out unless data.train is hub:OWNER/NAME, got 'plain'",
+        "data.split: must be left out unless data.train is hub:OWNER/NAME, got 'validation'",
+    )
+    # written out with the other defaults in the file of a study, it says nothing
+    assert read_table(DataSpec(train=str(path), split="train")).texts == ("good",)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    frame = pd.DataFrame([("good", "fine", "a", 1, 2)], columns=["text", "text", "label", "rest", "rest"])
+    frame.to_csv(path, index=False, sep="\t" if name == "a.tsv" else ",")
+    assert mistake_of(DataSpec(train=str(path))) == (
+        f"data.text: must be one column of {name}, got 'text', the name of 2"
+    )
+
+
+def test_columns_nobody_asks_for_may_share_a_name_or_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",text,label,x,x\n0,good,a,1,2\n1,bad,b\n")
+    raw = read_table(DataSpec(train=str(path)))
+    assert (raw.texts, raw.labels) == (("good", "bad"), ("a", "b"))
+    assert "(columns: '', text, label, x, x)" in mistake_of(DataSpec(train=str(path), text="words"))
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table([["good"], ["fine"], ["a"]], names=["text", "text", "label"]), path)
+    mistake = mistake_of(DataSpec(train=str(path)))
+    assert mistake.startswith("data.train: a.parquet cannot be read as parquet: Multiple matches for")
+    assert "\n" not in mistake
+
+
+def test_what_pandas_says_is_told_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\ngood,a\nbad,b,c\n")
+    assert mistake_of(DataSpec(train=str(path))) == (
+        "data.train: a.csv is no table of delimited text: "
+        "Error tokenizing data. C error: Expected 2 fields in line 3, saw 3"
     )
 
 

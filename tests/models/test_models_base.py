@@ -276,6 +276,12 @@ def test_gguf_without_its_package(monkeypatch):
     assert message.startswith("model.gguf_file: needs the gguf package, got 'SmolLM2-135M-Instruct.Q4_1.gguf'")
 
 
+def test_a_revision_means_nothing_outside_the_hub(bert):
+    assert message_of(ModelError, base=str(bert), revision="v1") == (
+        "model.revision: must be left out unless model.base is on the hub, got 'v1'"
+    )
+
+
 def test_a_gguf_file_that_is_not_there(bert):
     assert message_of(ModelError, base=str(bert), gguf_file="model.gguf") == (
         f"model.gguf_file: must be in '{bert}', got 'model.gguf'; it has no GGUF file"
