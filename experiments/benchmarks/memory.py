@@ -1,13 +1,17 @@
-"""What a pack of cells takes in memory beyond what each of its adapters must have, against one cell alone.
+"""The peak memory of a pack of cells beyond what each of its adapters must have, against that of one cell alone.
 
-    python experiments/benchmarks/memory.py               # writes results/benchmarks/memory.json
+    python experiments/benchmarks/memory.py               # writes results/benchmarks/memory.json, in minutes
 
 Every measurement is a process of its own. It loads the model and the data, gives back to the system what loading freed
 (or training would find room there and seem to need less), notes its resident memory, lets the kernel forget the peak,
-trains one pack on the quick start's data, and reads the new peak. From that its adapters' own state is taken off:
-values, every lane's gradients, two moments of the optimizer, the compute copy. What is left - the activations of one
-micro-batch in each lane, the rest - should not grow with the number of cells; recorded is the ratio of medians. A step
-of one cell may be too short to fill its micro-batches, so what the engine expects of activations is recorded too.
+trains one pack on some of the quick start's data, and reads the new peak. From that its adapters' own state is taken
+off: values, every lane's gradients, two moments of the optimizer, the compute copy. Recorded are two ratios of medians:
+
+- ``ratio``, of the peaks of the whole processes less their own state: what a machine must have;
+- ``growth_ratio``, of the same less what was resident before training. It is stricter, for what is left - the cached
+  states, the activations of one micro-batch in each lane, the rest - is little beside the libraries and the model.
+
+A step of one cell may be too short to fill its micro-batches; what the engine expects of activations is recorded too.
 
 Linux with glibc only: the peak is VmHWM of /proc/self/status. It is what ``getrusage`` calls ``ru_maxrss``, which
 cannot be read alone: after a fork it begins at the parent's peak.
@@ -35,7 +39,7 @@ from transformers.utils import logging as transformers_logging
 from lora_search.adapters import AdapterPack
 from lora_search.spec import AdapterSpec, Nuisance, load_experiment
 from lora_search.store.records import CellKey
-from lora_search.study.environment import hardware, versions
+from lora_search.study.environment import describe_environment, hardware, versions
 from lora_search.study.preparation import measured_dtype, prepare
 from lora_search.training import Engine, EngineSettings, lanes_of
 
@@ -43,6 +47,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MANY = 20
 RANK = 8
 TARGET = 1.5
+SHORT = ("data.max_examples=80", "training.epochs=1")
+"""The peak of a training is that of a few steps of it."""
 
 
 def resident(which: str) -> int:
@@ -53,17 +59,17 @@ def resident(which: str) -> int:
 
 def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
     """Train a pack of ``count`` cells that differ in nothing but their trial's number; bytes by what they are."""
-    prepared = prepare(load_experiment(ROOT / "experiments/quickstart.toml", overrides))
+    prepared = prepare(load_experiment(ROOT / "experiments/quickstart.toml", [*SHORT, *overrides]))
     settings = EngineSettings(prepared.device, measured_dtype(prepared), lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings)
     adapter = AdapterSpec(rank=RANK, alpha=2 * RANK, targets="all-linear", layers="all")
     cells = [prepared.cell(CellKey(trial, 0, 0), adapter, Nuisance(learning_rate=2e-3)) for trial in range(count)]
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = resident("VmRSS")
+    loaded = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     results = engine.train(cells, pack=0)
-    peak = resident("VmHWM") - before
+    peak = resident("VmHWM")
     pack = AdapterPack(
         engine.model,
         [cell.slot() for cell in cells],
@@ -74,10 +80,13 @@ def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
         pack.add_lane(model)
     own = pack.nbytes + 2 * pack.values.nbytes
     return {
+        "commit": describe_environment(prepared)["commit"],
         "cells": count,
+        "loaded": loaded,
         "peak": peak,
         "own_state": own,
-        "beyond_own_state": peak - own,
+        "peak_beyond_own_state": peak - own,
+        "growth_beyond_own_state": peak - loaded - own,
         "trained": sum(trained.result.state == "complete" for trained in results),
         "lanes": engine.settings.lanes,
         "token_budget": engine.token_budget,
@@ -97,9 +106,23 @@ def measure(count: int, overrides: list[str]) -> dict[str, Any]:
     return record
 
 
+def ratios(rows: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
+    """``ratio`` and ``growth_ratio`` of the measurements by number of cells, and the medians they are of."""
+    peaks, growths = (
+        {count: statistics.median(row[f"{what}_beyond_own_state"] for row in part) for count, part in rows.items()}
+        for what in ("peak", "growth")
+    )
+    return {
+        "ratio": peaks[MANY] / peaks[1],
+        "growth_ratio": growths[MANY] / growths[1],
+        "peak_beyond_own_state": {str(count): value for count, value in peaks.items()},
+        "growth_beyond_own_state": {str(count): value for count, value in growths.items()},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the quick start's spec")
     parser.add_argument("--child", type=int, help="measure this many cells in this process and print the record")
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/memory.json")
@@ -115,16 +138,15 @@ def main() -> None:
         for count, measured in rows.items():
             measured.append(measure(count, chosen.overrides))
             print(measured[-1], flush=True)
-    beyond = {count: statistics.median(row["beyond_own_state"] for row in part) for count, part in rows.items()}
     record = {
-        "what": f"peak memory beyond the adapters' own state, a pack of {MANY} cells against one; bytes",
+        "what": f"peak memory less the adapters' own state, a pack of {MANY} cells against one; bytes",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "versions": versions(),
-        "overrides": chosen.overrides,
-        "ratio": beyond[MANY] / beyond[1],
+        "commit": rows[1][0]["commit"],
+        "overrides": [*SHORT, *chosen.overrides],
         "target": TARGET,
-        "beyond_own_state": {str(count): value for count, value in beyond.items()},
+        **ratios(rows),
         "rounds": {str(count): part for count, part in rows.items()},
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
