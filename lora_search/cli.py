@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,14 +136,17 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
 def verdict(
     study: StudyPath,
     as_json: AsJson = False,
-    margin: Annotated[float | None, typer.Option("--margin", help="In metric points, for the experiment's.")] = None,
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="Instead of the experiment's; 0.01 is one point of a hundred.")
+    ] = None,
     confidence: Annotated[float | None, typer.Option("--confidence", help="Instead of the experiment's.")] = None,
 ) -> None:
     """Judge a study from what is recorded; train nothing."""
     from lora_search.statistics.judging import judge
     from lora_search.store.reader import read_study
 
-    judged = judge(read_study(study), margin=margin, confidence=confidence)
+    with _naming_options({"verdict.margin": "--margin", "verdict.confidence": "--confidence"}):
+        judged = judge(read_study(study), margin=margin, confidence=confidence)
     if as_json:
         print(json.dumps(judged.to_dict(), indent=2))
     else:
@@ -167,7 +170,7 @@ def export(
     recipe: Annotated[str | None, typer.Option("--recipe", help="trl, axolotl or llamafactory.")] = None,
 ) -> None:
     """Write the recommended adapter for PEFT."""
-    with _interruptible():
+    with _interruptible(), _naming_options({"trial": "--trial", "recipe": "--recipe"}):
         from lora_search.export import export_adapter
 
         print(export_adapter(study, out, trial=trial, weights=weights, recipe=recipe))
@@ -227,6 +230,17 @@ def _naming_their_source(spec: Path, overrides: Sequence[str]) -> Iterator[None]
         yield
     except InputError as error:
         error.mistakes = tuple(_with_source(mistake, spec, overrides) for mistake in error.mistakes)
+        raise
+
+
+@contextmanager
+def _naming_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Mistakes in what the command line said are told by the option: ``--margin: ...``, not ``verdict.margin: ...``."""
+    try:
+        yield
+    except InputError as error:
+        parts = [mistake.partition(": ") for mistake in error.mistakes]
+        error.mistakes = tuple(f"{options.get(key, key)}{colon}{rest}" for key, colon, rest in parts)
         raise
 
 

@@ -35,6 +35,10 @@ def test_every_command_has_help(command):
     assert "Usage: " in answer.output
 
 
+def test_the_margin_is_explained_in_the_unit_it_is_given_in():
+    assert "0.01 is one point of a hundred" in " ".join(invoke("verdict", "--help").output.split())
+
+
 def test_version():
     answer = invoke("--version")
     assert (answer.exit_code, answer.output) == (0, version("lora-search") + "\n")

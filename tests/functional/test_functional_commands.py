@@ -160,16 +160,29 @@ def test_a_verdict_is_taken_anew_without_training(finished, lora_search):
 @pytest.mark.parametrize(
     ("option", "value", "line"),
     [
-        ("--margin", "1", "verdict.margin: must be at least 0 and below 1, got 1"),
-        ("--margin", "-0.1", "verdict.margin: must be at least 0 and below 1, got -0.1"),
-        ("--margin", "nan", "verdict.margin: must be at least 0 and below 1, got nan"),
-        ("--confidence", "0.5", "verdict.confidence: must be above 0.5 and below 1, got 0.5"),
-        ("--confidence", "1", "verdict.confidence: must be above 0.5 and below 1, got 1"),
+        ("--margin", "1", "--margin: must be at least 0 and below 1, got 1"),
+        ("--margin", "-0.1", "--margin: must be at least 0 and below 1, got -0.1"),
+        ("--margin", "nan", "--margin: must be at least 0 and below 1, got nan"),
+        ("--confidence", "0.5", "--confidence: must be above 0.5 and below 1, got 0.5"),
+        ("--confidence", "1", "--confidence: must be above 0.5 and below 1, got 1"),
     ],
 )
 def test_a_margin_or_confidence_out_of_range(finished, lora_search, option, value, line):
     answer = lora_search("verdict", finished, option, value)
     assert (answer.code, answer.out, answer.err) == (2, "", line + "\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "line"),
+    [
+        ("--trial", "99", "--trial: must be one of 0, 1, 2, 3 in {}, got 99"),
+        ("--recipe", "tlr", "--recipe: must be trl, axolotl or llamafactory, got 'tlr', did you mean trl?"),
+    ],
+)
+def test_an_export_of_what_is_not_there(finished, tmp_path, lora_search, option, value, line):
+    answer = lora_search("export", finished, "adapter", option, value)
+    assert (answer.code, answer.out, answer.err) == (2, "", line.format(finished) + "\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_verdict_prints_a_sentence_and_a_table(finished, lora_search):
