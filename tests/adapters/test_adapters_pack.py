@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from lora_search.adapters import AdapterPack, Rows, SlotAdapter, from_peft_state, key_of, merge_into, to_peft_state
+from lora_search.adapters import pack as pack_module
 from lora_search.adapters.initial import initial_a, initial_head_weight
 
 
@@ -174,6 +175,75 @@ def test_past_a_slots_own_rank_and_modules_everything_stays_zero():
     own = sum(value.numel() for value in pack.state(1).values())
     assert int((pack.values[1] != 0).sum()) == own
     assert int((pack.gradients[1] != 0).sum()) == own
+
+
+# -- blocks ---------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def packs_and_slots(draw):
+    """A pack of mixed ranks and modules, and any of its slots, ascending."""
+    modules = st.sets(st.sampled_from(["first", "second"]))
+    adapters = draw(st.lists(st.tuples(st.integers(1, 5), modules), min_size=1, max_size=6))
+    pack = AdapterPack(small_model(), [slot(names, rank, key=i) for i, (rank, names) in enumerate(adapters)], HEAD)
+    return pack, sorted(draw(st.sets(st.sampled_from(range(len(adapters))))))
+
+
+def trained_places(pack, slots):
+    """bool (slots, parameters): where the slots' own parameters lie, found by loading them."""
+    places = AdapterPack(small_model(), pack.adapters, HEAD)
+    places.values.zero_()
+    for index in slots:
+        places.load(index, {name: torch.ones_like(value) for name, value in places.state(index).items()})
+    return places.values.bool()
+
+
+def rank_room(pack, index):
+    """Parameters of a slot that would train every module of its pack."""
+    everything = SlotAdapter(frozenset(pack.target_modules), pack.adapters[index].rank, 1.0, 0)
+    return sum(value.numel() for value in AdapterPack(small_model(), [everything], HEAD).state(0).values())
+
+
+@pytest.mark.parametrize("block", [2**17, 4])
+@settings(max_examples=60, deadline=None)
+@given(packs_and_slots())
+def test_blocks_hold_every_parameter_of_the_slots_once_and_no_other_slots(block, drawn):
+    pack, slots = drawn
+    times = torch.zeros_like(pack.values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_module, "_BLOCK", block)
+        for part in pack.blocks(slots):
+            part.of(times).add_(1)
+    own = trained_places(pack, slots)
+    assert times.max() <= 1
+    assert times[own].eq(1).all()
+    others = [index for index in range(len(pack.adapters)) if index not in slots]
+    assert not times[others].any()
+    # past the slot's own modules there is only room that the pack has for others
+    assert times.count_nonzero() <= sum(rank_room(pack, index) for index in slots)
+
+
+@settings(max_examples=40, deadline=None)
+@given(packs_and_slots())
+def test_a_refresh_of_some_slots_is_seen_by_these_alone(drawn):
+    pack, slots = drawn
+    model, x = pack.model, torch.randn(2, 2, 6, generator=torch.Generator().manual_seed(0))
+
+    def computed():
+        found = []
+        with pack.attached(), torch.no_grad():
+            for index in range(len(pack.adapters)):
+                pack.rows = Rows([index] * 2)
+                found.append(model.first(x))
+        return found
+
+    before = computed()
+    pack.values.add_(0.1 * trained_places(pack, range(len(pack.adapters))))
+    pack.refresh(slots)
+    after = computed()
+    for index, adapter in enumerate(pack.adapters):
+        changes = index in slots and "first" in adapter.modules
+        assert torch.equal(before[index], after[index]) is not changes
 
 
 # -- the model around it ------------------------------------------------------------------------------------------
