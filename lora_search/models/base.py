@@ -19,6 +19,7 @@ from lora_search.models.checkpoint import Checkpoint, find_checkpoint
 from lora_search.models.structure import ModelStructure, inspect_model
 from lora_search.spec.experiment import ModelSpec
 
+_INITIALIZER_RANGE = 0.02  # standard deviation, of BERT and most after it
 # What a config says about its labels, its origin and the library's version is no part of what the frozen base computes.
 _NOT_THE_BASE = frozenset(
     {"architectures", "dtype", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
@@ -47,9 +48,9 @@ class FrozenBase:
 def load_base(spec: ModelSpec, label_names: Sequence[str]) -> FrozenBase:
     """Load a model to classify text into ``label_names``.
 
-    The parameters of ``structure.head_modules`` come out arbitrary: whoever trains them initialises them. That holds
-    for a checkpoint that brings a trained classifier too, even one of the same labels: its head is trained anew, so
-    that every study starts from its own seed and not from somebody's fine-tuning.
+    The parameters of ``structure.head_modules`` are drawn from a fixed seed, for a checkpoint that brings a trained
+    classifier too, even one of the same labels: its head is trained anew, so that every study starts from its own seed
+    and not from somebody's fine-tuning. Whoever trains them initialises them again.
 
     Raises:
         ModelError: not there, not a model, no classifier, or not built as a LoRA needs it.
@@ -61,6 +62,7 @@ def load_base(spec: ModelSpec, label_names: Sequence[str]) -> FrozenBase:
     model, fresh = _load_model(checkpoint, config)
     structure = inspect_model(model, fresh)
     _check_tokenizer(checkpoint, tokenizer, model)
+    _draw_head(model, structure.head_modules)
     # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.eval()
@@ -152,6 +154,19 @@ def _fresh_parameters(model: Any, report: dict[str, Any]) -> frozenset[str]:
     if any(not name.startswith(base) for name in resized):
         fresh |= {name for name in parameters if not name.startswith(base)}
     return frozenset(fresh)
+
+
+def _draw_head(model: Any, head_modules: Collection[str]) -> None:
+    """A head of its own: under a classifier of zeros all logits are alike, and nothing that compares them can fail."""
+    generator = torch.Generator().manual_seed(0)
+    deviation = getattr(model.config.get_text_config(), "initializer_range", None) or _INITIALIZER_RANGE
+    with torch.no_grad():
+        for module in map(model.get_submodule, head_modules):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.dim() > 1:
+                    parameter.normal_(0.0, deviation, generator=generator)
+                else:  # the weight of a norm, or a bias
+                    parameter.fill_(1.0 if name == "weight" else 0.0)
 
 
 def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:

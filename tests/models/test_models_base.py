@@ -135,6 +135,44 @@ def test_somebodys_classifier_is_trained_anew_whole(tmp_path, model_type, labels
     assert base.model.config.num_labels == len(labels)
 
 
+@pytest.mark.parametrize("model_type", ["modernbert", "roberta", "bert", "gpt2"])
+def test_the_head_is_never_somebodys_nor_zero(tmp_path, model_type):
+    classifier = tiny_model(model_type, pad_token_id=0, initializer_range=0.2)
+    save_tokenizer(tmp_path)
+    heads = []
+    for fill in (0.0, 7.0):
+        with torch.no_grad():
+            for name, parameter in classifier.named_parameters():
+                if not name.startswith(f"{classifier.base_model_prefix}."):
+                    parameter.fill_(fill)
+        classifier.save_pretrained(tmp_path)
+        torch.manual_seed(int(fill))
+        state = torch.get_rng_state()
+        base = load(tmp_path, ("a", "b", "c"))
+        assert torch.equal(torch.get_rng_state(), state)
+        rows = base.tokenizer(["word1 word2", "word7 word8", "word9 word4"], return_tensors="pt")
+        logits = base.model(**rows).logits
+        assert len(logits.unique()) == logits.numel(), "every text and every label has its own"
+        heads.append([base.model.get_submodule(name).state_dict() for name in base.structure.head_modules])
+    for first, second in zip(*heads, strict=True):
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    *_, last = heads[0]
+    assert 0.1 < last["weight"].std() < 0.3
+    assert "bias" not in last or not last["bias"].any()
+
+
+def test_a_norm_in_the_head_starts_as_none(tmp_path):
+    classifier = tiny_model("modernbert", pad_token_id=0, norm_bias=True)
+    torch.nn.init.constant_(classifier.head.norm.weight, 0.0)
+    torch.nn.init.constant_(classifier.head.norm.bias, 3.0)
+    classifier.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    norm = load(tmp_path).model.head.norm
+    assert norm.weight.eq(1).all()
+    assert norm.bias.eq(0).all()
+
+
 def test_a_decoder_without_padding_token_pads_with_its_end(tmp_path):
     tiny_model("gpt2", pad_token_id=None).save_pretrained(tmp_path)
     save_tokenizer(tmp_path, pad=None)
