@@ -181,12 +181,12 @@ def test_past_a_slots_own_rank_and_modules_everything_stays_zero():
 
 
 @st.composite
-def packs_and_slots(draw):
-    """A pack of mixed ranks and modules, and any of its slots, ascending."""
+def adapters_and_slots(draw):
+    """Slots of mixed ranks and modules, and any of their numbers, ascending."""
     modules = st.sets(st.sampled_from(["first", "second"]))
-    adapters = draw(st.lists(st.tuples(st.integers(1, 5), modules), min_size=1, max_size=6))
-    pack = AdapterPack(small_model(), [slot(names, rank, key=i) for i, (rank, names) in enumerate(adapters)], HEAD)
-    return pack, sorted(draw(st.sets(st.sampled_from(range(len(adapters))))))
+    drawn = draw(st.lists(st.tuples(st.integers(1, 5), modules), min_size=1, max_size=6))
+    adapters = [slot(names, rank, key=index) for index, (rank, names) in enumerate(drawn)]
+    return adapters, sorted(draw(st.sets(st.sampled_from(range(len(adapters))))))
 
 
 def trained_places(pack, slots):
@@ -206,9 +206,10 @@ def rank_room(pack, index):
 
 @pytest.mark.parametrize("block", [2**17, 4])
 @settings(max_examples=60, deadline=None)
-@given(packs_and_slots())
+@given(adapters_and_slots())
 def test_blocks_hold_every_parameter_of_the_slots_once_and_no_other_slots(block, drawn):
-    pack, slots = drawn
+    adapters, slots = drawn
+    pack = AdapterPack(small_model(), adapters, HEAD)
     times = torch.zeros_like(pack.values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack_module, "_BLOCK", block)
@@ -217,31 +218,32 @@ def test_blocks_hold_every_parameter_of_the_slots_once_and_no_other_slots(block,
     own = trained_places(pack, slots)
     assert times.max() <= 1
     assert times[own].eq(1).all()
-    others = [index for index in range(len(pack.adapters)) if index not in slots]
+    others = [index for index in range(len(adapters)) if index not in slots]
     assert not times[others].any()
     # past the slot's own modules there is only room that the pack has for others
     assert times.count_nonzero() <= sum(rank_room(pack, index) for index in slots)
 
 
 @settings(max_examples=40, deadline=None)
-@given(packs_and_slots())
+@given(adapters_and_slots())
 def test_a_refresh_of_some_slots_is_seen_by_these_alone(drawn):
-    pack, slots = drawn
+    adapters, slots = drawn
+    pack = AdapterPack(small_model(), adapters, HEAD)
     model, x = pack.model, torch.randn(2, 2, 6, generator=torch.Generator().manual_seed(0))
 
     def computed():
         found = []
         with pack.attached(), torch.no_grad():
-            for index in range(len(pack.adapters)):
+            for index in range(len(adapters)):
                 pack.rows = Rows([index] * 2)
                 found.append(model.first(x))
         return found
 
     before = computed()
-    pack.values.add_(0.1 * trained_places(pack, range(len(pack.adapters))))
+    pack.values.add_(0.1 * trained_places(pack, range(len(adapters))))
     pack.refresh(slots)
     after = computed()
-    for index, adapter in enumerate(pack.adapters):
+    for index, adapter in enumerate(adapters):
         changes = index in slots and "first" in adapter.modules
         assert torch.equal(before[index], after[index]) is not changes
 
