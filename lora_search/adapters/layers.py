@@ -120,6 +120,7 @@ class PackedLora(nn.Module):
         self.members = members
         self.number = number
         self.transposed = not isinstance(frozen, nn.Linear)
+        self._dropping: frozenset[int] | None = None
 
     def __getattr__(self, name: str) -> Any:
         """What else a model asks of its linear module (the dtype of its weight, say) the frozen one answers."""
@@ -139,21 +140,31 @@ class PackedLora(nn.Module):
         return g @ weight.t() if self.transposed else g @ weight
 
     def _mask(self, x: Tensor) -> Tensor | None:
+        """What ``x`` is multiplied with, 1 where nothing is dropped: only the rows of members that drop are drawn for,
+        since drawing takes as long as their products. None where there are none."""
         probability, rows = self.source.dropout, self.source.rows
         if probability is None or rows.keys is None:
+            return None
+        if self._dropping is None:  # asked once: on a GPU the answer has to be waited for
+            self._dropping = frozenset(s for s, rate in enumerate(probability.tolist()) if rate and s in self.members)
+        if not self._dropping.intersection(rows.present):
             return None
         drop = probability[torch.tensor(rows.slots, device=x.device)]
         if rows.flattens(x):
             by_row = torch.Size((len(rows), x.shape[0] // len(rows), x.shape[1]))
-            mask = keep_mask(rows.keys, by_row, drop, self.number).view(x.shape)
         elif rows.holds_one_entry_per_row(x):
-            one_of_several = x.dim() == 3 and x.shape[1] == 1 and rows.width != 1
-            mask = keep_mask(rows.keys, x.shape, drop, self.number, rows.pooled if one_of_several else None)
+            by_row = x.shape
         else:  # one slot alone, or runs_for refuses it (see MixedRowsError)
             one = torch.Size((1, *x.shape))
             key = torch.tensor([rows.shared_key], device=x.device)
-            mask = keep_mask(key, one, drop[:1], self.number).view(x.shape)
-        return mask.to(x.dtype)
+            return keep_mask(key, one, drop[:1], self.number).view(x.shape).to(x.dtype)
+        one_of_several = x.dim() == 3 and x.shape[1] == 1 and rows.width != 1
+        mask = torch.ones(by_row, dtype=x.dtype, device=x.device)
+        for run in rows.runs(self._dropping):
+            part = run.row_slice()
+            first = rows.pooled[part] if one_of_several and rows.pooled is not None else None
+            mask[part] = keep_mask(rows.keys[part], mask[part].shape, drop[part], self.number, first)
+        return mask.view(x.shape)
 
 
 class _HeadLinearFunction(torch.autograd.Function):

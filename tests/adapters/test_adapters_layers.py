@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn.functional import layer_norm, linear
 from transformers.pytorch_utils import Conv1D
 
-from lora_search.adapters import AdapterPack, MixedRowsError, Rows, SlotAdapter
+from lora_search.adapters import AdapterPack, MixedRowsError, Rows, SlotAdapter, layers
+from lora_search.adapters.dropout import keep_mask
 
 IN, OUT, TOKENS = 5, 4, 3
 KEYS = torch.tensor([11, 12, 13, 14, 15])
@@ -106,6 +107,31 @@ def packed_linear():
     pack = AdapterPack(model, [SlotAdapter(frozenset({"module"}), 2, 1.0, 1, d) for d in (0.5, 0.0, 0.3)], [])
     weights(pack, torch.Generator().manual_seed(2))
     return model, pack
+
+
+def test_masks_are_drawn_for_the_rows_that_drop_alone(monkeypatch):
+    model = OneModule(nn.Linear(IN, IN, bias=False)).requires_grad_(False)
+    model.module.weight.zero_()
+    choices = [("module", 0.5), ("module", 0.0), ("other", 0.3), ("module", 0.3)]
+    pack = AdapterPack(model, [SlotAdapter(frozenset({name}), IN, 1.0, 1, rate) for name, rate in choices], [])
+    for slot in (0, 1, 3):
+        pack.load(slot, {"module.lora_A": torch.eye(IN), "module.lora_B": torch.eye(IN)})
+    drawn, slots, x = [], (0, 0, 1, 2, 3), torch.ones(5, 40, IN)
+
+    def draw(keys, shape, probability, module, first_token=None):
+        drawn.extend(keys.tolist())
+        return keep_mask(keys, shape, probability, module, first_token)
+
+    monkeypatch.setattr(layers, "keep_mask", draw)
+    seen, _ = dropped(model, pack, Rows(slots, KEYS), x)
+    rates = torch.tensor([choices[slot][1] for slot in slots])
+    with pack.attached():
+        expected = keep_mask(KEYS, x.shape, rates, model.module.number)
+    expected[3] = 0.0  # its slot does not adapt the module
+    assert torch.equal(seen, expected)
+    assert drawn == [11, 12, 15]
+    dropped(model, pack, Rows((1, 1, 2), KEYS[:3]), x[:3])
+    assert drawn == [11, 12, 15]
 
 
 def test_flattened_tokens_are_dropped_as_their_rows_are():
