@@ -28,9 +28,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _looked_up(results: Path) -> Path:
+    """Told at once, and not when data and model are loaded."""
+    from lora_search.spec.paths import kind_of
+
+    kind_of(results, key="--results", error=InputError)
+    return results
+
+
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC.toml", help="The experiment.", show_default=False)]
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder: results/NAME.", show_default=False)]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where study folders are.")]
+Results = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where study folders are.", callback=_looked_up)
+]
 Trials = Annotated[int | None, typer.Option("--trials", metavar="N", help="Total trials, instead of the file's.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the file; may be repeated.")

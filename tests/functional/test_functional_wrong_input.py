@@ -207,7 +207,10 @@ def closed(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("command", ["status", "verdict", "report", "export", "targets", "data", "model"])
+COMMANDS = ["status", "verdict", "report", "export", "targets", "data", "model", "run", "doctor"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("why", ["File name too long", "Permission denied"])
 def test_a_path_that_cannot_be_looked_up(world, closed, tmp_path, lora_search, command, why):
     path = LONG if why == "File name too long" else str(closed / "critics")
@@ -215,6 +218,8 @@ def test_a_path_that_cannot_be_looked_up(world, closed, tmp_path, lora_search, c
         "export": ["export", path, "adapter"],
         "data": ["run", world.file(tmp_path, data={"train": path})],
         "model": ["run", world.file(tmp_path, model={"base": path})],
+        "run": ["run", "critics.toml", "--results", path],
+        "doctor": ["doctor", "--results", path],
     }.get(command, [command, path])
     answer = lora_search(*arguments)
     assert (answer.code, answer.out) == (2, "")
