@@ -29,7 +29,7 @@ from lora_search.store.opening import quiet_optuna
 from lora_search.store.reader import StudyTables, read_study
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.asking import TrialSource, note_score
-from lora_search.study.cells import CellRunner
+from lora_search.study.cells import BUDGETS_FACT, CellRunner
 from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare, terminated_as_interrupt
 from lora_search.study.progress import Silent, StudyProgress, default_progress
@@ -140,14 +140,14 @@ class StudyRun:
     # -- setting out ---------------------------------------------------------------------------------------------
 
     def _settings(self) -> EngineSettings:
-        """Device, precision and lanes; found once and kept, so that a resumed study computes as it did."""
+        """Device, precision, lanes and budgets; found once and kept, so that a resumed study computes as it did."""
         kept = self.ledger.fact("precision")
         dtype = measured_dtype(self.prepared) if kept is None else _DTYPES[kept]
         lanes = self.ledger.fact("lanes")
         if lanes is None:
             lanes = lanes_of(self.prepared.device)
             self.ledger.set_fact("lanes", lanes)
-        return EngineSettings(self.prepared.device, dtype, lanes=lanes)
+        return EngineSettings(self.prepared.device, dtype, lanes=lanes, **(self.ledger.fact(BUDGETS_FACT) or {}))
 
     def _begin(self) -> None:
         known = {record.trial: record for record in self.ledger.trials()}
