@@ -13,7 +13,7 @@ from simulated_study import Killed, die_at, simulated
 from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
-from lora_search.study import Interrupted, prepare
+from lora_search.study import Interrupted, prepare, runner
 from lora_search.study import refit as refit_module
 from lora_search.study.progress import Silent
 from lora_search.training import Engine, pack_run
@@ -149,7 +149,7 @@ def settings_of(monkeypatch, module):
     return made
 
 
-def test_what_memory_was_found_to_allow_is_recorded_and_used_by_the_refit(world, tmp_path, monkeypatch):
+def test_what_memory_was_found_to_allow_is_recorded_and_kept(world, tmp_path, monkeypatch):
     plain, failures = pack_run.F.cross_entropy, iter([True, True])
 
     def twice(*args, **kwargs):
@@ -158,8 +158,12 @@ def test_what_memory_was_found_to_allow_is_recorded_and_used_by_the_refit(world,
         return plain(*args, **kwargs)
 
     monkeypatch.setattr(pack_run.F, "cross_entropy", twice)
-    study = run_study(world.experiment(search={"trials": 2}), tmp_path, progress=False)
+    experiment = world.experiment(search={"trials": 2})
+    study = run_study(experiment, tmp_path, progress=False)
     assert study.facts["budgets"] == {"token_budget": 1024, "checkpointing": True}
+    resumed = settings_of(monkeypatch, runner)
+    run_study(experiment, tmp_path, progress=False)
+    assert [(it.token_budget, it.checkpointing) for it in resumed] == [(1024, True)]
     made = settings_of(monkeypatch, refit_module)
     refit_module.refit(replace(study, facts={**study.facts, "lanes": 1}))
     refit_module.refit(replace(study, facts={**study.facts, "lanes": 2}))
