@@ -19,7 +19,9 @@ import torch
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
+from lora_search.errors import StudyError
 from lora_search.spec import Experiment, load_experiment
+from lora_search.spec.paths import kind_of
 from lora_search.statistics.doubts import HEAD_FACT, HOLDOUT_FACT
 from lora_search.statistics.judging import judge
 from lora_search.store.differences import differences
@@ -95,7 +97,7 @@ def _check_study_is_of(prepared: Prepared, folder: Path) -> None:
     Raises:
         StudyError: they have changed under one name, or the study is damaged.
     """
-    if (folder / STUDY_FILE).is_file():
+    if kind_of(folder / STUDY_FILE, error=StudyError) == "file":
         tables = read_study(folder)
         if not differences(tables.experiment, prepared.experiment):  # which the ledger tells better
             check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
