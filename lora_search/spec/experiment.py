@@ -92,6 +92,11 @@ class SearchSpec(Section):
         choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.dropout)
         return math.prod(len(values) for values in choices)
 
+    @property
+    def total(self) -> int:
+        """Trials a study makes: those asked for, or every point of a space that has fewer."""
+        return self.trials if self.points is None else min(self.trials, self.points)
+
     @field_validator("rank", "alpha_over_rank", "targets", "layers", "dropout")
     @classmethod
     def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:

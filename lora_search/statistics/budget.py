@@ -67,7 +67,7 @@ def more_cells_needed(
     pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
     result = standing(pairs, margin, confidence, matrix.looks(folds, planned))
     for repeats in range(1, _MOST_REPEATS + 1):
-        required = required_probability(confidence, max(repeats, matrix.repeats(folds)[1]) - planned + 1)
+        required = required_probability(confidence, matrix.looks(folds, planned, repeats))
         outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
         if not outlook.needed and outlook.decided == 1.0:
             return 0
@@ -135,7 +135,7 @@ def finalist_rows(
         return ()
     pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
     result = standing(pairs, margin, 1.0 - _EARLY * (1.0 - confidence))
-    required = required_probability(confidence, max(repeats, matrix.repeats(folds)[1]) - planned + 1)
+    required = required_probability(confidence, matrix.looks(folds, planned, repeats))
     outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
     if not outlook.needed:
         return ()

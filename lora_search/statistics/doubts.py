@@ -148,7 +148,7 @@ def _of_the_holdout(study: RecordedStudy, verdict: Verdict) -> str | None:
 
 
 def _of_racing(study: RecordedStudy, verdict: Verdict) -> str | None:
-    asked, stopped = study.experiment.verdict, int((study.trials["state"] == "pruned").sum())
+    asked = study.experiment.verdict
     if verdict.margin >= asked.margin and verdict.confidence <= asked.confidence:
         return None
-    return guards.raced_for_less(stopped, asked.margin, asked.confidence)
+    return guards.raced_for_less(verdict.stopped_trials, asked.margin, asked.confidence)

@@ -137,14 +137,15 @@ def corrected_score(
     full, inside, outside = (
         _scores(predicted, labels, rows, metric, classes) for rows in (everything, weights, left_out)
     )
-    winner = int(full[:, 0].argmax()) if recommended is None else recommended
-    tolerance = 0.0
-    if recommended is not None:
+    winner, tolerance = recommended, 0.0
+    if winner is None:
+        winner = int(_select(full, sizes, tolerance)[0])
+    else:
         full, inside, outside = (
             np.where((sizes < sizes[winner])[:, None], -np.inf, table) for table in (full, inside, outside)
         )
         tolerance = max(0.0, float(full.max() - full[winner, 0]))
-    chosen = _select(inside, sizes if recommended is not None else np.zeros_like(sizes), tolerance)
+    chosen = _select(inside, sizes, tolerance)
     score = float(outside[chosen, np.arange(samples)][left_out.any(axis=1)].mean())
     naive = float(full[winner, 0])
     reach = float(special.ndtri((1.0 + level) / 2.0)) * float(inside[winner].std())

@@ -37,15 +37,11 @@ class ScoreMatrix:
     seconds: Array
     resolution: float = 0.0
 
-    def repeats(self, folds: int) -> tuple[int, int]:
-        """The fewest and the most whole repeats a trial has, at least 1."""
-        counts = np.maximum((~np.isnan(self.scores)).sum(axis=1) // folds, 1)
-        return int(counts.min()), int(counts.max())
-
-    def looks(self, folds: int, planned: int) -> int:
+    def looks(self, folds: int, planned: int, repeats: int = 0) -> int:
         """How often the verdict could have been taken: once after the ``planned`` repeats, and once more for every
-        extra repeat of a finalist."""
-        return max(self.repeats(folds)[1] - planned, 0) + 1
+        extra repeat of a finalist, those still to come included where there are to be ``repeats``."""
+        most = int((~np.isnan(self.scores)).sum(axis=1).max()) // folds
+        return max(repeats, most, planned) - planned + 1
 
 
 def score_matrix(

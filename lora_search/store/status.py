@@ -52,10 +52,10 @@ def study_status(tables: StudyTables) -> StudyStatus:
     Raises:
         StudyError: its verdict is damaged.
     """
-    trials, search = tables.trials, tables.experiment.search
+    trials = tables.trials
     verdict = tables.verdict() or {}
     # the trials of a run that asked for more stay, whatever a later one asks for
-    wanted = search.trials if search.points is None else min(search.trials, search.points)
+    wanted = tables.experiment.search.total
     return StudyStatus(
         name=tables.experiment.name,
         trials={str(state): int(count) for state, count in trials["state"].value_counts().items()},

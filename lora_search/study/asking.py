@@ -12,7 +12,7 @@ from lora_search.store.reader import StudyTables
 from lora_search.store.records import TrialRecord
 from lora_search.study.preparation import Prepared
 from lora_search.study.schedule import generation_of
-from lora_search.study.space import guesses, point_count, sampler_for, suggest
+from lora_search.study.space import guesses, sampler_for, suggest
 
 
 class TrialSource:
@@ -27,8 +27,7 @@ class TrialSource:
         self.prepared = prepared
         self.ledger = ledger
         self.search = prepared.experiment.search
-        points = point_count(self.search)
-        self.total = self.search.trials if points is None else min(self.search.trials, points)
+        self.total = self.search.total
 
     def begin(self) -> None:
         """Put the guesses in front, those that are not there yet."""

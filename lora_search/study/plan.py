@@ -15,7 +15,6 @@ from lora_search.store.records import CellKey
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration
 from lora_search.study.schedule import GENERATION
-from lora_search.study.space import point_count
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
 _STEPS = 6
@@ -92,8 +91,7 @@ def plan_study(experiment: Experiment) -> Plan:
     engine = Engine(prepared.base, prepared.data, experiment.training, settings)
     dtype = engine.settings.dtype
     by_depth = _specs_by_depth(prepared)
-    points = point_count(experiment.search)
-    trials = experiment.search.trials if points is None else min(experiment.search.trials, points)
+    trials = experiment.search.total
     cells = trials * experiment.cv.folds * experiment.cv.repeats
     together = max(1, round(min(trials, GENERATION) / len(by_depth)))
     lowest = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, by_depth[min(by_depth)][0]))

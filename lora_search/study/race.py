@@ -16,7 +16,7 @@ from lora_search.statistics.racing import Elimination, race
 from lora_search.store.ledger import Ledger
 
 _FACT = "racing"
-_FINALISTS_FACT = "finalists"
+_FINALISTS_FACT = "finalist repeats"
 _TELLING = 0.5
 
 

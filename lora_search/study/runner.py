@@ -212,7 +212,7 @@ class StudyRun:
         """What no adapter at all would score, at the best trial's learning rate: what every adapter has to beat."""
         best = judge(self.ledger.tables()).best
         kept = self.ledger.fact(HEAD_FACT)
-        if best is None or (kept is not None and all(cell["trial"] == best.trial for cell in kept)):
+        if best is None or (kept is not None and all(cell.get("trial") == best.trial for cell in kept)):
             return
         record = next(record for record in self.ledger.trials() if record.trial == best.trial)
         keys = [CellKey(record.trial, 0, fold) for fold in range(self.experiment.cv.folds)]

@@ -34,18 +34,6 @@ def _choices(search: SearchSpec) -> dict[str, tuple[Any, ...]]:
     return {name: getattr(search, name) for name in names}
 
 
-def is_finite(search: SearchSpec) -> bool:
-    """Whether the space can be exhausted: it can when the learning rate is one value."""
-    return not isinstance(search.learning_rate, Range)
-
-
-def point_count(search: SearchSpec) -> int | None:
-    """Points of a finite space; None for one with a learning-rate range."""
-    if not is_finite(search):
-        return None
-    return math.prod(len(choices) for choices in _choices(search).values())
-
-
 def suggest(trial: optuna.Trial, search: SearchSpec) -> tuple[AdapterSpec, Nuisance]:
     """The point of the space that the sampler, or an enqueued guess, gives a trial; the same point if asked again."""
     rank = trial.suggest_categorical("rank", search.rank)
@@ -178,4 +166,4 @@ def sampler_for(
         believed: (score, adapter parameters) of the finished trials by number, stopped ones included, for the sampler
             to learn from.
     """
-    return _Untried(search, seed) if is_finite(search) else _Seeded(seed, number, believed or {})
+    return _Seeded(seed, number, believed or {}) if search.points is None else _Untried(search, seed)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_search.spec.experiment import SearchSpec
-from lora_search.study.space import guesses, point_count, sampler_for, suggest
+from lora_search.study.space import guesses, sampler_for, suggest
 
 TARGETS = ["query+value", "attention", "mlp", "all-linear", "q_proj,v_proj"]
 LAYERS = ["all", "top-1/2", "top-2", "3,4"]
@@ -111,7 +111,7 @@ def ask_and_tell(search, count, seed=0, sampler=sampler_for):
 
 @pytest.mark.parametrize("search", [RANGED, POINT], ids=["range", "finite"])
 def test_the_same_numbers_are_asked_the_same(search):
-    count = min(14, point_count(search) or 14)
+    count = min(14, search.points or 14)
     assert ask_and_tell(search, count) == ask_and_tell(search, count)
     assert ask_and_tell(search, count) != ask_and_tell(search, count, seed=1)
 
@@ -160,8 +160,8 @@ class OnlySome:
 
 
 def test_a_finite_space_is_walked_through_once():
-    assert point_count(POINT) == 8
-    assert point_count(RANGED) is None
+    assert POINT.points == 8
+    assert RANGED.points is None
     points = [(adapter.rank, adapter.alpha, adapter.layers) for adapter, _ in ask_and_tell(POINT, 8)]
     assert len(set(points)) == 8
     assert points != [(adapter.rank, adapter.alpha, adapter.layers) for adapter, _ in ask_and_tell(POINT, 8, seed=1)]
