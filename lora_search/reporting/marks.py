@@ -28,7 +28,7 @@ def draw_point(
     edges |= {scene.recommended: (INK, 1.6)} if scene.recommended is not None else {}
     faint = faint and point.trial not in edges
     ax.plot(
-        [x], [point.score], linestyle="none", marker=marker, zorder=4, alpha=0.45 if faint else None,
+        [x], [point.score], linestyle="none", marker=marker, zorder=4, alpha=0.45 if faint else None, clip_on=False,
         markersize=MARKER_SIZE - 1.5 * faint, markerfacecolor=colour if point.finished else PAPER,
         markeredgecolor=PAPER if point.finished else colour, markeredgewidth=0.8 if point.finished else 1.1,
     )  # fmt: skip
@@ -36,7 +36,7 @@ def draw_point(
         edge, line = edges[point.trial]
         ax.plot(
             [x], [point.score], linestyle="none", marker="o", markersize=MARKER_SIZE + 6.5, markerfacecolor="none",
-            markeredgecolor=edge, markeredgewidth=line, zorder=5,
+            markeredgecolor=edge, markeredgewidth=line, zorder=5, clip_on=False,
         )  # fmt: skip
 
 
