@@ -19,9 +19,12 @@ each, so their scores are known. Reported, as means over samples (other sample, 
 - ``hit``: share of samples in which the three hold a configuration that is within the margin of the best and no larger
   than the smallest such one times two; ``random_hit``: the same of three drawn at random, over all draws.
 - ``shortfall``: points that the best of the three is below the best of all; ``random_shortfall``.
+- ``guess_hit``, ``guess_shortfall``: the same of what a study begins with as it is, the guesses people make
+  (``study.space``), as far as the grid has them.
 - ``seconds``: of the head's training and the pass, beside the cost of one average training of the grid.
 
-It pays if it hits more often than chance, by more than two standard errors.
+It pays if it hits more often than those guesses, and than chance by more than two standard errors: it would cost a pass
+of gradients, and two or three trials that the sampler could use.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from grid import EXAMPLES, FOLDS, PORTABLE, ROOT, Configuration, configurations
+from grid import EXAMPLES, FOLDS, LAYERS, PORTABLE, RANKS, ROOT, Configuration, configurations
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 
@@ -47,6 +50,7 @@ from lora_search.spec import Nuisance, load_experiment
 from lora_search.store.records import CellKey
 from lora_search.study.environment import hardware, versions
 from lora_search.study.preparation import Prepared, prepare
+from lora_search.study.space import guesses
 from lora_search.training import Engine, EngineSettings
 
 SHARES = (0.5, 0.7, 0.9)
@@ -103,6 +107,13 @@ def hits(chosen: list[int], scores: np.ndarray, parameters: np.ndarray) -> bool:
     return bool((good[chosen] & (parameters[chosen] <= 2 * parameters[good].min())).any())
 
 
+def guessed(prepared: Prepared, rows: list[Configuration]) -> list[int]:
+    """The configurations a study over the grid's space would begin with."""
+    search = prepared.experiment.search.model_copy(update={"rank": RANKS, "layers": LAYERS})
+    keys = [(point["rank"], point["targets"], point["layers"]) for point in guesses(search)]
+    return [i for i, row in enumerate(rows) if (row.adapter.rank, row.adapter.targets, row.adapter.layers) in keys]
+
+
 def measure(samples: int, grid: Path) -> dict[str, Any]:
     given = [f"cv.folds={FOLDS}", f"cv.repeats={-(-samples // FOLDS)}", f"data.max_examples={EXAMPLES}", *PORTABLE]
     prepared = prepare(load_experiment(ROOT / "experiments/quickstart.toml", given))
@@ -113,6 +124,7 @@ def measure(samples: int, grid: Path) -> dict[str, Any]:
     scores = cells.groupby("trial")["score"].mean().sort_index().to_numpy()
     rows = configurations(prepared)
     parameters = np.array([row.parameters for row in rows])
+    usual = guessed(prepared, rows)
     found = []
     for sample in range(samples):
         start = time.perf_counter()
@@ -130,6 +142,8 @@ def measure(samples: int, grid: Path) -> dict[str, Any]:
                 "shortfall": POINTS * float(scores.max() - scores[chosen].max()),
                 "random_shortfall": POINTS
                 * float(np.mean([scores.max() - scores[list(draw)].max() for draw in draws])),
+                "guess_hit": float(hits(usual, scores, parameters)),
+                "guess_shortfall": POINTS * float(scores.max() - scores[usual].max()),
                 "seconds": seconds,
             }
         )
@@ -137,13 +151,14 @@ def measure(samples: int, grid: Path) -> dict[str, Any]:
     table = pd.DataFrame(found).drop(columns="suggested")
     means, errors = table.mean(), table.std(ddof=1) / np.sqrt(samples)
     figures = {str(name): [round(float(means[name]), 4), round(float(errors[name]), 4)] for name in table}
-    gain, error = figures["hit"][0] - figures["random_hit"][0], figures["hit"][1]
+    hit, error = figures["hit"]
     return {
         "samples": samples,
         "margin": MARGIN,
         **figures,
         "grid_seconds_per_training": round(float(cells["seconds"].mean()), 2),
-        "pays": bool(gain > 2 * error and gain > 0),
+        "guesses": usual,
+        "pays": bool(hit > figures["random_hit"][0] + 2 * error and hit > figures["guess_hit"][0]),
         "rounds": found,
     }
 

@@ -195,7 +195,9 @@ def facts(cells: list[Cell], work: Work, flops: Flops, limit: float, measured: t
     }
 
 
-def measure(shape: dict[str, Any], packs: tuple[int, ...], examples: int, device: torch.device, budget: int) -> Any:
+def measure(
+    shape: dict[str, Any], packs: tuple[int, ...], examples: int, device: torch.device, budget: int | None
+) -> Any:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     base = random_base(shape, dtype, device)
     training = TrainingSpec(epochs=1, batch_size=16)
@@ -229,7 +231,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="toy shapes and packs, to try the code; nothing is written")
     parser.add_argument("--examples", type=int, default=1000)
-    parser.add_argument("--token-budget", type=int, default=EngineSettings.token_budget)
+    parser.add_argument("--token-budget", type=int, help="instead of what the engine finds")
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/gpu.json")
     chosen = parser.parse_args()
     if chosen.device == "cuda" and not torch.cuda.is_available():

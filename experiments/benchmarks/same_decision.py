@@ -14,6 +14,7 @@ cells are counted at the mean of those. ``--full`` trains every cell.
 Rounds alternate study and sample, so a noisy machine slows both; each round has a fresh study, samples other trials and
 folds than the one before, and has its own ratio, of which the median is reported. Loading data and model is in our
 time, as is all tokenization; of the naive loop's only the model's, which it loads per cell, as the loop does.
+``overhead`` is the share of our time that is neither forward nor backward nor optimizer.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from clocks import computing
 from naive_loop import naive, quiet
 
 from lora_search import load_experiment, run_study
@@ -110,15 +112,16 @@ def cell_of(prepared: Prepared, row: Any, key: CellKey) -> Cell:
     return prepared.cell(key, adapter, Nuisance(learning_rate=float(row.learning_rate), dropout=float(row.dropout)))
 
 
-def ours(experiment: Experiment) -> tuple[StudyTables, dict[str, Any], float]:
-    """A fresh study from start to verdict: its tables, the verdict, and its wall clock in seconds."""
-    with tempfile.TemporaryDirectory() as results:
+def ours(experiment: Experiment) -> tuple[StudyTables, dict[str, Any], float, float]:
+    """A fresh study from start to verdict: its tables, the verdict, its wall clock in seconds, and how many of those
+    were computing (see ``clocks``)."""
+    with tempfile.TemporaryDirectory() as results, computing() as clock:
         start = time.perf_counter()
         tables = run_study(experiment, results, progress=False)
         seconds = time.perf_counter() - start
         verdict = tables.verdict()
         assert verdict is not None  # run_study has just written it
-        return tables, verdict, seconds
+        return tables, verdict, seconds, clock.seconds
 
 
 def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None, number: int) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, An
     base = locate(experiment.model.base)
     found: list[dict[str, Any]] = []
     for number in range(rounds):
-        tables, verdict, our_seconds = ours(experiment)
+        tables, verdict, our_seconds, computing_seconds = ours(experiment)
         print(f"round {number}, ours: {our_seconds:.1f} s, {verdict['cells_trained']} cells", flush=True)
         if not found:
             # what the naive loop's libraries import with their first training is no cell's time
@@ -168,6 +171,7 @@ def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, An
         found.append(
             {
                 "our_seconds": our_seconds,
+                "overhead": 1.0 - computing_seconds / our_seconds,
                 "naive_seconds": full["seconds"],
                 "ratio": full["seconds"] / our_seconds,
                 "status": verdict["status"],
@@ -180,6 +184,7 @@ def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, An
     return {
         "ratio": statistics.median(row["ratio"] for row in found),
         "our_seconds": statistics.median(row["our_seconds"] for row in found),
+        "overhead": statistics.median(row["overhead"] for row in found),
         "naive_seconds": statistics.median(row["naive_seconds"] for row in found),
         "naive_is_extrapolated": any(row["naive"]["sampled_cells"] < row["naive"]["cells"] for row in found),
         "extrapolation": RULE,

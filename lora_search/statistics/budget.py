@@ -28,7 +28,7 @@ _EARLY = 0.4
 of four looks is otherwise wrong in 8.6 % of studies at the margin where one look is in 5 % (5 folds)."""
 _HOPELESS = 0.1
 """Below this chance of ever settling the verdict, extra cells go to finding the best instead."""
-_CONTENDERS = 4
+CONTENDERS = 4
 """Where nothing would settle the verdict, the best so far is what is recommended, and one repeat is too few to find it.
 
 With extra repeats for as many of the highest scores, what is recommended at last is 0.1 points below what a full grid
@@ -140,7 +140,7 @@ def finalist_rows(
     if not outlook.needed:
         return ()
     if outlook.decided < _HOPELESS:
-        highest = np.argsort(-additive_scores(matrix.scores), kind="stable")[:_CONTENDERS]
+        highest = np.argsort(-additive_scores(matrix.scores), kind="stable")[:CONTENDERS]
         return tuple(sorted(int(row) for row in highest))
     return _deciding_prefix(outlook, result)
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from lora_search.models import adapter_parameters
 from lora_search.spec import AdapterSpec, Experiment, Nuisance, Range
+from lora_search.statistics.budget import CONTENDERS
+from lora_search.store.ledger import Ledger
+from lora_search.store.opening import quiet_optuna
 from lora_search.store.records import CellKey
+from lora_search.study.asking import TrialSource
+from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
-from lora_search.study.progress import counted, duration
-from lora_search.study.schedule import GENERATION
+from lora_search.study.progress import counted, duration, pack_title
+from lora_search.study.schedule import GENERATION, packs_of, rungs_of
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
 _STEPS = 6
@@ -35,9 +42,10 @@ class Plan:
         steps: optimizer steps per cell.
         smallest, largest: adapter parameters of the cheapest and dearest adapter of the space.
         head_parameters: trained besides the adapter.
-        seconds: estimated for the whole study.
+        seconds: estimated for all of them.
+        later, later_seconds: trainings after the trials, at most and about, and the time they would take.
         memory: estimated peak, bytes by part.
-        packs: sentences about which cells would be trained together.
+        packs: lines about which cells would be trained together first, and what one costs.
     """
 
     experiment: Experiment
@@ -56,6 +64,8 @@ class Plan:
     seconds: float
     memory: dict[str, int]
     packs: tuple[str, ...]
+    later: int
+    later_seconds: float
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -76,7 +86,14 @@ class Plan:
             f"machine: {self.device}, base in {self.precision}",
             f"memory: about {_mebibytes(total)} ({parts})",
             f"time: about {duration(max(1.0, self.seconds))} if no trial is stopped early",
+            f"then: at most about {counted(self.later, 'training')}, {duration(max(1.0, self.later_seconds))}: "
+            + ", ".join(self._what_follows()),
         ]
+
+    def _what_follows(self) -> list[str]:
+        extra = self.experiment.verdict.extra_repeats and self.trials > 1
+        parts = {"extra repeats of the finalists": extra, "the head alone": True, "the hold-out": self.holdout}
+        return [part for part, there in parts.items() if there]
 
 
 def plan_study(experiment: Experiment) -> Plan:
@@ -93,11 +110,15 @@ def plan_study(experiment: Experiment) -> Plan:
     by_depth = _specs_by_depth(prepared)
     trials = experiment.search.total
     cells = trials * experiment.cv.folds * experiment.cv.repeats
-    together = max(1, round(min(trials, GENERATION) / len(by_depth)))
+    first = _first_packs(prepared)
+    # so many of a depth at a time later on, when racing goes by single folds
+    usual = max(1, round(min(trials, GENERATION) / len(by_depth)))
+    largest = max(usual, *(len(pack.trials) for pack in first))
     lowest = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, by_depth[min(by_depth)][0]))
-    engine.provide_for([lowest] * together)  # so that what is timed is what would run
+    engine.provide_for([lowest] * largest)  # so that what is timed is what would run
     share = {depth: len(specs) for depth, specs in by_depth.items()}
-    seconds = {depth: _cell_seconds(prepared, engine, specs, together) for depth, specs in by_depth.items()}
+    seconds = {depth: _cell_seconds(prepared, engine, specs, usual) for depth, specs in by_depth.items()}
+    later = _most_later(experiment)
     mean = sum(seconds[depth] * share[depth] for depth in seconds) / sum(share.values())
     sizes = [
         adapter_parameters(modules, rank) for modules in prepared.modules.values() for rank in experiment.search.rank
@@ -117,13 +138,49 @@ def plan_study(experiment: Experiment) -> Plan:
         largest=max(sizes),
         head_parameters=prepared.base.structure.head_parameters,
         seconds=mean * cells,
-        memory=_memory(prepared, engine, max(sizes), [lowest] * together),
-        packs=tuple(
-            f"packs: about {counted(together, 'trial')} together on {_layers(depth, prepared)},"
-            f" {_seconds(seconds[depth])} per training"
-            for depth in sorted(by_depth)
+        later=later,
+        later_seconds=mean * later,
+        memory=_memory(prepared, engine, max(sizes), [lowest] * largest),
+        packs=(
+            *(f"pack: {pack.title} on {_layers(pack.depth, prepared)}" for pack in first),
+            *(f"training: {_seconds(seconds[depth])} on {_layers(depth, prepared)}" for depth in sorted(by_depth)),
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """A pack a study would train: its cells' trials, lowest layer, and what progress would call it."""
+
+    trials: tuple[int, ...]
+    depth: int
+    title: str
+
+
+def _first_packs(prepared: Prepared) -> list[_Pack]:
+    """The packs of the first rung, which are known before anything is trained: asked for as a run would, in a study
+    that is thrown away."""
+    experiment = prepared.experiment
+    with quiet_optuna(), tempfile.TemporaryDirectory() as folder:
+        where = Path(folder) / experiment.name
+        with Ledger.open(where, experiment, describe_environment(prepared)) as ledger:
+            source = TrialSource(prepared, ledger)
+            source.begin()
+            trials = {record.trial: record for record in source.generation()}
+    rung = rungs_of(0, experiment.cv.folds, experiment.cv.repeats)[0]
+    packs = packs_of(prepared, trials, [CellKey(trial, *column) for column in rung for trial in trials])
+    return [
+        _Pack(tuple(key.trial for key in pack), prepared.depth(trials[pack[0].trial].adapter), pack_title(pack))
+        for pack in packs
+    ]
+
+
+def _most_later(experiment: Experiment) -> int:
+    """Trainings after the trials, at most and about: extra repeats where no number of them would decide, the head
+    alone, and the hold-out."""
+    folds, trials = experiment.cv.folds, experiment.search.total
+    extra = experiment.verdict.extra_repeats * folds * min(trials, CONTENDERS) if trials > 1 else 0
+    return extra + folds + (1 if experiment.data.holdout else 0)
 
 
 def _layers(depth: int, prepared: Prepared) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -37,7 +36,7 @@ from lora_search.study.preparation import Prepared, measured_dtype, prepare, ter
 from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import Racer, finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
-from lora_search.study.schedule import packs_of
+from lora_search.study.schedule import generation_of, packs_of, rungs_of
 from lora_search.training import Engine, EngineSettings, lanes_of
 
 Outcome = Literal["complete", "pruned", "failed"]
@@ -176,15 +175,15 @@ class StudyRun:
     def _train_generation(self, trials: Sequence[TrialRecord]) -> None:
         """Rung by rung, until every trial is complete, failed or out of the race."""
         running = {record.trial: record for record in trials}
-        cv = self.experiment.cv
-        last = (cv.repeats - 1, cv.folds - 1)
-        for repeat, fold in product(range(cv.repeats), range(cv.folds)):
-            for pack in packs_of(self.prepared, running, [CellKey(trial, repeat, fold) for trial in running]):
+        rungs = rungs_of(generation_of(trials[0].trial), self.experiment.cv.folds, self.experiment.cv.repeats)
+        for rung in rungs:
+            keys = [CellKey(trial, *column) for column in rung for trial in running]
+            for pack in packs_of(self.prepared, running, keys):
                 self.cells.train(pack, running)
             for trial, failure in self._failures(running).items():
                 self._finish(running.pop(trial), "failed", failure)
-            if (repeat, fold) != last:
-                for loss in self.racer.look(repeat, fold):
+            if rung is not rungs[-1]:
+                for loss in self.racer.look(*rung[-1]):
                     if loss.trial in running:
                         self._finish(running.pop(loss.trial), "pruned", loss.reason)
             self.progress.expect(self._ahead()[1])

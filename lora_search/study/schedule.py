@@ -4,11 +4,15 @@ Trials are asked for in *generations*; a generation is trained fold by fold (a *
 lowest adapted layer is the same form packs: they see the same batches and resume from the same frozen prefix. Top
 layers first, being cheapest. Packs depend on the recorded trials alone, so a study that was interrupted forms the
 packs it would have formed.
+
+There is no queue from which a place in a pack is refilled: cells of a pack take equally many steps, but for a row more
+or less in a fold, and what comes next depends on all of a rung's scores. A cell that fails leaves, and costs no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.preparation import Prepared
@@ -24,6 +28,17 @@ def generation_of(trial: int) -> int:
     return trial // GENERATION
 
 
+def rungs_of(generation: int, folds: int, repeats: int) -> list[list[tuple[int, int]]]:
+    """The (repeat, fold) of each rung, after which racing looks at the scores.
+
+    With one cell of each trial nothing tells the noise, so nothing could be stopped: the first generation begins with
+    two folds at once, in packs twice as large.
+    """
+    columns = list(product(range(repeats), range(folds)))
+    first = 2 if generation == 0 else 1
+    return [columns[:first], *([column] for column in columns[first:])]
+
+
 def packs_of(prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterable[CellKey]) -> list[list[CellKey]]:
     """Cells in packs: of one lowest layer, top layers first.
 
@@ -36,7 +51,9 @@ def packs_of(prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterab
         by_depth.setdefault(prepared.depth(trials[key.trial].adapter), []).append(key)
     packs: list[list[CellKey]] = []
     for depth in sorted(by_depth, reverse=True):
-        # neighbours in rank pad each other's matrices least
-        alike = sorted(by_depth[depth], key=lambda key: (trials[key.trial].adapter.rank, key))
+        # those of a fold have the same batches; among them, neighbours in rank pad each other's matrices least
+        alike = sorted(
+            by_depth[depth], key=lambda key: (key.repeat, key.fold, trials[key.trial].adapter.rank, key.trial)
+        )
         packs.extend(alike[start : start + PACK_SLOTS] for start in range(0, len(alike), PACK_SLOTS))
     return packs

@@ -7,7 +7,7 @@ budget. The cut changes the order of additions, nothing else: gradients accumula
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from lora_search.adapters import key_of
 
 IntArray = NDArray[np.int64]
+
+_slot = itemgetter(0)
 
 _SLACKS = (1.0, 1.05, 1.1, 1.2)
 """How much larger than an equal share of a step a lane's micro-batches may be: rows are not cut."""
@@ -57,7 +59,8 @@ class MicroBatchPlanner:
 
     Each slot's rows are sorted by length and cut at the same positions, so that in every micro-batch each slot has
     equally many rows (see ``adapters.rows``); where slots share a fold their lengths agree and this pads no more than
-    a global sort. The cuts minimise padded tokens plus ``overhead`` tokens per micro-batch by dynamic programming.
+    a global sort. Slots of several folds are cut apart where that costs less. The cuts minimise padded tokens plus
+    ``overhead`` tokens per micro-batch by dynamic programming.
 
     Args:
         lengths: int64 (examples,), tokens of every example.
@@ -80,19 +83,25 @@ class MicroBatchPlanner:
         """
         if not self.pads:
             return self._plan_unpadded(batches)
-        by_size: dict[int, list[tuple[int, IntArray]]] = {}
+        by_size: dict[int, dict[bytes, list[tuple[int, IntArray]]]] = {}
         for slot, examples in batches:
             if len(examples):
                 order = np.lexsort((examples, self.lengths[examples]))
-                by_size.setdefault(len(examples), []).append((slot, examples[order]))
+                alike = by_size.setdefault(len(examples), {}).setdefault(self.lengths[examples[order]].tobytes(), [])
+                alike.append((slot, examples[order]))
         planned: list[MicroBatch] = []
-        for group in by_size.values():
-            longest = max(int(self.lengths[examples[-1]]) for _, examples in group)
-            together = max(1, self.token_budget // longest)
-            shares = -(-len(group) // together)
-            for share in np.array_split(np.arange(len(group)), shares):
-                planned.extend(self._plan_equal([group[i] for i in share]))
+        for groups in by_size.values():
+            together = self._plan_group(sorted((member for group in groups.values() for member in group), key=_slot))
+            apart = [part for group in groups.values() for part in self._plan_group(group)]
+            planned.extend(min(together, apart, key=self._cost))
         return planned
+
+    def _plan_group(self, group: list[tuple[int, IntArray]]) -> list[MicroBatch]:
+        """Micro-batches of slots with equally many rows, by length; as few slots in each as the budget calls for."""
+        longest = max(int(self.lengths[examples[-1]]) for _, examples in group)
+        shares = -(-len(group) // max(1, self.token_budget // longest))
+        parts = np.array_split(np.arange(len(group)), shares)
+        return [part for share in parts for part in self._plan_equal([group[i] for i in share])]
 
     def plan_lanes(self, batches: Sequence[tuple[int, IntArray]], lanes: int) -> list[list[MicroBatch]]:
         """``plan``, dealt to lanes that compute at the same time, and cut so that the busiest is done early.
@@ -118,7 +127,7 @@ class MicroBatchPlanner:
             min(shares, key=self._cost).append(part)
         return shares
 
-    def _cost(self, parts: Sequence[MicroBatch]) -> int:
+    def _cost(self, parts: Iterable[MicroBatch]) -> int:
         return sum(part.padded_tokens + self.overhead for part in parts)
 
     def _plan_unpadded(self, batches: Sequence[tuple[int, IntArray]]) -> list[MicroBatch]:

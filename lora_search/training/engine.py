@@ -26,7 +26,14 @@ from lora_search.training.batches import IntArray
 from lora_search.training.cell import Cell
 from lora_search.training.inputs import TokenStorage, takes_types
 from lora_search.training.lanes import twin
-from lora_search.training.memory import LEAST_TOKEN_BUDGET, activation_bytes, free_bytes, is_out_of_memory
+from lora_search.training.memory import (
+    LARGE_TOKEN_BUDGET,
+    LEAST_TOKEN_BUDGET,
+    activation_bytes,
+    first_token_budget,
+    free_bytes,
+    is_out_of_memory,
+)
 from lora_search.training.pack_run import Listener, PackRun, TrainedCell
 from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
 from lora_search.training.precision import in_precision
@@ -45,7 +52,8 @@ class EngineSettings:
 
     Attributes:
         device, dtype: where and in which precision the base runs.
-        token_budget: most padded tokens of a training micro-batch to begin with; evaluation takes four times as many.
+        token_budget: most padded tokens of a training micro-batch to begin with, None for what suits the device;
+            evaluation takes four times as many.
         checkpointing: checkpoint from the beginning, where the experiment leaves it open.
         prefix_cache: keep the states entering the lowest adapted layer instead of recomputing the layers below.
         cache_memory: bytes of such states kept in memory, past which a file in ``cache_folder`` is used.
@@ -55,7 +63,7 @@ class EngineSettings:
 
     device: torch.device
     dtype: torch.dtype
-    token_budget: int = 2048
+    token_budget: int | None = None
     checkpointing: bool = False
     prefix_cache: bool = True
     cache_memory: int = 2 * GIB
@@ -90,9 +98,9 @@ class Engine:
         self.labels = data.labels
         self.label_count = len(data.label_names)
         self.precision_note: str | None = None
-        self.token_budget = settings.token_budget
         self.split_packs = False
         self.forward = self._probe()
+        self.token_budget = settings.token_budget or self._first_token_budget()
         self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
         chosen = training.gradient_checkpointing
         self.checkpointing = settings.checkpointing if chosen == "auto" else chosen
@@ -103,7 +111,7 @@ class Engine:
             [module.leaf for module in base.structure.linear_modules],
             self.storage,
             memory_budget=settings.cache_memory,
-            token_budget=4 * settings.token_budget,
+            token_budget=4 * self.token_budget,
             folder=settings.cache_folder,
             twins=self.models[1:],
         )
@@ -131,6 +139,12 @@ class Engine:
         self.settings = replace(settings, dtype=torch.float32)
         return self._probe()
 
+    def _first_token_budget(self) -> int:
+        structure, settings = self.base.structure, self.settings
+        width = min(module.in_features for module in structure.linear_modules)
+        per_token = activation_bytes(1, structure.layer_count, width, settings.dtype, checkpointing=False)
+        return first_token_budget(settings.device, per_token)
+
     def activation_bytes(self, cells: Sequence[Cell], *, checkpointing: bool) -> int:
         """About what training a pack of ``cells`` keeps for the backward: a micro-batch in every lane, and no more than
         a whole step."""
@@ -156,12 +170,14 @@ class Engine:
         self._found_room_for = needed
 
     def make_do(self, *, training: bool) -> bool:
-        """Need less memory from now on: checkpoint if the experiment leaves it open, then halve the token budget.
+        """Need less memory from now on: halve a large token budget, which hardly slows anything; then checkpoint if the
+        experiment leaves it open; then halve on.
 
         Returns:
             False where nothing is left to save.
         """
-        if training and not self.checkpointing and self.training.gradient_checkpointing == "auto":
+        may_checkpoint = training and not self.checkpointing and self.training.gradient_checkpointing == "auto"
+        if may_checkpoint and self.token_budget <= LARGE_TOKEN_BUDGET:
             self.checkpointing = True
             return True
         if self.token_budget <= LEAST_TOKEN_BUDGET:

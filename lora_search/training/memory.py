@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import gc
+import math
 from pathlib import Path
 
 import torch
 
 LEAST_TOKEN_BUDGET = 64
 """Padded tokens per micro-batch below which halving would not help."""
+
+LARGE_TOKEN_BUDGET = 2048
+"""Padded tokens per micro-batch above which halving costs less time than computing layers twice would."""
+
+_CPU_TOKEN_BUDGET = 512
+"""Larger micro-batches take more memory and are no faster: what a layer makes of so many tokens stays in the cache."""
+_GPU_TOKEN_BUDGETS = (LARGE_TOKEN_BUDGET, 65536)
+_SHARE_FOR_ACTIVATIONS = 0.25
 
 _FLOATS_PER_TOKEN_LAYER = 34
 """What a transformer block keeps of a token for its backward, in units of its width."""
@@ -36,6 +45,16 @@ def free_bytes(device: torch.device) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def first_token_budget(device: torch.device, bytes_per_token: int) -> int:
+    """Padded tokens per micro-batch to begin with: on a GPU as many as a quarter of the free memory holds the
+    activations of, a power of two; what does not fit after all is found out by trying, and halved."""
+    if device.type != "cuda":
+        return _CPU_TOKEN_BUDGET
+    least, most = _GPU_TOKEN_BUDGETS
+    fitting = _SHARE_FOR_ACTIVATIONS * (free_bytes(device) or 0) / bytes_per_token
+    return int(min(most, max(least, 2 ** math.floor(math.log2(max(1.0, fitting))))))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

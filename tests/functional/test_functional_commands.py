@@ -28,20 +28,39 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_plan_counts_and_writes_nothing(world, tmp_path, lora_search):
-    world.file(tmp_path, search={"trials": 7}, cv={"folds": 3, "repeats": 2}, data={"holdout": 0.2})
+    world.file(tmp_path, seed=1, search={"trials": 6}, cv={"folds": 3, "repeats": 2}, data={"holdout": 0.2})
     before = contents(tmp_path)
     answer = lora_search("plan", "critics.toml")
     assert (answer.code, answer.err) == (0, "")
     assert contents(tmp_path) == before
     assert "data: 48 examples in the folds, 12 held out" in answer.out
     # 32 of 48 to train on in batches of 8, three epochs
-    assert "cells: 7 trials x 3 folds x 2 repeats = 42 trainings of 12 steps" in answer.out
+    assert "cells: 6 trials x 3 folds x 2 repeats = 36 trainings of 12 steps" in answer.out
     # rank 1 on query and value of one layer: 2 (32 + 32); rank 4 on all six modules of three layers
     assert f"adapters: 128 to {3 * 4 * (4 * 64 + 2 * 96):,} parameters, and 66 in the head" in answer.out
-    assert re.search(r"packs: about \d trials? together on layers 0 to 2, \d", answer.out)
-    assert re.search(r"packs: about \d trials? together on layer 2, \d", answer.out)
+    packs = re.findall(r"^pack: trials? ([\d, ]+) / fold 1, 2 on layers? (\d)", answer.out, re.MULTILINE)
+    assert [layer for _, layer in packs] == ["2", "0"], "the cheap ones first"
+    assert sorted(int(trial) for trials, _ in packs for trial in trials.split(",")) == list(range(6))
+    assert re.search(r"^then: at most about 4 trainings, \ds: the head alone, the hold-out$", answer.out, re.MULTILINE)
+    assert re.search(r"^training: \d\.\d s on layers 0 to 2$", answer.out, re.MULTILINE)
+    assert re.search(r"^training: \d\.\d s on layer 2$", answer.out, re.MULTILINE)
     assert re.search(r"^memory: about \d+ MiB \(base under 1 MiB, ", answer.out, re.MULTILINE)
     assert re.search(r"^time: about \d+s if no trial is stopped early$", answer.out, re.MULTILINE)
+
+
+def test_the_packs_of_a_plan_are_the_first_of_the_run(world, tmp_path):
+    class Titles(Silent):
+        def __init__(self):
+            self.titles = []
+
+        def pack(self, title, work):
+            self.titles.append(title)
+
+    experiment, heard = world.experiment(search={"trials": 5}, cv={"folds": 2}), Titles()
+    planned = [line.split(" on ")[0].removeprefix("pack: ") for line in plan_study(experiment).packs if "pack:" in line]
+    run_study(experiment, tmp_path, progress=heard)
+    assert planned
+    assert heard.titles[: len(planned)] == planned
 
 
 def test_plan_of_a_finite_space_counts_its_points(world):
@@ -128,12 +147,12 @@ class StoppingAt(Silent):
 @pytest.mark.parametrize("packs", [0, 1])
 def test_every_command_takes_a_study_that_is_only_begun(world, tmp_path, lora_search, packs):
     with pytest.raises(Interrupted):
-        run_study(world.experiment(), tmp_path, progress=StoppingAt(packs))
+        run_study(world.experiment(cv={"folds": 3}, search={"trials": 5}), tmp_path, progress=StoppingAt(packs))
     study = tmp_path / "critics"
     status = lora_search("status", study)
     assert status.code == 0
-    assert status.out.splitlines()[0] == "critics: 4 of 4 trials (4 running)"
-    assert f"{len(open_study(study).cells)} of 8 trainings recorded" in status.out
+    assert status.out.splitlines()[0] == "critics: 5 of 5 trials (5 running)"
+    assert f"{len(open_study(study).cells)} of 15 trainings recorded" in status.out
     verdict = lora_search("verdict", study)
     assert verdict.code == 0
     assert verdict.out == "No trial was trained to the end, so there is nothing to recommend yet.\n"

@@ -92,7 +92,7 @@ def test_interrupted_before_every_pack(world, undisturbed, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "number", "which"),
-    [("step", 20, signal.SIGINT), ("trial", 3, signal.SIGTERM), ("step", 130, signal.SIGTERM)],
+    [("step", 20, signal.SIGINT), ("trial", 3, signal.SIGTERM), ("step", 100, signal.SIGTERM)],
 )
 def test_interrupted_once(world, undisturbed, tmp_path, kind, number, which):
     experiment = world.experiment(**RACED)
@@ -160,11 +160,11 @@ def test_what_memory_was_found_to_allow_is_recorded_and_kept(world, tmp_path, mo
     monkeypatch.setattr(pack_run.F, "cross_entropy", twice)
     experiment = world.experiment(search={"trials": 2})
     study = run_study(experiment, tmp_path, progress=False)
-    assert study.facts["budgets"] == {"token_budget": 1024, "checkpointing": True}
+    assert study.facts["budgets"] == {"token_budget": 256, "checkpointing": True}
     resumed = settings_of(monkeypatch, runner)
     run_study(experiment, tmp_path, progress=False)
-    assert [(it.token_budget, it.checkpointing) for it in resumed] == [(1024, True)]
+    assert [(it.token_budget, it.checkpointing) for it in resumed] == [(256, True)]
     made = settings_of(monkeypatch, refit_module)
     refit_module.refit(replace(study, facts={**study.facts, "lanes": 1}))
     refit_module.refit(replace(study, facts={**study.facts, "lanes": 2}))
-    assert [(it.token_budget, it.checkpointing, it.lanes) for it in made] == [(1024, True, 1), (1024, True, 2)]
+    assert [(it.token_budget, it.checkpointing, it.lanes) for it in made] == [(256, True, 1), (256, True, 2)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.store.records import CellKey, TrialRecord
-from lora_search.study.schedule import GENERATION, PACK_SLOTS, generation_of, packs_of
+from lora_search.study.schedule import GENERATION, PACK_SLOTS, generation_of, packs_of, rungs_of
 
 DEPTHS = {"all": 0, "top-1/2": 3, "top-1/3": 4}
 PREPARED = SimpleNamespace(depth=lambda adapter: DEPTHS[adapter.layers])
@@ -40,3 +40,11 @@ def test_every_cell_is_in_one_pack_with_cells_of_its_depth(records, folds, rando
 
 def test_generations_are_of_equal_size():
     assert [generation_of(trial) for trial in (0, GENERATION - 1, GENERATION, 3 * GENERATION)] == [0, 0, 1, 3]
+
+
+@given(st.integers(0, 3), st.integers(2, 10), st.integers(1, 3))
+def test_every_fold_is_in_one_rung_and_looks_begin_when_noise_can_be_known(generation, folds, repeats):
+    rungs = rungs_of(generation, folds, repeats)
+    columns = [column for rung in rungs for column in rung]
+    assert columns == [(repeat, fold) for repeat in range(repeats) for fold in range(folds)]
+    assert [len(rung) for rung in rungs] == [2 if generation == 0 else 1, *[1] * (len(rungs) - 1)]

@@ -120,3 +120,14 @@ def test_the_order_depends_on_the_key_and_the_epoch_alone():
 )
 def test_steps_are_counted(examples, batch_size, epochs, steps):
     assert step_count(examples, batch_size, epochs) == steps
+
+
+def test_slots_of_several_folds_are_cut_apart_where_that_pads_less():
+    lengths = np.array([4, 4, 4, 30, 4, 30, 30, 30])
+    short, long = np.array([0, 1, 2, 3]), np.array([4, 5, 6, 7])
+    planned = MicroBatchPlanner(lengths, 500, overhead=1).plan([(0, short), (1, short), (2, long), (3, long)])
+    assert sum(part.padded_tokens for part in planned) == sum(lengths[part.examples].sum() for part in planned)
+    assert {part.slots for part in planned} == {(0, 0, 0, 1, 1, 1), (0, 1), (2, 3), (2, 2, 2, 3, 3, 3)}
+    # one more micro-batch may cost more than the padding it saves
+    together = MicroBatchPlanner(lengths, 500, overhead=200).plan([(0, short), (1, short), (2, long), (3, long)])
+    assert [part.slots for part in together] == [(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)]

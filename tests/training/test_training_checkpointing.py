@@ -10,6 +10,7 @@ from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_mode
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.training import Engine, EngineSettings
 from lora_search.training import engine as engine_module
+from lora_search.training import memory as memory_module
 from lora_search.training import pack_run as run_module
 from lora_search.training.checkpointing import checkpointed
 from lora_search.training.memory import activation_bytes, free_bytes
@@ -164,6 +165,27 @@ def test_running_out_of_memory_checkpoints_before_it_halves_the_budget(monkeypat
     assert engine.checkpointing is (choice != False)  # noqa: E712 - "auto" is neither
     for ours, theirs in zip(results, expected, strict=True):
         np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, atol=1e-5)
+
+
+def test_a_large_budget_is_halved_before_layers_are_computed_twice():
+    engine = make_engine(tiny_base("bert"), toy_data(), checkpointing="auto", token_budget=8192)
+    steps = []
+    for _ in range(4):
+        engine.make_do(training=True)
+        steps.append((engine.token_budget, engine.checkpointing))
+    assert steps == [(4096, False), (2048, False), (2048, True), (1024, True)]
+
+
+@pytest.mark.parametrize(
+    ("free", "bytes_per_token", "budget"),
+    [(80 * 2**30, 320_000, 65536), (8 * 2**30, 320_000, 4096), (2**30, 320_000, 2048), (80 * 2**30, 3_000_000, 4096)],
+)
+def test_a_gpu_begins_with_micro_batches_that_take_a_quarter_of_what_is_free(
+    monkeypatch, free, bytes_per_token, budget
+):
+    monkeypatch.setattr(memory_module, "free_bytes", lambda device: free)
+    assert memory_module.first_token_budget(torch.device("cuda"), bytes_per_token) == budget
+    assert memory_module.first_token_budget(CPU, bytes_per_token) < 2048
 
 
 def test_an_engine_begins_with_what_another_found_room_for():

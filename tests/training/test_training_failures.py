@@ -134,9 +134,10 @@ def test_too_little_memory_for_the_smallest_batch_is_an_error_in_the_end():
 def test_any_other_error_is_not_taken_for_want_of_memory():
     base, _ = limited_base(1, 400, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     engine = make_engine(base, toy_data(), prefix_cache=False)
+    budgets = engine.budgets
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         engine.train([make_cell(base)], 0)
-    assert engine.token_budget == engine.settings.token_budget
+    assert engine.budgets == budgets
     assert type(base.model.bert.encoder.layer[0].attention.self.query) is torch.nn.Linear  # nothing left attached
 
 
