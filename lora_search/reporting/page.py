@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from lora_search.errors import StudyError
 from lora_search.reporting.captions import captions
 from lora_search.reporting.encoding import css_variables
 from lora_search.reporting.figures import PlotData, draw_all, plot_data
@@ -34,15 +35,20 @@ def write_report(study_folder: str | Path) -> Path:
         the path of ``report.html``.
 
     Raises:
-        StudyError: no study there, or a damaged one.
+        StudyError: no study there, or a damaged one, or its folder cannot be written to.
     """
     tables = read_study(study_folder)
     verdict = verdict_of(tables)
     data = plot_data(tables, verdict)
     wide = draw_all(data, "wide")
-    save_figures(wide, tables.folder / "figures")
+    page = render_report(tables, verdict, data, wide)
     path = tables.folder / "report.html"
-    path.write_text(render_report(tables, verdict, data, wide), encoding="utf-8")
+    try:
+        save_figures(wide, tables.folder / "figures")
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        where = error.filename or tables.folder
+        raise StudyError(f"{where}: must be a place that can be written to, got {error.strerror}") from error
     return path
 
 

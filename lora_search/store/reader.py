@@ -66,9 +66,9 @@ class StudyTables:
         """``verdict.json``, or ``None`` before the first verdict.
 
         Raises:
-            StudyError: the file is damaged, or no verdict.
+            StudyError: the file is damaged, or no verdict on this study.
         """
-        return read_verdict(self.folder / VERDICT_FILE)
+        return read_verdict(self.folder / VERDICT_FILE, {int(number) for number in self.trials["trial"]})
 
 
 def read_study(folder: str | Path) -> StudyTables:

@@ -245,3 +245,11 @@ def test_a_verdict_that_is_none(older, lora_search, command):
     (line,) = answer.err.splitlines()
     assert line.startswith(f"{older / 'verdict.json'}: must be a verdict, got one without status, sentence, ")
     assert line.endswith("; delete it, and the study is judged anew")
+
+
+def test_a_report_that_cannot_be_written(older, lora_search):
+    shutil.rmtree(older / "figures", ignore_errors=True)
+    (older / "figures").write_text("in the way")
+    answer = lora_search("report", older)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == f"{older / 'figures'}: must be a place that can be written to, got File exists\n"

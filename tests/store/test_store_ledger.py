@@ -276,6 +276,8 @@ def test_a_run_in_another_environment_is_remembered(folder: Path) -> None:
 
 def test_the_verdict_is_json_that_any_program_reads(folder: Path) -> None:
     with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
+        for number in range(2):
+            ledger.add_trial(trial(number))
         ledger.write_verdict(
             verdict(sentence="Décidé.", margin=np.float64(0.01), corrected_score=float("nan"), warnings=("a", "b"))
         )

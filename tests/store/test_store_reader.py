@@ -240,6 +240,10 @@ def test_lost_and_damaged_files_are_named(folder: Path) -> None:
         (json.dumps(verdict(recommended=None)), "must be a verdict, got one whose recommended is wrong: must be a"),
         (json.dumps(verdict(best={"trial": 1})), "must be a verdict, got one without best.adapter, best.score_mean, "),
         (json.dumps(verdict(margin="wide")), "must be a verdict, got one whose margin is wrong: input should be"),
+        (
+            json.dumps(verdict(best=verdict()["best"] | {"trial": 99})),
+            "must be a verdict on this study's trials, got one",
+        ),
         (json.dumps(verdict(comparisons=[{}])), "must be a verdict, got one without comparisons.0.trial, "),
     ],
 )
