@@ -4,6 +4,7 @@ from lora_search.adapters.initial import key_of
 from lora_search.adapters.pack import AdapterPack, Block, SlotAdapter, merge_into
 from lora_search.adapters.peft_names import from_peft_state, to_peft_state
 from lora_search.adapters.rows import MixedRowsError, Rows
+from lora_search.adapters.transfer import on_device
 
 __all__ = [
     "AdapterPack",
@@ -14,5 +15,6 @@ __all__ = [
     "from_peft_state",
     "key_of",
     "merge_into",
+    "on_device",
     "to_peft_state",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lora_search.adapters.dropout import keep_mask
 from lora_search.adapters.rows import Rows, Run
+from lora_search.adapters.transfer import on_device
 
 
 class RowSource(Protocol):
@@ -149,14 +150,14 @@ class PackedLora(nn.Module):
             self._dropping = frozenset(s for s, rate in enumerate(probability.tolist()) if rate and s in self.members)
         if not self._dropping.intersection(rows.present):
             return None
-        drop = probability[torch.tensor(rows.slots, device=x.device)]
+        drop = probability[on_device(rows.slots, x.device)]
         if rows.flattens(x):
             by_row = torch.Size((len(rows), x.shape[0] // len(rows), x.shape[1]))
         elif rows.holds_one_entry_per_row(x):
             by_row = x.shape
         else:  # one slot alone, or runs_for refuses it (see MixedRowsError)
             one = torch.Size((1, *x.shape))
-            key = torch.tensor([rows.shared_key], device=x.device)
+            key = on_device([rows.shared_key], x.device)
             return keep_mask(key, one, drop[:1], self.number).view(x.shape).to(x.dtype)
         one_of_several = x.dim() == 3 and x.shape[1] == 1 and rows.width != 1
         mask = torch.ones(by_row, dtype=x.dtype, device=x.device)

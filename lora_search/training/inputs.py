@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lora_search.adapters import on_device
 from lora_search.data import EncodedExamples
 
 
@@ -77,7 +78,7 @@ class TokenStorage:
 
     def batch(self, examples: NDArray[np.int64], width: int) -> PaddedBatch:
         """The rows of ``examples``, padded to ``width`` tokens."""
-        rows = torch.from_numpy(examples).to(self.device, non_blocking=True)
+        rows = on_device(examples, self.device)
         offsets = torch.arange(width, device=self.device)
         mask = offsets < self._lengths[rows].unsqueeze(1)
         positions = (self._starts[rows].unsqueeze(1) + offsets) * mask

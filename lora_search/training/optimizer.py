@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lora_search.adapters import AdapterPack, Block
+from lora_search.adapters import AdapterPack, Block, on_device
 
 
 def schedule_factor(step: int, total: int, warmup_ratio: float) -> float:
@@ -76,7 +76,7 @@ class PackedAdamW:
         self.pack.refresh(active)
 
     def _column(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=self.pack.device, dtype=torch.float32).unsqueeze(1)
+        return on_device(values, self.pack.device, torch.float32).unsqueeze(1)
 
     def _update(self, block: Block, shrink: Tensor, rate: Tensor, size: Tensor, root: Tensor) -> None:
         """``shrink``, ``rate``, ``size`` (of the step) and ``root`` (of the second moment's correction): (slots, 1)."""

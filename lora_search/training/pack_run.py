@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of
+from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of, on_device
 from lora_search.store.records import CellResult
 from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner, batch_order, step_count
 from lora_search.training.cell import Cell
@@ -208,11 +208,11 @@ class PackRun:
 
     def _forward_backward(self, lane: int, part: MicroBatch, sizes: dict[int, int], losses: Tensor, step: int) -> None:
         logits = self._logits(lane, part, step)
-        labels = self.engine.storage.labels[torch.from_numpy(part.examples).to(logits.device)]
-        shares = torch.tensor([1.0 / sizes[slot] for slot in part.slots], device=logits.device)
+        labels = self.engine.storage.labels[on_device(part.examples, logits.device)]
+        shares = on_device([1.0 / sizes[slot] for slot in part.slots], logits.device)
         weighted = F.cross_entropy(logits, labels, reduction="none") * shares
         weighted.sum().backward()  # type: ignore[no-untyped-call]
-        losses.index_add_(0, torch.tensor(part.slots, device=logits.device), weighted.detach())
+        losses.index_add_(0, on_device(part.slots, logits.device), weighted.detach())
 
     def _logits(self, lane: int, part: MicroBatch, step: int | None) -> Tensor:
         """float32 (rows, labels)."""
@@ -233,7 +233,7 @@ class PackRun:
         ]
         return Rows(
             part.slots,
-            torch.tensor(keys, device=self.pack.device),
+            on_device(keys, self.pack.device),
             width=part.width,
             shared_key=own[part.slots[0]],
             pooled=self._pooled_tokens(part),
@@ -242,7 +242,7 @@ class PackRun:
     def _pooled_tokens(self, part: MicroBatch) -> Tensor | None:
         if self.engine.pooled is None or self.engine.pooled.position == "first":
             return None
-        return torch.from_numpy(self.engine.storage.lengths[part.examples] - 1).to(self.pack.device)
+        return on_device(self.engine.storage.lengths[part.examples] - 1, self.pack.device)
 
     def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
         spec = self.engine.training
