@@ -30,6 +30,7 @@ from lora_search.training.memory import (
     LARGE_TOKEN_BUDGET,
     LEAST_TOKEN_BUDGET,
     activation_bytes,
+    cache_memory,
     first_token_budget,
     free_bytes,
     is_out_of_memory,
@@ -40,7 +41,6 @@ from lora_search.training.precision import in_precision
 from lora_search.training.prefix import PrefixCache
 from lora_search.training.probing import ForwardFacts, probe
 
-GIB = 1024**3
 _ROWS_TO_COMPARE = 4
 _SHARE_OF_FREE_MEMORY = 0.5
 """Activations that would take more of what is free than this are not kept: all else has to find room too."""
@@ -56,7 +56,8 @@ class EngineSettings:
             evaluation takes four times as many.
         checkpointing: checkpoint from the beginning, where the experiment leaves it open.
         prefix_cache: keep the states entering the lowest adapted layer instead of recomputing the layers below.
-        cache_memory: bytes of such states kept in memory, past which a file in ``cache_folder`` is used.
+        cache_memory: bytes of such states kept in memory, past which a file in ``cache_folder`` is used; None for
+            2 GiB, or a quarter of what is free where that is less.
         lanes: threads that compute micro-batches at the same time (see ``lanes``).
         pooled_token: compute the last layer for the token the head reads, where that is one (see ``pooled``).
     """
@@ -66,7 +67,7 @@ class EngineSettings:
     token_budget: int | None = None
     checkpointing: bool = False
     prefix_cache: bool = True
-    cache_memory: int = 2 * GIB
+    cache_memory: int | None = None
     cache_folder: Path | None = None
     lanes: int = 1
     pooled_token: bool = True
@@ -110,7 +111,7 @@ class Engine:
             base.structure.stack_name,
             [module.leaf for module in base.structure.linear_modules],
             self.storage,
-            memory_budget=settings.cache_memory,
+            memory_budget=cache_memory() if settings.cache_memory is None else settings.cache_memory,
             token_budget=4 * self.token_budget,
             folder=settings.cache_folder,
             twins=self.models[1:],

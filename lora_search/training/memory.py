@@ -18,6 +18,8 @@ _CPU_TOKEN_BUDGET = 512
 """Larger micro-batches take more memory and are no faster: what a layer makes of so many tokens stays in the cache."""
 _GPU_TOKEN_BUDGETS = (LARGE_TOKEN_BUDGET, 65536)
 _SHARE_FOR_ACTIVATIONS = 0.25
+_SHARE_FOR_CACHE = 0.25
+_MOST_CACHED = 2 * 1024**3
 
 _FLOATS_PER_TOKEN_LAYER = 34
 """What a transformer block keeps of a token for its backward, in units of its width."""
@@ -45,6 +47,12 @@ def free_bytes(device: torch.device) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def cache_memory() -> int:
+    """Bytes of memory, not of a device, that cached states may take."""
+    free = free_bytes(torch.device("cpu"))
+    return _MOST_CACHED if free is None else min(_MOST_CACHED, int(_SHARE_FOR_CACHE * free))
 
 
 def first_token_budget(device: torch.device, bytes_per_token: int) -> int:

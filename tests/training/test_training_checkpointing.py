@@ -188,6 +188,12 @@ def test_a_gpu_begins_with_micro_batches_that_take_a_quarter_of_what_is_free(
     assert memory_module.first_token_budget(CPU, bytes_per_token) < 2048
 
 
+@pytest.mark.parametrize(("free", "bytes_"), [(None, 2**31), (2**40, 2**31), (2**30, 2**28)])
+def test_cached_states_leave_most_of_a_small_memory_free(monkeypatch, free, bytes_):
+    monkeypatch.setattr(memory_module, "free_bytes", lambda device: free)
+    assert memory_module.cache_memory() == bytes_
+
+
 def test_an_engine_begins_with_what_another_found_room_for():
     base, data = tiny_base("bert"), toy_data()
     found = make_engine(base, data, checkpointing="auto", token_budget=400)
