@@ -160,11 +160,11 @@ def test_what_memory_was_found_to_allow_is_recorded_and_kept(world, tmp_path, mo
     monkeypatch.setattr(pack_run.F, "cross_entropy", twice)
     experiment = world.experiment(search={"trials": 2})
     study = run_study(experiment, tmp_path, progress=False)
-    assert study.facts["budgets"] == {"token_budget": 256, "checkpointing": True}
+    assert study.facts["budgets"] == {"token_budget": 512, "checkpointing": True}
     resumed = settings_of(monkeypatch, runner)
     run_study(experiment, tmp_path, progress=False)
-    assert [(it.token_budget, it.checkpointing) for it in resumed] == [(256, True)]
+    assert [(it.token_budget, it.checkpointing) for it in resumed] == [(512, True)]
     made = settings_of(monkeypatch, refit_module)
     refit_module.refit(replace(study, facts={**study.facts, "lanes": 1}))
     refit_module.refit(replace(study, facts={**study.facts, "lanes": 2}))
-    assert [(it.token_budget, it.checkpointing, it.lanes) for it in made] == [(256, True, 1), (256, True, 2)]
+    assert [(it.token_budget, it.checkpointing, it.lanes) for it in made] == [(512, True, 1), (512, True, 2)]
