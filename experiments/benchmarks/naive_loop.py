@@ -1,7 +1,8 @@
 """The loop people write against this project: Optuna, a fresh PEFT model and a ``Trainer`` with its defaults per cell.
 
 Texts are tokenized beforehand, as ours are. The naive model runs in train mode, with the base's own dropout, as Trainer
-runs it; ours runs the frozen base in eval mode (see the README), so scores agree on average, not cell by cell.
+runs it; ours runs the frozen base in eval mode (see the README). Without that dropout scores agree on average; not cell
+by cell, for the order of examples is another.
 """
 
 from __future__ import annotations
@@ -46,14 +47,20 @@ class Features(torch.utils.data.Dataset):
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(self.data.labels[example])}
 
 
-def naive(prepared: Prepared, cells: list[Cell], base: Path) -> list[float]:
-    """The typical loop: a fresh PEFT model and a Trainer per cell; an Optuna study around it. Accuracy of each cell."""
+def naive(prepared: Prepared, cells: list[Cell], base: Path, *, dropout: bool = True) -> list[float]:
+    """The typical loop: a fresh PEFT model and a Trainer per cell; an Optuna study around it. Accuracy of each cell.
+
+    ``dropout=False`` switches off the base's own, of BERT's names.
+    """
     spec = prepared.experiment.training
+    changes = {} if dropout else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     scores: list[float] = []
 
     def objective(trial: optuna.Trial) -> float:
         cell = cells[trial.number]
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(prepared.data.label_names))
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=len(prepared.data.label_names), **changes
+        )
         targets = peft_targets(prepared.base.structure, cell.modules)
         config = LoraConfig(
             task_type="SEQ_CLS",

@@ -9,8 +9,9 @@ a uniform mix of ranges.
     python experiments/benchmarks/same_work.py            # writes results/benchmarks/same_work.json
 
 Ours pays for its prefix cache inside the measured time; neither pays for loading the model. The naive model runs in
-train mode, with the base's own dropout, as Trainer runs it; ours runs the frozen base in eval mode (see the README),
-so scores agree on average, not cell by cell.
+train mode, with the base's own dropout, as Trainer runs it; ours runs the frozen base in eval mode (see the README).
+``--without-dropout`` switches that dropout off on the naive side too, to see whether anything else moves the scores;
+its record is of scores, and goes to another file.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def cells_of(prepared: Prepared, layers: str, fold: int) -> list[Cell]:
     ]
 
 
-def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, Any]:
+def measure(rounds: int, overrides: list[str], naive_cells: int, dropout: bool) -> dict[str, Any]:
     experiment = load_experiment(ROOT / "experiments/quickstart.toml", ["training.epochs=2", *overrides])
     prepared = prepare(experiment)
     base = locate(experiment.model.base)
@@ -110,6 +111,7 @@ def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, An
         "overrides": overrides,
         "rounds": rounds,
         "naive_cells": naive_cells,
+        "naive_dropout": dropout,
         "ranges": {},
     }
     limits = []
@@ -119,7 +121,7 @@ def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, An
             cells = cells_of(prepared, layers, fold)
             spread = [cells[i] for i in np.linspace(0, TRIALS - 1, naive_cells).round().astype(int)]
             start = time.perf_counter()
-            naive_scores = naive(prepared, spread, base)
+            naive_scores = naive(prepared, spread, base, dropout=dropout)
             naive_seconds = (time.perf_counter() - start) / len(spread)
             start = time.perf_counter()
             scores, facts = ours(prepared, cells, dtype)
@@ -154,7 +156,13 @@ def measure(rounds: int, overrides: list[str], naive_cells: int) -> dict[str, An
     record["mix_ratio"] = sum(medians["naive"]) / sum(medians["our"])
     naive_mean = float(np.mean([score for row in every for score in row["naive_accuracy"]]))
     our_mean = float(np.mean([score for row in every for score in row["our_accuracy"]]))
-    record["mean_accuracy"] = {"naive": naive_mean, "ours": our_mean, "difference": our_mean - naive_mean}
+    gaps = np.array([row["our_accuracy"] for row in every]) - np.array([row["naive_accuracy"] for row in every])
+    record["mean_accuracy"] = {
+        "naive": naive_mean,
+        "ours": our_mean,
+        "difference": our_mean - naive_mean,
+        "standard_error": float(gaps.std(ddof=1) / np.sqrt(gaps.size)),
+    }
     record["product_limits_flops"] = limits
     record["precision"] = str(dtype).removeprefix("torch.")
     record["examples"] = len(prepared.splits.development)
@@ -176,18 +184,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--naive-cells", type=int, default=3, help="cells of each pack the naive loop trains too")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the quick start's spec")
-    parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/same_work.json")
+    parser.add_argument("--without-dropout", action="store_true", help="of the naive loop's base, as ours runs")
+    parser.add_argument("--out", type=Path, help="same_work.json in results/benchmarks, or same_scores.json")
     chosen = parser.parse_args()
+    name = "same_scores.json" if chosen.without_dropout else "same_work.json"
+    out: Path = chosen.out or ROOT / "results/benchmarks" / name
     quiet()
     record = {
         "what": "naive loop against lora_search on the same cells",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "versions": versions(),
-        **measure(chosen.rounds, chosen.overrides, chosen.naive_cells),
+        **measure(chosen.rounds, chosen.overrides, chosen.naive_cells, not chosen.without_dropout),
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({key: value for key, value in record.items() if key not in ("ranges", "versions")}, indent=2))
 
 
