@@ -7,8 +7,9 @@ budget. The cut changes the order of additions, nothing else: gradients accumula
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from lora_search.adapters import key_of
 
 IntArray = NDArray[np.int64]
+
+_Sorted = list[tuple[int, IntArray]]
+"""(slot, its examples by length) of several slots."""
 
 _slot = itemgetter(0)
 
@@ -81,27 +85,38 @@ class MicroBatchPlanner:
         Args:
             batches: (slot, examples) by ascending slot.
         """
-        if not self.pads:
-            return self._plan_unpadded(batches)
-        by_size: dict[int, dict[bytes, list[tuple[int, IntArray]]]] = {}
+        return self._cutter(batches)(self.token_budget)
+
+    def _cutter(self, batches: Sequence[tuple[int, IntArray]]) -> Callable[[int], list[MicroBatch]]:
+        """What cuts these batches for a token budget."""
+        return partial(self._planned, self._grouped(batches)) if self.pads else partial(self._plan_unpadded, batches)
+
+    def _grouped(self, batches: Sequence[tuple[int, IntArray]]) -> list[list[_Sorted]]:
+        """Slots of equally many rows, and among them those whose rows have the same lengths, as in one fold they do."""
+        by_size: dict[int, dict[bytes, _Sorted]] = {}
         for slot, examples in batches:
             if len(examples):
                 order = np.lexsort((examples, self.lengths[examples]))
                 alike = by_size.setdefault(len(examples), {}).setdefault(self.lengths[examples[order]].tobytes(), [])
                 alike.append((slot, examples[order]))
+        return [list(groups.values()) for groups in by_size.values()]
+
+    def _planned(self, sizes: list[list[_Sorted]], budget: int) -> list[MicroBatch]:
         planned: list[MicroBatch] = []
-        for groups in by_size.values():
-            together = self._plan_group(sorted((member for group in groups.values() for member in group), key=_slot))
-            apart = [part for group in groups.values() for part in self._plan_group(group)]
-            planned.extend(min(together, apart, key=self._cost))
+        for groups in sizes:
+            apart = [part for group in groups for part in self._plan_group(group, budget)]
+            if len(groups) > 1:
+                everyone = sorted((member for group in groups for member in group), key=_slot)
+                apart = min(self._plan_group(everyone, budget), apart, key=self._cost)
+            planned.extend(apart)
         return planned
 
-    def _plan_group(self, group: list[tuple[int, IntArray]]) -> list[MicroBatch]:
+    def _plan_group(self, group: _Sorted, budget: int) -> list[MicroBatch]:
         """Micro-batches of slots with equally many rows, by length; as few slots in each as the budget calls for."""
         longest = max(int(self.lengths[examples[-1]]) for _, examples in group)
-        shares = -(-len(group) // max(1, self.token_budget // longest))
+        shares = -(-len(group) // max(1, budget // longest))
         parts = np.array_split(np.arange(len(group)), shares)
-        return [part for share in parts for part in self._plan_equal([group[i] for i in share])]
+        return [part for share in parts for part in self._plan_equal([group[i] for i in share], budget)]
 
     def plan_lanes(self, batches: Sequence[tuple[int, IntArray]], lanes: int) -> list[list[MicroBatch]]:
         """``plan``, dealt to lanes that compute at the same time, and cut so that the busiest is done early.
@@ -109,15 +124,15 @@ class MicroBatchPlanner:
         Returns:
             The micro-batches of each lane.
         """
-        whole = self.plan(batches)
+        cut = self._cutter(batches)
+        whole = cut(self.token_budget)
         dealt = [self.deal(whole, lanes)]
         if lanes > 1 and 0 < len(whole) <= _FEW_PER_LANE * lanes:
             tokens = sum(part.padded_tokens for part in whole)
             parts = lanes * -(-len(whole) // lanes)
             for slack in _SLACKS:
                 budget = min(self.token_budget, int(slack * tokens / parts))
-                finer = MicroBatchPlanner(self.lengths, budget, self.overhead, self.pads)
-                dealt.append(self.deal(finer.plan(batches), lanes))
+                dealt.append(self.deal(cut(budget), lanes))
         return min(dealt, key=lambda shares: max(map(self._cost, shares)))
 
     def deal(self, parts: list[MicroBatch], lanes: int) -> list[list[MicroBatch]]:
@@ -130,40 +145,38 @@ class MicroBatchPlanner:
     def _cost(self, parts: Iterable[MicroBatch]) -> int:
         return sum(part.padded_tokens + self.overhead for part in parts)
 
-    def _plan_unpadded(self, batches: Sequence[tuple[int, IntArray]]) -> list[MicroBatch]:
+    def _plan_unpadded(self, batches: Sequence[tuple[int, IntArray]], budget: int) -> list[MicroBatch]:
         rows = sorted((int(self.lengths[example]), slot, int(example)) for slot, part in batches for example in part)
         planned = []
         for width, alike in groupby(rows, key=itemgetter(0)):
             _, slots, examples = zip(*alike, strict=True)
-            most = max(1, self.token_budget // width)
+            most = max(1, budget // width)
             for start in range(0, len(slots), most):
                 part = np.array(examples[start : start + most], dtype=np.int64)
                 planned.append(MicroBatch(slots[start : start + most], part, width))
         return planned
 
-    def _plan_equal(self, group: list[tuple[int, IntArray]]) -> list[MicroBatch]:
+    def _plan_equal(self, group: _Sorted, budget: int) -> list[MicroBatch]:
         stacked = np.stack([examples for _, examples in group])
         widths = np.maximum.accumulate(self.lengths[stacked].max(axis=0))
         planned = []
-        for start, stop in self._cuts(widths, len(group)):
+        for start, stop in self._cuts(widths.tolist(), len(group), budget):
             slots = tuple(slot for slot, _ in group for _ in range(stop - start))
             planned.append(MicroBatch(slots, stacked[:, start:stop].reshape(-1), int(widths[stop - 1])))
         return planned
 
-    def _cuts(self, widths: IntArray, slots: int) -> list[tuple[int, int]]:
+    def _cuts(self, widths: list[int], slots: int, budget: int) -> list[tuple[int, int]]:
         """Positions [start, stop) of the micro-batches of ``slots`` rows per position, ``widths`` ascending."""
-        count = len(widths)
-        best = np.zeros(count + 1)
-        previous = np.zeros(count + 1, dtype=np.int64)
-        for stop in range(1, count + 1):
-            width = int(widths[stop - 1])
-            most = max(1, self.token_budget // (width * slots))
-            starts = np.arange(max(0, stop - most), stop)
-            costs = best[starts] + (stop - starts) * (width * slots) + self.overhead
-            choice = int(np.argmin(costs))
-            best[stop], previous[stop] = costs[choice], starts[choice]
-        cuts, stop = [], count
+        best, previous = [0], [0]
+        for stop, width in enumerate(widths, 1):
+            tokens = width * slots
+            starts = range(max(0, stop - max(1, budget // tokens)), stop)
+            costs = [best[start] + (stop - start) * tokens for start in starts]
+            cheapest = min(costs)
+            best.append(cheapest + self.overhead)
+            previous.append(starts[costs.index(cheapest)])
+        cuts, stop = [], len(widths)
         while stop > 0:
-            cuts.append((int(previous[stop]), stop))
-            stop = int(previous[stop])
+            cuts.append((previous[stop], stop))
+            stop = previous[stop]
         return cuts[::-1]
