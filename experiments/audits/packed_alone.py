@@ -16,12 +16,14 @@ import argparse
 import json
 import os
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import torch
 
 from lora_search.spec import AdapterSpec, Nuisance, load_experiment
 from lora_search.store.records import CellKey, CellResult
@@ -37,20 +39,16 @@ LEARNING_RATE = 3e-3
 def cells_of(prepared: Prepared, layers: str, trials: int, fold: int) -> list[Cell]:
     """Trials on one fold that differ in rank and targets."""
     ranks, targets = prepared.experiment.search.rank, prepared.experiment.search.targets
-    specs = [
-        AdapterSpec(rank=rank, alpha=2 * rank, targets=targets[trial % len(targets)], layers=layers)
-        for trial in range(trials)
-        for rank in [ranks[trial % len(ranks)]]
-    ]
+    chosen = list(islice(zip(cycle(ranks), cycle(targets), strict=False), trials))
+    specs = [AdapterSpec(rank=rank, alpha=2 * rank, targets=target, layers=layers) for rank, target in chosen]
     return [
         prepared.cell(CellKey(trial, 0, fold), spec, Nuisance(learning_rate=LEARNING_RATE))
         for trial, spec in enumerate(specs)
     ]
 
 
-def train(prepared: Prepared, packs: list[list[Cell]]) -> list[CellResult]:
+def train(prepared: Prepared, settings: EngineSettings, packs: list[list[Cell]]) -> list[CellResult]:
     """Results of all cells, the packs trained one after another by one engine."""
-    settings = EngineSettings(prepared.device, measured_dtype(prepared), lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings)
     return [trained.result for number, pack in enumerate(packs) for trained in engine.train(pack, number)]
 
@@ -85,10 +83,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results/audits/packed_alone.json")
     options = parser.parse_args()
     prepared = prepare(load_experiment(ROOT / "experiments/quickstart.toml", options.overrides))
+    dtype = measured_dtype(prepared)
+    settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
     found = {}
     for layers in RANGES:
         cells = cells_of(prepared, layers, options.trials, options.fold)
-        found[layers] = compare(train(prepared, [cells]), train(prepared, [[cell] for cell in cells]))
+        found[layers] = compare(
+            train(prepared, settings, [cells]), train(prepared, settings, [[cell] for cell in cells])
+        )
         print(layers, found[layers], flush=True)
     record = {
         "what": "predictions of the same cells, packed together and each alone",
@@ -96,7 +98,7 @@ def main() -> None:
         "commit": describe_environment(prepared)["commit"],
         "hardware": hardware(),
         "versions": versions(),
-        "precision": "bf16" if "bfloat16" in str(measured_dtype(prepared)) else "fp32",
+        "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
         "overrides": options.overrides,
         "predictions": sum(part["predictions"] for part in found.values()),
         "predicted_otherwise": sum(part["predicted_otherwise"] for part in found.values()),

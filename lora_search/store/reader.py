@@ -22,7 +22,7 @@ from lora_search.store.files import STUDY_FILE, VERDICT_FILE
 from lora_search.store.frames import cells_frame, trials_frame
 from lora_search.store.predictions import examples_path, read_cell_predictions
 from lora_search.store.records import CellKey
-from lora_search.store.verdicts import read_verdict
+from lora_search.store.verdicts import check_trials, named_trials, read_verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,12 @@ class StudyTables:
         Raises:
             StudyError: the file is damaged, or no verdict on this study.
         """
-        return read_verdict(self.folder / VERDICT_FILE, {int(number) for number in self.trials["trial"]})
+        path = self.folder / VERDICT_FILE
+        verdict = read_verdict(path)
+        if verdict is not None and not named_trials(verdict) <= set(self.trials["trial"]):
+            # a study that went on since these tables were read may have a verdict on later trials
+            check_trials(path, verdict, _recorded_trials(self.folder))
+        return verdict
 
 
 def read_study(folder: str | Path) -> StudyTables:
@@ -81,6 +86,11 @@ def read_study(folder: str | Path) -> StudyTables:
     _check_is_study(folder)
     with reading(folder) as connection:
         return tables_of(folder, connection)
+
+
+def _recorded_trials(folder: Path) -> set[int]:
+    with reading(folder) as connection:
+        return {int(number) for (number,) in connection.execute("select trial from lora_trials")}
 
 
 def tables_of(folder: Path, connection: sqlite3.Connection) -> StudyTables:

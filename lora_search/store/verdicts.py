@@ -6,7 +6,7 @@ What a verdict means is not known here, only its shape. Keys beyond these are ke
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,15 +70,11 @@ class _Verdict(_Shape):
         return trial
 
 
-def read_verdict(path: Path, trials: Collection[int]) -> dict[str, Any] | None:
+def read_verdict(path: Path) -> dict[str, Any] | None:
     """The content of a ``verdict.json``, or ``None`` if there is no such file.
 
-    Args:
-        path: of the file.
-        trials: numbers of the study's trials.
-
     Raises:
-        StudyError: it cannot be read, is no verdict, or is one of another study.
+        StudyError: it cannot be read, or is no verdict.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -92,15 +88,28 @@ def read_verdict(path: Path, trials: Collection[int]) -> dict[str, Any] | None:
     if not isinstance(verdict, dict):
         raise StudyError(f"{path}: must be a JSON object, got {type(verdict).__name__}{_REMEDY}")
     try:
-        shape = _Verdict.model_validate_json(text)
+        _Verdict.model_validate_json(text)
     except ValidationError as error:
         raise StudyError(f"{path}: must be a verdict, got one {_shortcoming(error)}{_REMEDY}") from error
-    named = (shape.recommended, shape.best, *shape.comparisons)
-    if strange := [trial.trial for trial in named if trial is not None and trial.trial not in trials]:
+    return verdict
+
+
+def named_trials(verdict: Mapping[str, Any]) -> set[int]:
+    """The numbers of all trials a verdict is on."""
+    named = (verdict["recommended"], verdict["best"], *verdict["comparisons"])
+    return {trial["trial"] for trial in named if trial is not None}
+
+
+def check_trials(path: Path, verdict: Mapping[str, Any], trials: Collection[int]) -> None:
+    """That a verdict that was read is on no trials but these.
+
+    Raises:
+        StudyError: it is one of another study.
+    """
+    if strange := sorted(named_trials(verdict) - set(trials)):
         raise StudyError(
             f"{path}: must be a verdict on this study's trials, got one on trial {strange[0]}, which is none{_REMEDY}"
         )
-    return verdict
 
 
 def _shortcoming(error: ValidationError) -> str:

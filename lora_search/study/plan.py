@@ -113,9 +113,9 @@ def plan_study(experiment: Experiment) -> Plan:
     first = _first_packs(prepared)
     # so many of a depth at a time later on, when racing goes by single folds
     usual = max(1, round(min(trials, GENERATION) / len(by_depth)))
-    largest = max(usual, *(len(pack.trials) for pack in first))
+    most = max(usual, *(pack.cells for pack in first))
     lowest = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, by_depth[min(by_depth)][0]))
-    engine.provide_for([lowest] * largest)  # so that what is timed is what would run
+    engine.provide_for([lowest] * most)  # so that what is timed is what would run
     share = {depth: len(specs) for depth, specs in by_depth.items()}
     seconds = {depth: _cell_seconds(prepared, engine, specs, usual) for depth, specs in by_depth.items()}
     later = _most_later(experiment)
@@ -140,7 +140,7 @@ def plan_study(experiment: Experiment) -> Plan:
         seconds=mean * cells,
         later=later,
         later_seconds=mean * later,
-        memory=_memory(prepared, engine, max(sizes), [lowest] * largest),
+        memory=_memory(prepared, engine, max(sizes), [lowest] * most),
         packs=(
             *(f"pack: {pack.title} on {_layers(pack.depth, prepared)}" for pack in first),
             *(f"training: {_seconds(seconds[depth])} on {_layers(depth, prepared)}" for depth in sorted(by_depth)),
@@ -150,9 +150,9 @@ def plan_study(experiment: Experiment) -> Plan:
 
 @dataclass(frozen=True)
 class _Pack:
-    """A pack a study would train: its cells' trials, lowest layer, and what progress would call it."""
+    """A pack a study would train: how many cells, their lowest layer, and what progress would call it."""
 
-    trials: tuple[int, ...]
+    cells: int
     depth: int
     title: str
 
@@ -169,10 +169,7 @@ def _first_packs(prepared: Prepared) -> list[_Pack]:
             trials = {record.trial: record for record in source.generation()}
     rung = rungs_of(0, experiment.cv.folds, experiment.cv.repeats)[0]
     packs = packs_of(prepared, trials, [CellKey(trial, *column) for column in rung for trial in trials])
-    return [
-        _Pack(tuple(key.trial for key in pack), prepared.depth(trials[pack[0].trial].adapter), pack_title(pack))
-        for pack in packs
-    ]
+    return [_Pack(len(pack), prepared.depth(trials[pack[0].trial].adapter), pack_title(pack)) for pack in packs]
 
 
 def _most_later(experiment: Experiment) -> int:

@@ -141,10 +141,8 @@ class Engine:
         return self._probe()
 
     def _first_token_budget(self) -> int:
-        structure, settings = self.base.structure, self.settings
-        width = min(module.in_features for module in structure.linear_modules)
-        per_token = activation_bytes(1, structure.layer_count, width, settings.dtype, checkpointing=False)
-        return first_token_budget(settings.device, per_token)
+        per_token = self._activation_bytes(1, self.base.structure.layer_count, checkpointing=False)
+        return first_token_budget(self.settings.device, per_token)
 
     def activation_bytes(self, cells: Sequence[Cell], *, checkpointing: bool) -> int:
         """About what training a pack of ``cells`` keeps for the backward: a micro-batch in every lane, and no more than
@@ -152,13 +150,13 @@ class Engine:
         structure = self.base.structure
         longest = max(int(self.storage.lengths[cell.train].max(initial=0)) for cell in cells)
         step = longest * sum(min(self.training.batch_size, len(cell.train)) for cell in cells)
-        return activation_bytes(
-            min(step, self.settings.lanes * max(longest, self.token_budget)),
-            structure.layer_count - min(cell.depth(structure.layer_count) for cell in cells),
-            min(module.in_features for module in structure.linear_modules),
-            self.settings.dtype,
-            checkpointing=checkpointing,
-        )
+        tokens = min(step, self.settings.lanes * max(longest, self.token_budget))
+        layers = structure.layer_count - min(cell.depth(structure.layer_count) for cell in cells)
+        return self._activation_bytes(tokens, layers, checkpointing=checkpointing)
+
+    def _activation_bytes(self, tokens: int, layers: int, *, checkpointing: bool) -> int:
+        width = min(module.in_features for module in self.base.structure.linear_modules)
+        return activation_bytes(tokens, layers, width, self.settings.dtype, checkpointing=checkpointing)
 
     def provide_for(self, cells: Sequence[Cell]) -> None:
         """Checkpoint from now on if training ``cells`` would else fill the memory and the experiment leaves it open."""

@@ -72,11 +72,11 @@ def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, shell, lora_sea
         *_, sentence, line = [line for line in said.splitlines() if line.strip()]
         assert sentence.endswith(f"Everything finished is in {results}/critics; go on with:")
         recorded = open_study(tmp_path / results / "critics")
-        assert len(recorded.cells) > 0
+        assert 0 < len(recorded.cells) < 9
         again = lora_search(*shlex.split(line)[1:])
         assert again.code == 0
         assert "Traceback" not in said
         study = open_study(tmp_path / results / "critics")
-        assert len(recorded.cells) < len(study.cells) <= 9
+        assert len(study.cells) == 9
         assert set(recorded.cells["finished_at"]) <= set(study.cells["finished_at"]), "nothing was trained twice"
     assert_same_study(tmp_path / "at a terminal" / "critics", tmp_path / "job" / "critics")

@@ -265,6 +265,16 @@ def test_a_verdict_reads_back_as_it_was_written(folder: Path, content: dict[str,
     assert read_study(folder).verdict() == content
 
 
+def test_tables_read_before_a_trial_was_recorded_tell_the_verdict_on_it(folder: Path) -> None:
+    before = read_study(folder)
+    later = int(before.trials["trial"].max()) + 1
+    content = verdict(best=verdict()["best"] | {"trial": later})
+    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
+        ledger.add_trial(trial(later))
+        ledger.write_verdict(content)
+    assert before.verdict() == content
+
+
 def test_a_study_that_cannot_be_looked_up(tmp_path: Path) -> None:
     long = tmp_path / ("s" * 300)
     for read in (read_study, read_predictions):
