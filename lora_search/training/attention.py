@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -75,12 +76,30 @@ def _attention(
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     causal = kwargs.get("is_causal")
     causal = bool(getattr(module, "is_causal", True)) if causal is None else bool(causal)
-    scale = kwargs.get("scaling")
-    batch, heads, tokens, width = query.shape
-    rows = [x.reshape(batch * heads, tokens, -1) for x in (query, key, value)]
-    bias = _additive(attention_mask, causal, query)
+    causal = causal and attention_mask is None
+    out = short_attention(query, key, value, attention_mask, is_causal=causal, scale=kwargs.get("scaling"))
+    return out.transpose(1, 2).contiguous(), None
+
+
+def short_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """As ``torch.nn.functional.scaled_dot_product_attention``, which may be exchanged for it (see ``queries``)."""
+    if has_torch_function((query, key, value)):
+        return handle_torch_function(
+            short_attention, (query, key, value), query, key, value, attn_mask, dropout_p, is_causal, scale=scale
+        )
+    batch, heads, _, width = query.shape
+    rows = [x.flatten(0, 1) for x in (query, key, value)]
+    bias = _additive(attn_mask, is_causal, query)
     out = _Attention.apply(*rows, bias, width**-0.5 if scale is None else scale, heads)  # type: ignore[no-untyped-call]
-    return out.view(batch, heads, tokens, -1).transpose(1, 2).contiguous(), None
+    return out.view(batch, heads, *out.shape[1:])  # type: ignore[no-any-return]
 
 
 def use_cpu_attention(model: Any) -> None:

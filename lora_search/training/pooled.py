@@ -3,7 +3,8 @@
 A head that reads the first token (BERT) or the last (Llama) makes no use of what the last layer's feed-forward block
 computes for all others. Their rows are dropped in front of a module of the last layer; attention before it still sees
 every token. Where a residual stream goes round that module, its other rows keep a meaningless sum that nobody reads.
-Nor does anybody read what attention finds for the others: their queries are not computed either, zeros stand for them.
+Nor does anybody read what attention finds for the others: neither their queries are computed nor what these would find,
+zeros stand for both.
 
 Which modules and which token is found out, not assumed: the logits of a few rows must stay the same.
 Where they do not for any module (a head that averages over tokens, say), every token is computed.
@@ -11,9 +12,10 @@ Where they do not for any module (a head that averages over tokens, say), every 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lora_search.training.inputs import PaddedBatch, TokenStorage
 from lora_search.training.logits import same_logits
+from lora_search.training.queries import OneQuery
 
 _TOLERANCE = 1e-5
 
@@ -37,12 +40,14 @@ class PooledToken:
         position: the token that is kept.
         spared: the linear modules that see one token of a row.
         filled: those of them that come before ``module``, where the others are still there: zeros stand for these.
+        attention: the module that attends from one token of a row; None where it cannot be told to (see ``queries``).
     """
 
     module: str
     position: Position
     spared: frozenset[str] = frozenset()
     filled: frozenset[str] = frozenset()
+    attention: str | None = None
 
 
 class PooledLayer:
@@ -56,12 +61,14 @@ class PooledLayer:
     def __init__(self, model: nn.Module, pooled: PooledToken | None) -> None:
         self.model = model
         self.pooled = pooled
+        self.attended = False
         self._mask: Tensor | None = None
 
     @contextmanager
     def pooling(self) -> Iterator[None]:
         """Inside the block other tokens are dropped; ``feed`` before each forward."""
         hooks: list[RemovableHandle] = []
+        attending = None
         try:
             if self.pooled is not None:
                 for name in (self.pooled.module, *self.pooled.filled):
@@ -69,10 +76,15 @@ class PooledLayer:
                     hooks.append(module.register_forward_pre_hook(self._drop, with_kwargs=True))
                     if name in self.pooled.filled:
                         hooks.append(module.register_forward_hook(self._spread))
+                if self.pooled.attention is not None:
+                    attending = self.model.get_submodule(self.pooled.attention)
+                    attending.forward = partial(self._attend, attending.forward)
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+            if attending is not None:
+                vars(attending).pop("forward", None)
 
     def feed(self, batch: PaddedBatch) -> None:
         """Say what the next forward computes."""
@@ -98,6 +110,13 @@ class PooledLayer:
         places = torch.arange(len(mask), device=mask.device), mask.sum(1) - 1
         return value.new_zeros(*mask.shape, value.shape[-1]).index_put(places, value[:, 0])
 
+    def _attend(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        mask, position = self._now()
+        with OneQuery(None if position == "first" else mask.sum(1) - 1) as queries:
+            result = forward(*args, **kwargs)
+        self.attended = queries.attended
+        return result
+
     def _now(self) -> tuple[Tensor, Position]:
         assert self._mask is not None, "fed before each forward"
         assert self.pooled is not None, "hooked only then"
@@ -120,18 +139,21 @@ def find_pooled_token(
     expected = model(**batch.arguments).logits
     ours = [name for name in linear_modules if name.startswith(f"{last_layer}.")]
 
+    called = _in_order(model, last_layer, batch)
+
     def tried(pooled: PooledToken) -> dict[str, int] | None:
-        """Tokens that the linear modules saw, or None where the logits were others."""
+        """Tokens that the linear modules saw, or None where the logits were others, or no attention was met."""
         layer = PooledLayer(model, pooled)
         layer.feed(batch)
         # what a model's own code does with fewer tokens than it expects can be any error
         with _seen_tokens(model, ours) as seen, layer.pooling(), suppress(Exception):
-            if same_logits(model(**batch.arguments).logits, expected, _TOLERANCE):
+            same = same_logits(model(**batch.arguments).logits, expected, _TOLERANCE)
+            if same and (pooled.attention is None or layer.attended):
                 return seen
         return None
 
     for position in _positions(model, storage):
-        for module in _in_order(model, last_layer, batch):
+        for module in called:
             if module in linear_modules:  # which an adapter may stand around
                 continue
             seen = tried(PooledToken(module, position))
@@ -141,7 +163,10 @@ def find_pooled_token(
                 for name in ours:
                     if name not in spared and tried(PooledToken(module, position, filled=filled | {name})):
                         filled |= {name}
-                return PooledToken(module, position, spared | filled, filled)
+                found = PooledToken(module, position, spared | filled, filled)
+                # the innermost around the attention, as adapters stand further in
+                within = (replace(found, attention=name) for name in reversed(called))
+                return next(filter(tried, within), found)
     return None
 
 

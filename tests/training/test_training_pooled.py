@@ -14,6 +14,13 @@ SPARED = {
     "gpt2": ("last", {"mlp.c_fc", "mlp.c_proj"}, {"attn.c_proj"}),
     "llama": ("last", {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}, {"self_attn.q_proj", "self_attn.o_proj"}),
 }
+ATTENTION = {
+    "bert": "attention.self",
+    "distilbert": "attention",
+    "modernbert": "attn",
+    "gpt2": "attn",
+    "llama": "self_attn",
+}
 
 
 @pytest.mark.parametrize("family", SPARED)
@@ -26,6 +33,11 @@ def test_what_follows_attention_in_the_last_layer_is_spared(family):
     assert pooled.filled == {last + name for name in filled}
     assert pooled.spared == {last + name for name in names | filled}
     assert pooled.module.startswith(last)
+    assert pooled.attention == last + ATTENTION[family]
+
+
+def test_attention_that_is_not_the_libraries_own_is_computed_in_full():
+    assert make_engine(tiny_base("deberta-v2"), toy_data()).pooled.attention is None
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
