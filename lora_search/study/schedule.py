@@ -46,6 +46,11 @@ def packs_of(prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterab
         trials: the trials the cells belong to, by number.
         keys: the cells; those of a rung see the same batches, those of several folds share the frozen layers only.
     """
+
+    def by_targets(key: CellKey) -> tuple[int, int, str, int]:
+        # slots next to each other that adapt the same module meet it in one batched product
+        return key.repeat, key.fold, trials[key.trial].adapter.targets, key.trial
+
     by_depth: dict[int, list[CellKey]] = {}
     for key in keys:
         by_depth.setdefault(prepared.depth(trials[key.trial].adapter), []).append(key)
@@ -56,4 +61,4 @@ def packs_of(prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterab
             by_depth[depth], key=lambda key: (key.repeat, key.fold, trials[key.trial].adapter.rank, key.trial)
         )
         packs.extend(alike[start : start + PACK_SLOTS] for start in range(0, len(alike), PACK_SLOTS))
-    return packs
+    return [sorted(pack, key=by_targets) for pack in packs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from types import SimpleNamespace
 
 from hypothesis import given
@@ -15,14 +16,19 @@ DEPTHS = {"all": 0, "top-1/2": 3, "top-1/3": 4}
 PREPARED = SimpleNamespace(depth=lambda adapter: DEPTHS[adapter.layers])
 
 
-def record(number, rank, layers):
-    adapter = AdapterSpec(rank=rank, alpha=rank, targets="attention", layers=layers)
+TARGETS = ["query+value", "attention", "all-linear"]
+
+
+def record(number, rank, layers, targets="attention"):
+    adapter = AdapterSpec(rank=rank, alpha=rank, targets=targets, layers=layers)
     return TrialRecord(number, adapter, Nuisance(learning_rate=1e-3), 100, 10, "sampler")
 
 
-trials = st.lists(st.tuples(st.sampled_from([1, 2, 4, 8]), st.sampled_from(list(DEPTHS))), min_size=1, max_size=60).map(
-    lambda choices: {number: record(number, *choice) for number, choice in enumerate(choices)}
-)
+trials = st.lists(
+    st.tuples(st.sampled_from([1, 2, 4, 8]), st.sampled_from(list(DEPTHS)), st.sampled_from(TARGETS)),
+    min_size=1,
+    max_size=60,
+).map(lambda choices: {number: record(number, *choice) for number, choice in enumerate(choices)})
 
 
 @given(trials, st.integers(1, 3), st.randoms())
@@ -36,6 +42,13 @@ def test_every_cell_is_in_one_pack_with_cells_of_its_depth(records, folds, rando
     assert all(1 <= len(pack) <= PACK_SLOTS for pack in packs)
     shuffled = random.sample(keys, len(keys))
     assert packs_of(PREPARED, records, shuffled) == packs
+
+
+@given(trials)
+def test_slots_with_the_same_targets_are_neighbours(records):
+    for pack in packs_of(PREPARED, records, [CellKey(trial, 0, fold) for trial in records for fold in range(2)]):
+        groups = [group for group, _ in groupby((key.fold, records[key.trial].adapter.targets) for key in pack)]
+        assert len(groups) == len(set(groups))
 
 
 def test_generations_are_of_equal_size():
