@@ -110,7 +110,7 @@ def hits(chosen: list[int], scores: np.ndarray, parameters: np.ndarray) -> bool:
 def guessed(prepared: Prepared, rows: list[Configuration]) -> list[int]:
     """The configurations a study over the grid's space would begin with."""
     search = prepared.experiment.search.model_copy(update={"rank": RANKS, "layers": LAYERS})
-    keys = [(point["rank"], point["targets"], point["layers"]) for point in guesses(search)]
+    keys = [(point["rank"], point["targets"], point["layers"]) for point in guesses(search, "all")]
     return [i for i, row in enumerate(rows) if (row.adapter.rank, row.adapter.targets, row.adapter.layers) in keys]
 
 

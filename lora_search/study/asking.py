@@ -28,11 +28,12 @@ class TrialSource:
         self.ledger = ledger
         self.search = prepared.experiment.search
         self.total = self.search.total
+        self.guesses = guesses(self.search, prepared.most_layers())
 
     def begin(self) -> None:
         """Put the guesses in front, those that are not there yet."""
         study = self.ledger.optuna_study()
-        for point in guesses(self.search)[len(study.get_trials(deepcopy=False)) :]:
+        for point in self.guesses[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(point)
 
     def generation(self) -> list[TrialRecord]:
@@ -68,7 +69,7 @@ class TrialSource:
             nuisance=nuisance,
             adapter_parameters=self.prepared.adapter_parameters(adapter),
             head_parameters=self.prepared.base.structure.head_parameters,
-            origin="guess" if number < len(guesses(self.search)) else "sampler",
+            origin="guess" if number < len(self.guesses) else "sampler",
         )
         self.ledger.add_trial(record)
         return record

@@ -60,6 +60,15 @@ class Prepared:
         """The lowest adapted layer."""
         return min(module.layer for module in self.modules_of(adapter))
 
+    def most_layers(self) -> str:
+        """Of the space's choices of layers the one that adapts the most."""
+        search = self.experiment.search
+        adapted = {
+            layers: {module.layer for targets in search.targets for module in self.modules[targets, layers]}
+            for layers in search.layers
+        }
+        return max(adapted, key=lambda layers: len(adapted[layers]))
+
 
 def prepare(experiment: Experiment) -> Prepared:
     """Load and check everything.

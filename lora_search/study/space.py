@@ -23,9 +23,9 @@ from lora_search.spec.experiment import SearchSpec
 
 _RANDOM_FIRST = 8
 _GUESSES = (
-    # (rank, alpha, targets, layers): PEFT's documentation examples, then the habit of adapting every linear layer
-    (8, 16.0, "query+value", "all"),
-    (16, 32.0, "all-linear", "all"),
+    # (rank, alpha, targets), on all layers: PEFT's documentation examples, then the habit of every linear module
+    (8, 16.0, "query+value"),
+    (16, 32.0, "all-linear"),
 )
 
 
@@ -50,15 +50,19 @@ def suggest(trial: optuna.Trial, search: SearchSpec) -> tuple[AdapterSpec, Nuisa
     return adapter, Nuisance(learning_rate=rate, dropout=trial.suggest_categorical("dropout", search.dropout))
 
 
-def guesses(search: SearchSpec) -> list[dict[str, Any]]:
+def guesses(search: SearchSpec, layers: str) -> list[dict[str, Any]]:
     """What people would guess, as far as the space has it; tried first, so that a study beats the habit or confirms it.
 
     The nearest rank and alpha of the space stand for one it does not have. The learning rate is the middle of the
     range.
+
+    Args:
+        search: the space.
+        layers: the choice of it that stands for all layers: the one with the most.
     """
     found: list[dict[str, Any]] = []
-    for rank, alpha, targets, layers in _GUESSES:
-        if targets not in search.targets or layers not in search.layers:
+    for rank, alpha, targets in _GUESSES:
+        if targets not in search.targets:
             continue
         nearest_rank = min(search.rank, key=lambda choice: abs(math.log(choice / rank)))
         ratio = alpha / rank

@@ -66,6 +66,13 @@ def test_what_people_would_guess_comes_first(finished):
     assert first["learning_rate"] == pytest.approx((5e-3 * 5e-2) ** 0.5)
 
 
+def test_guesses_take_the_most_layers_there_are(world, tmp_path):
+    experiment = world.experiment(search={"layers": ["top-1", "1,2"], "trials": 2})
+    trials = run_study(experiment, tmp_path, progress=False).trials
+    assert list(trials["origin"]) == ["guess", "guess"]
+    assert list(trials["layers"]) == ["1,2", "1,2"]
+
+
 def test_trials_is_a_total(world, tmp_path, lora_search):
     spec = world.file(tmp_path, search={"trials": 2})
     assert lora_search("run", spec).code == 0
