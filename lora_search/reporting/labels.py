@@ -19,6 +19,8 @@ from lora_search.reporting.encoding import INK, MUTED
 _DISTANCES = (9.0, 15.0, 24.0, 36.0, 52.0, 72.0)
 _LEADER_FROM = 20.0
 _POINT_COST, _LINE_COST, _LEADER_COST = 4.0, 0.25, 2.0
+_RING = 9.0
+"""Room for the ring that is drawn around a labelled point."""
 
 
 class _Side(NamedTuple):
@@ -74,13 +76,17 @@ def place_labels(
     window = ax.get_window_extent()
     frame = Bbox.from_extents(*(value / scale for value in window.extents))
     taken: list[Bbox] = []
-    for label in (_wrapped(ax, label, frame.width) for label in labels):
-        anchor = _in_points(ax, [(label.x, label.y)])[0]
+    anchors = _in_points(ax, [(label.x, label.y) for label in labels])
+    for number, label in enumerate(_wrapped(ax, label, frame.width) for label in labels):
+        anchor, rings = anchors[number], np.delete(anchors, number, axis=0)
         size = text_size(ax, label.text, label.strong)
         places = [(distance, side) for distance in _DISTANCES for side in _SIDES]
         boxes = [_box(anchor, size, *place) for place in places]
         costs = [
-            distance / 8 + _LEADER_COST * (distance > _LEADER_FROM) + _cost(box, obstacles, weights, frame, taken)
+            distance / 8
+            + _LEADER_COST * (distance > _LEADER_FROM)
+            + _POINT_COST * _inside(rings, box.padded(_RING)).sum()
+            + _cost(box, obstacles, weights, frame, taken)
             for box, (distance, _) in zip(boxes, places, strict=True)
         ]
         chosen = int(np.argmin(costs))
@@ -106,10 +112,14 @@ def _box(anchor: np.ndarray, size: tuple[float, float], distance: float, side: _
     return Bbox.from_bounds(left, bottom, *size)
 
 
+def _inside(points: np.ndarray, room: Bbox) -> np.ndarray:
+    """Which of the points, (points, 2), lie in the room."""
+    return np.asarray((points > room.min).all(axis=1) & (points < room.max).all(axis=1))
+
+
 def _cost(box: Bbox, obstacles: np.ndarray, weights: np.ndarray, frame: Bbox, taken: list[Bbox]) -> float:
     beyond = np.maximum([frame.x0 - box.x0, box.x1 - frame.x1, frame.y0 - box.y0, box.y1 - frame.y1], 0.0)
-    room = box.padded(4)
-    inside = (obstacles > room.min).all(axis=1) & (obstacles < room.max).all(axis=1)
+    inside = _inside(obstacles, box.padded(4))
     collisions = sum(1 for other in taken if box.padded(4).overlaps(other))
     return float(weights[inside].sum() + 100.0 * collisions + 2.0 * beyond.sum())
 

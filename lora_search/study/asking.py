@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import optuna
 from optuna.trial import TrialState
 
@@ -45,12 +47,13 @@ class TrialSource:
         trials = self.ledger.trials()[: self.total]
         unfinished = [record for record in trials if record.state == "running"]
         current = generation_of(unfinished[0].trial if unfinished else len(trials))
+        believed = believed_values(self.ledger.tables())
         while len(trials) < self.total and generation_of(len(trials)) == current:
-            trials.append(self._ask(len(trials)))
+            trials.append(self._ask(len(trials), believed))
         return [record for record in trials if generation_of(record.trial) == current]
 
-    def _ask(self, number: int) -> TrialRecord:
-        sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed_values(self.ledger.tables()))
+    def _ask(self, number: int, believed: Mapping[int, tuple[float, float]]) -> TrialRecord:
+        sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed)
         study = self.ledger.optuna_study(sampler)
         # a trial that is running in Optuna and not recorded here was asked for by a run that ended in between
         begun = [trial for trial in study.get_trials(deepcopy=False) if trial.number == number]

@@ -153,7 +153,7 @@ def default_device() -> torch.device:
 
 def measured_dtype(prepared: Prepared) -> torch.dtype:
     """The precision ``training.precision`` comes to on this machine."""
-    width = max(module.in_features for module in prepared.base.structure.linear_modules)
+    width = min(module.in_features for module in prepared.base.structure.linear_modules)
     return choose_dtype(prepared.experiment.training.precision, prepared.device, min(width, 4096))
 
 

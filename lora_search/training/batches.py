@@ -138,8 +138,11 @@ class MicroBatchPlanner:
     def deal(self, parts: list[MicroBatch], lanes: int) -> list[list[MicroBatch]]:
         """The largest first, each to the lane with the least to do."""
         shares: list[list[MicroBatch]] = [[] for _ in range(lanes)]
+        costs = [0] * lanes
         for part in sorted(parts, key=lambda part: -part.padded_tokens):
-            min(shares, key=self._cost).append(part)
+            lane = costs.index(min(costs))
+            shares[lane].append(part)
+            costs[lane] += self._cost([part])
         return shares
 
     def _cost(self, parts: Iterable[MicroBatch]) -> int:

@@ -164,9 +164,10 @@ def find_pooled_token(
                     if name not in spared and tried(PooledToken(module, position, filled=filled | {name})):
                         filled |= {name}
                 found = PooledToken(module, position, spared | filled, filled)
-                # the innermost around the attention, as adapters stand further in
-                within = (replace(found, attention=name) for name in reversed(called))
-                return next(filter(tried, within), found)
+                # the innermost around the attention
+                before = [name for name in called[: called.index(module)] if name not in linear_modules]
+                attending = (replace(found, attention=name) for name in reversed(before))
+                return next(filter(tried, attending), found)
     return None
 
 
