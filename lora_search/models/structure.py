@@ -70,6 +70,11 @@ class ModelStructure:
     head_parameters: int
     module_names: tuple[str, ...] = field(repr=False)
 
+    @property
+    def hidden_size(self) -> int:
+        """Features of a token between the layers: what the narrowest module of a layer is given."""
+        return min(module.in_features for module in self.linear_modules)
+
 
 def inspect_model(model: nn.Module, fresh: Collection[str] = ()) -> ModelStructure:
     """Read the structure of a sequence classifier of transformers.

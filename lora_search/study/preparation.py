@@ -153,8 +153,8 @@ def default_device() -> torch.device:
 
 def measured_dtype(prepared: Prepared) -> torch.dtype:
     """The precision ``training.precision`` comes to on this machine."""
-    width = min(module.in_features for module in prepared.base.structure.linear_modules)
-    return choose_dtype(prepared.experiment.training.precision, prepared.device, min(width, 4096))
+    width = min(prepared.base.structure.hidden_size, 4096)
+    return choose_dtype(prepared.experiment.training.precision, prepared.device, width)
 
 
 @contextmanager

@@ -86,14 +86,14 @@ def short_attention(
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
+    *,
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """As ``torch.nn.functional.scaled_dot_product_attention``, which may be exchanged for it (see ``queries``)."""
+    """As ``torch.nn.functional.scaled_dot_product_attention``, and like it open to a mode (see ``queries``)."""
     if has_torch_function((query, key, value)):
         return handle_torch_function(
-            short_attention, (query, key, value), query, key, value, attn_mask, dropout_p, is_causal, scale=scale
+            short_attention, (query, key, value), query, key, value, attn_mask, is_causal=is_causal, scale=scale
         )
     batch, heads, _, width = query.shape
     rows = [x.flatten(0, 1) for x in (query, key, value)]

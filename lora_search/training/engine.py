@@ -155,7 +155,7 @@ class Engine:
         return self._activation_bytes(tokens, layers, checkpointing=checkpointing)
 
     def _activation_bytes(self, tokens: int, layers: int, *, checkpointing: bool) -> int:
-        width = min(module.in_features for module in self.base.structure.linear_modules)
+        width = self.base.structure.hidden_size
         return activation_bytes(tokens, layers, width, self.settings.dtype, checkpointing=checkpointing)
 
     def provide_for(self, cells: Sequence[Cell]) -> None:

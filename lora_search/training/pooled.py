@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lora_search.training.inputs import PaddedBatch, TokenStorage
 from lora_search.training.logits import same_logits
-from lora_search.training.queries import OneQuery
+from lora_search.training.queries import OneQuery, among_all, one_token
 
 _TOLERANCE = 1e-5
 
@@ -95,32 +95,27 @@ class PooledLayer:
 
     def _kept(self, value: Any) -> Any:
         """(rows, tokens, ...) as (rows, 1, ...); anything else as it is."""
-        mask, position = self._now()
+        mask, places = self._now()
         if not isinstance(value, Tensor) or value.dim() < 3 or value.shape[:2] != mask.shape:
             return value
-        if position == "first":
-            return value[:, :1]
-        return value[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1].unsqueeze(1)
+        return one_token(value, places)
 
     def _spread(self, module: nn.Module, args: Any, value: Tensor) -> Tensor:
         """(rows, 1, features) as (rows, tokens, features), zeros where there was nothing."""
-        mask, position = self._now()
-        if position == "first":
-            return nn.functional.pad(value, (0, 0, 0, mask.shape[1] - 1))
-        places = torch.arange(len(mask), device=mask.device), mask.sum(1) - 1
-        return value.new_zeros(*mask.shape, value.shape[-1]).index_put(places, value[:, 0])
+        mask, places = self._now()
+        return among_all(value, places, mask.shape[1])
 
     def _attend(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        mask, position = self._now()
-        with OneQuery(None if position == "first" else mask.sum(1) - 1) as queries:
+        with OneQuery(self._now()[1]) as queries:
             result = forward(*args, **kwargs)
         self.attended = queries.attended
         return result
 
-    def _now(self) -> tuple[Tensor, Position]:
+    def _now(self) -> tuple[Tensor, Tensor | None]:
+        """The attention mask, (rows, tokens), and which token of each row is kept; None for the first."""
         assert self._mask is not None, "fed before each forward"
         assert self.pooled is not None, "hooked only then"
-        return self._mask, self.pooled.position
+        return self._mask, None if self.pooled.position == "first" else self._mask.sum(1) - 1
 
 
 @torch.no_grad()

@@ -13,6 +13,26 @@ from torch.overrides import TorchFunctionMode
 from lora_search.training.attention import short_attention
 
 
+def one_token(value: Tensor, places: Tensor | None) -> Tensor:
+    """(rows, tokens, ...) as (rows, 1, ...).
+
+    Args:
+        value: of every token.
+        places: int64 (rows,), which token of each row; None for the first.
+    """
+    if places is None:
+        return value[:, :1]
+    return value[torch.arange(len(value), device=value.device), places].unsqueeze(1)
+
+
+def among_all(value: Tensor, places: Tensor | None, tokens: int) -> Tensor:
+    """(rows, 1, ...) as (rows, tokens, ...), zeros where there was nothing: what ``one_token`` took, put back."""
+    if places is None:
+        return F.pad(value, (0, 0) * (value.dim() - 2) + (0, tokens - 1))
+    every = torch.arange(len(value), device=value.device)
+    return value.new_zeros(len(value), tokens, *value.shape[2:]).index_put((every, places), value[:, 0])
+
+
 class OneQuery(TorchFunctionMode):
     """Inside the block, of this thread, PyTorch's attention is computed for one query of each row; zeros stand for what
     the others would find. With many tokens that is a small part of it, in the backward pass too.
@@ -40,27 +60,21 @@ class OneQuery(TorchFunctionMode):
         key: Tensor,
         value: Tensor,
         attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
+        *,
         is_causal: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """The queries (rows, heads, tokens, width) of one token."""
+        """q, k, v (rows, heads, tokens, width)."""
         rows, _, tokens, _ = query.shape
         if is_causal:
             places = query.new_zeros(rows, dtype=torch.int64) if self.places is None else self.places
             attn_mask = (torch.arange(key.shape[2], device=key.device) <= places[:, None])[:, None, None]
         elif attn_mask is not None and attn_mask.shape[-2] != 1:
             attn_mask = self._one(attn_mask.expand(rows, -1, -1, -1))
-        found = attention(self._one(query), key, value, attn_mask=attn_mask, dropout_p=dropout_p, **kwargs)
+        found = attention(self._one(query), key, value, attn_mask=attn_mask, **kwargs)
         self.attended = True
-        if self.places is None:
-            return F.pad(found, (0, 0, 0, tokens - 1))
-        spread = found.new_zeros(rows, tokens, *found.shape[1::2])
-        every = torch.arange(rows, device=found.device)
-        return spread.index_put((every, self.places), found[:, :, 0]).transpose(1, 2)
+        return among_all(found.transpose(1, 2), self.places, tokens).transpose(1, 2)
 
     def _one(self, value: Tensor) -> Tensor:
         """(rows, heads, tokens, ...) as (rows, heads, 1, ...)."""
-        if self.places is None:
-            return value[:, :, :1]
-        return value[torch.arange(len(value), device=value.device), :, self.places].unsqueeze(2)
+        return one_token(value.transpose(1, 2), self.places).transpose(1, 2)
