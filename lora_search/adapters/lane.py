@@ -1,7 +1,7 @@
-"""A lane: one model that computes rows of a pack, beside other models that compute other rows of the same step.
+"""A lane: one process that computes rows of a pack, beside others that compute other rows of the same step.
 
-Values are the pack's and the same in every lane; a lane has its own stand-ins in its own module tree, its own current
-rows and its own gradients, so that lanes can run in threads of their own. The pack adds their gradients up.
+Values are the pack's and the same in every lane; a lane has its own current rows and its own gradients. The pack adds
+these up.
 """
 
 from __future__ import annotations

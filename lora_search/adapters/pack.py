@@ -15,8 +15,9 @@ A pack does not know data, losses or schedules, and nothing of how a model is lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -26,6 +27,7 @@ from lora_search.adapters.initial import initial_a, initial_head_weight
 from lora_search.adapters.lane import Lane
 from lora_search.adapters.layers import Matrices
 from lora_search.adapters.rows import Rows
+from lora_search.adapters.sharing import shared_zeros
 
 _BLOCK = 2**17
 """Most numbers of a block on a CPU; AdamW goes over four such blocks at once."""
@@ -64,7 +66,8 @@ class _Parameter:
 
     def of_all(self, storage: Tensor) -> Tensor:
         """The parameter of every slot, a view (slots, *shape) of ``storage`` (slots, columns)."""
-        return storage.as_strided((len(storage), *self.shape), (storage.stride(0), *self.strides), self.start)
+        strides = storage.stride(0), *self.strides
+        return storage.as_strided((len(storage), *self.shape), strides, storage.storage_offset() + self.start)
 
     def of(self, storage: Tensor, slot: int) -> Tensor:
         """The parameter of one slot, a view of ``shape``."""
@@ -111,6 +114,7 @@ class AdapterPack:
         head_modules: names of the nn.Linear and nn.LayerNorm modules of which each slot trains its own.
         head_deviation: standard deviation of initial head weights.
         dtype: precision of the LoRA products; values, gradients and heads are float32.
+        lanes: processes that compute with this pack, forked when it is there; more than one on a CPU only.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class AdapterPack:
         *,
         head_deviation: float = 0.02,
         dtype: torch.dtype = torch.float32,
+        lanes: int = 1,
     ) -> None:
         self.model = model
         self.adapters = tuple(adapters)
@@ -136,11 +141,12 @@ class AdapterPack:
         self._a_width = sum(width for width, _ in features.values())
         self._plane = self._a_width + sum(width for _, width in features.values())
         self._layout, columns = self._lay_out(named, features)
-        self.values = torch.zeros(len(adapters), columns, device=self.device)
-        self.gradients = torch.zeros_like(self.values)
-        self._compute = torch.zeros(len(adapters), self.max_rank * self._plane, device=self.device, dtype=dtype)
+        zeros = shared_zeros if lanes > 1 else partial(torch.zeros, device=self.device)
+        self.values = zeros(len(adapters), columns)
+        self.lane_gradients = zeros(lanes, len(adapters), columns)
+        self._compute = zeros(len(adapters), self.max_rank * self._plane, dtype=dtype)
         self._scale = torch.tensor([[adapter.scale] for adapter in adapters], device=self.device)
-        self.lanes = [Lane(self, model, self.gradients)]
+        self.take_lane(0)
         self.training = False
         drop = torch.tensor([adapter.dropout for adapter in adapters], device=self.device)
         self._dropout = drop if any(adapter.dropout > 0 for adapter in adapters) else None
@@ -177,8 +183,7 @@ class AdapterPack:
     def reset(self, slot: int) -> None:
         """Give a slot its initial weights, and no gradient."""
         self._draw(slot)
-        for lane in self.lanes:
-            lane.gradients[slot].zero_()
+        self.lane_gradients[:, slot].zero_()
         self.refresh()
 
     def _draw(self, slot: int) -> None:
@@ -220,7 +225,7 @@ class AdapterPack:
 
     def slot_gradients(self, slot: int) -> dict[str, Tensor]:
         """Copies of a slot's gradients, of all lanes together, named and shaped as in ``state``."""
-        return self._read(torch.stack([lane.gradients for lane in self.lanes]).sum(0), slot)
+        return self._read(self.lane_gradients.sum(0), slot)
 
     def load(self, slot: int, state: Mapping[str, Tensor]) -> None:
         """Put weights named and shaped as in ``state`` into a slot.
@@ -268,20 +273,19 @@ class AdapterPack:
         Call once, after the last backward of a step; the other lanes' are then zero again.
         """
         total = block.of(self.gradients)
-        for lane in self.lanes[1:]:
-            total.add_(block.of(lane.gradients))
-            block.of(lane.gradients).zero_()
+        for other in self.lane_gradients[1:]:
+            total.add_(block.of(other))
+            block.of(other).zero_()
         return total.mul_(self._scale[block.slots]) if block.kind == "lora_B" else total
 
     def zero_gradients(self) -> None:
-        """Forget the gradients of every lane."""
-        for lane in self.lanes:
-            lane.gradients.zero_()
+        """Forget the gradients of this process's lane."""
+        self.lane.gradients.zero_()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all slots together: values, every lane's gradients and the compute copy."""
-        return self.values.nbytes + sum(lane.gradients.nbytes for lane in self.lanes) + self._compute.nbytes
+        return self.values.nbytes + self.lane_gradients.nbytes + self._compute.nbytes
 
     def matrix_columns(self) -> Tensor:
         """bool (columns,): those of matrices, as opposed to biases and norms."""
@@ -303,26 +307,28 @@ class AdapterPack:
 
     # -- lanes ---------------------------------------------------------------------------------------------------
 
-    def add_lane(self, model: nn.Module) -> Lane:
-        """One more place to compute micro-batches at, over a model like the first."""
-        self.lanes.append(Lane(self, model, torch.zeros_like(self.values)))
-        return self.lanes[-1]
+    @property
+    def gradients(self) -> Tensor:
+        """(slots, columns): lane 0's, and after ``finish_gradients`` those of all."""
+        return self.lane_gradients[0]
+
+    def take_lane(self, number: int) -> None:
+        """This process is lane ``number`` of the pack. To be said before it is attached."""
+        self.lane = Lane(self, self.model, self.lane_gradients[number])
 
     @property
     def rows(self) -> Rows:
-        """What the first lane's next forward computes."""
-        return self.lanes[0].rows
+        """What the next forward computes."""
+        return self.lane.rows
 
     @rows.setter
     def rows(self, rows: Rows) -> None:
-        self.lanes[0].rows = rows
+        self.lane.rows = rows
 
     @contextmanager
     def attached(self) -> Iterator[AdapterPack]:
-        """The models of all lanes run with this pack's slots inside the block, and are as they were after it."""
-        with ExitStack() as stack:
-            for lane in self.lanes:
-                stack.enter_context(lane.attached())
+        """The model runs with this pack's slots inside the block, and is as it was after it."""
+        with self.lane.attached():
             yield self
 
 

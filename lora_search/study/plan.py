@@ -241,7 +241,7 @@ def _memory(prepared: Prepared, engine: Engine, largest: int, cells: Sequence[Ce
     base = sum(parameter.nbytes for parameter in prepared.base.model.parameters())
     if engine.model is not prepared.base.model:
         base += sum(parameter.nbytes for parameter in engine.model.parameters())
-    copies = _OPTIMIZER_COPIES + engine.settings.lanes
+    copies = _OPTIMIZER_COPIES + engine.lanes
     return {
         "base": base,
         "adapters and optimizer": len(cells) * (largest + structure.head_parameters) * 4 * copies,

@@ -25,7 +25,7 @@ from lora_search.spec.experiment import TrainingSpec
 from lora_search.training.batches import IntArray
 from lora_search.training.cell import Cell
 from lora_search.training.inputs import TokenStorage, takes_types
-from lora_search.training.lanes import twin
+from lora_search.training.lanes import possible_lanes
 from lora_search.training.memory import (
     LARGE_TOKEN_BUDGET,
     LEAST_TOKEN_BUDGET,
@@ -58,7 +58,7 @@ class EngineSettings:
         prefix_cache: keep the states entering the lowest adapted layer instead of recomputing the layers below.
         cache_memory: bytes of such states kept in memory, past which a file in ``cache_folder`` is used; None for
             2 GiB, or a quarter of what is free where that is less.
-        lanes: threads that compute micro-batches at the same time (see ``lanes``).
+        lanes: processes that compute micro-batches at the same time, where that is possible (see ``lanes``).
         pooled_token: compute the last layer for the token the head reads, where that is one (see ``pooled``).
     """
 
@@ -102,7 +102,7 @@ class Engine:
         self.split_packs = False
         self.forward = self._probe()
         self.token_budget = settings.token_budget or self._first_token_budget()
-        self.models = (self.model, *(twin(self.model) for _ in range(1, settings.lanes)))
+        self.lanes = possible_lanes(settings.lanes, settings.device)
         chosen = training.gradient_checkpointing
         self.checkpointing = settings.checkpointing if chosen == "auto" else chosen
         self._found_room_for = 0
@@ -114,10 +114,9 @@ class Engine:
             memory_budget=cache_memory() if settings.cache_memory is None else settings.cache_memory,
             token_budget=4 * self.token_budget,
             folder=settings.cache_folder,
-            twins=self.models[1:],
         )
         self.pooled = self._find_pooled_token() if settings.pooled_token else None
-        self.layers = [PooledLayer(model, self.pooled) for model in self.models]
+        self.pooled_layer = PooledLayer(self.model, self.pooled)
         self.padded_tokens = 0
         self.real_tokens = 0
 
@@ -150,7 +149,7 @@ class Engine:
         structure = self.base.structure
         longest = max(int(self.storage.lengths[cell.train].max(initial=0)) for cell in cells)
         step = longest * sum(min(self.training.batch_size, len(cell.train)) for cell in cells)
-        tokens = min(step, self.settings.lanes * max(longest, self.token_budget))
+        tokens = min(step, self.lanes * max(longest, self.token_budget))
         layers = structure.layer_count - min(cell.depth(structure.layer_count) for cell in cells)
         return self._activation_bytes(tokens, layers, checkpointing=checkpointing)
 

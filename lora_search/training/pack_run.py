@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,17 @@ from torch.nn import functional as F
 
 from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of, on_device
 from lora_search.store.records import CellResult
-from lora_search.training.batches import IntArray, MicroBatch, MicroBatchPlanner, batch_order, step_count
+from lora_search.training.batches import (
+    IntArray,
+    MicroBatch,
+    MicroBatchPlanner,
+    batch_order,
+    micro_batch_overhead,
+    step_count,
+)
 from lora_search.training.cell import Cell
 from lora_search.training.checkpointing import checkpointed
-from lora_search.training.lanes import Lanes, started_lanes
+from lora_search.training.lanes import Team, started_team
 from lora_search.training.memory import is_out_of_memory, release_memory
 from lora_search.training.metrics import score_predictions
 from lora_search.training.optimizer import PackedAdamW
@@ -56,8 +63,20 @@ class TrainedCell:
     state: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class _Outcome(Generic[Result]):
+    """What came of a lane's part of some work: its result, or what was in the way and what the error said."""
+
+    result: Result | None = None
+    obstacle: Literal["mixed rows", "memory"] | None = None
+    said: str = ""
+
+
 class PackRun:
     """A pack in training, or only predicting.
+
+    It runs in several lanes (see ``lanes``): each plans every step, computes its own micro-batches and updates its own
+    slots. All come to the same decisions, from what they tell each other.
 
     Args:
         engine: whose models are run.
@@ -79,10 +98,9 @@ class PackRun:
             structure.head_modules,
             head_deviation=engine.head_deviation,
             dtype=engine.settings.dtype,
+            lanes=engine.lanes,
         )
-        for model in engine.models[1:]:
-            self.pack.add_lane(model)
-        self.lanes = Lanes(None)
+        self.team = Team()
         self.depth = min(cell.depth(structure.layer_count) for cell in cells)
         self.steps = [step_count(len(cell.train), spec.batch_size, spec.epochs) for cell in cells]
         self.optimizer = PackedAdamW(
@@ -108,12 +126,7 @@ class PackRun:
 
     def run(self) -> list[TrainedCell]:
         start = time.perf_counter()
-        with self._running():
-            self._train()
-            finished = [slot for slot in range(len(self.cells)) if slot not in self.failures]
-            none = np.empty(0, dtype=np.int64)
-            wanted = [cell.evaluate if slot in finished else none for slot, cell in enumerate(self.cells)]
-            predictions = self._within_means(partial(self._predict, wanted))
+        wanted, predictions = self._in_lanes(self._train_and_predict)
         seconds = time.perf_counter() - start
         # a token trained on goes forward and back, a token predicted from only forward
         work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
@@ -124,8 +137,26 @@ class PackRun:
             for slot in range(len(self.cells))
         ]
 
+    def _train_and_predict(self) -> tuple[list[IntArray], list[np.ndarray]]:
+        """Examples of each slot, none of one that failed, and what it predicts for them."""
+        self._train()
+        none = np.empty(0, dtype=np.int64)
+        wanted = [none if slot in self.failures else cell.evaluate for slot, cell in enumerate(self.cells)]
+        return wanted, self._predict(wanted)
+
     def _token_count(self, examples: IntArray) -> int:
         return int(self.engine.storage.lengths[examples].sum())
+
+    def _in_lanes(self, work: Callable[[], Result]) -> Result:
+        """Do the work in every lane; what lane 0 comes to."""
+        with started_team(self.engine.lanes, partial(self._as_lane, work)) as team:
+            return self._as_lane(work, team)
+
+    def _as_lane(self, work: Callable[[], Result], team: Team) -> Result:
+        self.team = team
+        self.pack.take_lane(team.lane)
+        with self._running():
+            return work()
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -136,9 +167,7 @@ class PackRun:
                 pooled = self.engine.pooled
                 stack.enter_context(self.engine.prefix.resumed(self.depth, pooled.filled if pooled else ()))
             stack.enter_context(self.pack.attached())
-            for layer in self.engine.layers:
-                stack.enter_context(layer.pooling())
-            self.lanes = stack.enter_context(started_lanes(len(self.pack.lanes)))
+            stack.enter_context(self.engine.pooled_layer.pooling())
             yield
 
     def _train(self) -> None:
@@ -150,78 +179,89 @@ class PackRun:
             if not active:
                 break
             batches = [(slot, next(orders[slot])) for slot in active]
-            losses = self._within_means(partial(self._accumulate, batches, step))
-            self.optimizer.step(active)
-            self._record(step, batches, losses)
+            of_lanes = self._within_means(partial(self._accumulate, batches, step))
+            self.optimizer.step([slot for slot in active if self.team.owns(slot, len(self.cells))])
+            self._record(step, batches, [sum(losses) for losses in zip(*of_lanes, strict=True)])
+            self.team.meet()
         self.pack.training = False
 
-    def _within_means(self, work: Callable[[], Result]) -> Result:
-        """Do the work, again with smaller micro-batches or one slot in each where that is what it takes."""
+    def _within_means(self, work: Callable[[], Result]) -> list[Result]:
+        """Every lane's result of the work, done again with smaller micro-batches or one slot in each where that is what
+        it takes in one of them."""
         while True:
-            try:
-                return work()
-            except MixedRowsError:
+            outcomes = self.team.share(self._tried(work))
+            obstacles = {outcome.obstacle: outcome.said for outcome in outcomes if outcome.obstacle is not None}
+            if not obstacles:
+                return [outcome.result for outcome in outcomes]  # type: ignore[misc]
+            if "mixed rows" in obstacles:
                 self.mixes_slots = False
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not self.engine.make_do(training=self.pack.training):
-                    raise
+            if "memory" in obstacles and not self.engine.make_do(training=self.pack.training):
+                raise torch.OutOfMemoryError(obstacles["memory"])
             release_memory(self.pack.device)
             self.pack.zero_gradients()
 
+    def _tried(self, work: Callable[[], Result]) -> _Outcome[Result]:
+        try:
+            return _Outcome(work())
+        except MixedRowsError as error:
+            return _Outcome(obstacle="mixed rows", said=str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return _Outcome(obstacle="memory", said=str(error))
+
     def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:
-        """Forward and backward of one step; gradients are left in the pack. Returns the loss of every slot."""
+        """Forward and backward of this lane's part of a step; gradients are left in the pack.
+
+        Returns:
+            Its part of the loss of every slot.
+        """
         shares = self._plan(batches, self.engine.token_budget)
         sizes = {slot: len(examples) for slot, examples in batches}
-        tasks = [partial(self._accumulate_lane, lane, share, sizes, step) for lane, share in enumerate(shares)]
+        losses = torch.zeros(len(self.cells), device=self.pack.device)
         with self._layers_kept():
-            losses = self.lanes.run(tasks)
+            for part in shares[self.team.lane]:
+                self._forward_backward(part, sizes, losses, step)
         parts = [part for share in shares for part in share]
         self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
         self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
-        return torch.stack(losses).sum(0).tolist()
-
-    def _accumulate_lane(self, lane: int, parts: list[MicroBatch], sizes: dict[int, int], step: int) -> Tensor:
-        """Loss of every slot over the parts of one lane; their gradients are left in it."""
-        losses = torch.zeros(len(self.cells), device=self.pack.device)
-        for part in parts:
-            self._forward_backward(lane, part, sizes, losses, step)
-        return losses
+        return losses.tolist()
 
     @contextmanager
     def _layers_kept(self) -> Iterator[None]:
-        """Inside the block every lane keeps what the engine has room for."""
-        with ExitStack() as stack:
-            if self.engine.checkpointing:
-                for resumable in self.engine.prefix.resumable:
-                    # below the lowest adapted layer nothing is kept anyway
-                    stack.enter_context(checkpointed(resumable.stack[self.depth :]))
+        """Inside the block the layers keep what the engine has room for."""
+        # below the lowest adapted layer nothing is kept anyway
+        layers = self.engine.prefix.stack[self.depth :] if self.engine.checkpointing else ()
+        with checkpointed(layers):
             yield
 
     def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
         """The micro-batches of each lane."""
-        planner = MicroBatchPlanner(self.engine.storage.lengths, budget, pads=not self.engine.forward.sees_padding)
-        lanes = len(self.pack.lanes)
+        layers = self.engine.base.structure.layer_count - self.depth
+        overhead = micro_batch_overhead(layers, self.engine.pooled is not None)
+        pads = not self.engine.forward.sees_padding
+        planner = MicroBatchPlanner(self.engine.storage.lengths, budget, overhead, pads)
         if self.mixes_slots or len(batches) == 1:
-            return planner.plan_lanes(batches, lanes)
+            return planner.plan_lanes(batches, self.team.size)
         self.engine.split_packs = True
-        return planner.deal([part for batch in batches for part in planner.plan([batch])], lanes)
+        return planner.deal([part for batch in batches for part in planner.plan([batch])], self.team.size)
 
-    def _forward_backward(self, lane: int, part: MicroBatch, sizes: dict[int, int], losses: Tensor, step: int) -> None:
-        logits = self._logits(lane, part, step)
+    def _forward_backward(self, part: MicroBatch, sizes: dict[int, int], losses: Tensor, step: int) -> None:
+        logits = self._logits(part, step)
         labels = self.engine.storage.labels[on_device(part.examples, logits.device)]
         shares = on_device([1.0 / sizes[slot] for slot in part.slots], logits.device)
         weighted = F.cross_entropy(logits, labels, reduction="none") * shares
         weighted.sum().backward()  # type: ignore[no-untyped-call]
         losses.index_add_(0, on_device(part.slots, logits.device), weighted.detach())
 
-    def _logits(self, lane: int, part: MicroBatch, step: int | None) -> Tensor:
+    def _logits(self, part: MicroBatch, step: int | None) -> Tensor:
         """float32 (rows, labels)."""
         batch = self.engine.storage.batch(part.examples, part.width)
-        self.pack.lanes[lane].rows = self._rows(part, step)
+        self.pack.rows = self._rows(part, step)
         if self.resumes:
-            self.engine.prefix.feed(self.depth, batch, lane)
-        self.engine.layers[lane].feed(batch)
-        return self.engine.models[lane](**batch.arguments).logits.float()  # type: ignore[no-any-return]
+            self.engine.prefix.feed(self.depth, batch)
+        self.engine.pooled_layer.feed(batch)
+        return self.engine.model(**batch.arguments).logits.float()  # type: ignore[no-any-return]
 
     def _rows(self, part: MicroBatch, step: int | None) -> Rows:
         if step is None or self.pack.dropout is None:
@@ -253,7 +293,7 @@ class PackRun:
                 self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
             if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
                 self.last_epoch_loss[slot] += losses[slot] * len(examples) / len(self.cells[slot].train)
-        if self.listener is not None:
+        if self.listener is not None and self.team.lane == 0:
             total = max(self.steps)
             epoch = 1 + step * spec.epochs // total
             mean = sum(losses[slot] for slot, _ in batches) / len(batches)
@@ -263,23 +303,22 @@ class PackRun:
 
     def predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
         """Probabilities of each slot for its examples; float32 (examples, labels)."""
-        with self._running():
-            return self._within_means(partial(self._predict, wanted))
+        return self._in_lanes(partial(self._predict, wanted))
 
     def _predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
         out = [np.empty((len(examples), self.engine.label_count), dtype=np.float32) for examples in wanted]
         place = [{int(example): i for i, example in enumerate(examples)} for examples in wanted]
-        shares = self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget)
-
-        @torch.no_grad()  # which holds for the thread it is said in
-        def predict(lane: int, parts: list[MicroBatch]) -> None:
-            for part in parts:
-                probabilities = self._logits(lane, part, None).softmax(-1).cpu().numpy()
+        for predicted in self._within_means(partial(self._predict_part, wanted)):
+            for part, probabilities in predicted:
                 for slot, example, row in zip(part.slots, part.examples, probabilities, strict=True):
                     out[slot][place[slot][int(example)]] = row
-
-        self.lanes.run([partial(predict, lane, share) for lane, share in enumerate(shares)])
         return out
+
+    @torch.no_grad()
+    def _predict_part(self, wanted: Sequence[IntArray]) -> list[tuple[MicroBatch, np.ndarray]]:
+        """This lane's micro-batches, with the probabilities (rows, labels) of each."""
+        shares = self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget)
+        return [(part, self._logits(part, None).softmax(-1).cpu().numpy()) for part in shares[self.team.lane]]
 
     def _result(self, slot: int, probabilities: np.ndarray, seconds: float, share: float) -> CellResult:
         cell = self.cells[slot]

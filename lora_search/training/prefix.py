@@ -18,7 +18,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,6 @@ class PrefixCache:
         memory_budget: bytes of states kept in memory; past it they go to a file in ``folder``.
         folder: where that file may lie; None for the system's temporary folder.
         token_budget: padded tokens per micro-batch while filling.
-        twins: models over the same weights that are to be resumed too, as lanes 1, 2, ...
     """
 
     def __init__(
@@ -64,11 +63,10 @@ class PrefixCache:
         memory_budget: int,
         token_budget: int,
         folder: Path | None = None,
-        twins: Sequence[nn.Module] = (),
     ) -> None:
         self.model = model
-        self.resumable = [ResumableModel(each, stack_name) for each in (model, *twins)]
-        self.stack = self.resumable[0].stack
+        self.resumable = ResumableModel(model, stack_name)
+        self.stack = self.resumable.stack
         self.stack_name = stack_name
         self.linear_names = tuple(dict.fromkeys(linear_names))
         self.storage = storage
@@ -111,7 +109,7 @@ class PrefixCache:
 
     @contextmanager
     def resumed(self, depth: int, computed: Collection[str] = ()) -> Iterator[None]:
-        """Inside the block every lane's model computes layers from ``depth`` on, from what it is fed.
+        """Inside the block the model computes layers from ``depth`` on, from what it is fed.
 
         To be entered before adapters are attached: they stand around the model's own modules, which it changes.
 
@@ -120,14 +118,12 @@ class PrefixCache:
         """
         layer = f"{self.stack_name}.{depth}"
         known = [name for name in self._kept[depth] if name and f"{layer}.{name}" not in computed]
-        with ExitStack() as stack:
-            for resumable in self.resumable:
-                stack.enter_context(resumable.resumed(depth, self._tuple_length, known))
+        with self.resumable.resumed(depth, self._tuple_length, known):
             yield
 
-    def feed(self, depth: int, batch: PaddedBatch, lane: int = 0) -> None:
-        """Give the next forward of a lane what it resumes from: for the rows of ``batch``, at layer ``depth``."""
-        self.resumable[lane].feed(partial(self._read, depth, batch.positions))
+    def feed(self, depth: int, batch: PaddedBatch) -> None:
+        """Give the next forward what it resumes from: for the rows of ``batch``, at layer ``depth``."""
+        self.resumable.feed(partial(self._read, depth, batch.positions))
 
     def _read(self, depth: int, positions: Tensor, name: str) -> Tensor:
         kept = self._kept[depth][name]

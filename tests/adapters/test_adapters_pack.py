@@ -1,6 +1,7 @@
 """A pack's storage: initial weights, reading, loading, resetting, merging, and leaving the model as it was."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -333,3 +334,50 @@ def test_names_survive_the_round_trip_to_pefts(modules, heads):
 def test_peft_gets_contiguous_tensors():
     value = torch.zeros(3, 4).t()
     assert all(t.is_contiguous() for t in to_peft_state({"m.lora_A": value, "m.lora_B": value}).values())
+
+
+# -- lanes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_lane_leaves_gradients_of_its_own_and_they_add_up():
+    torch.manual_seed(1)
+    x, labels = torch.randn(4, 2, 6), torch.tensor([0, 1, 2, 0])
+    adapters = [slot(), slot(("second",), rank=3)]
+
+    def backward(pack, rows):
+        with pack.attached():
+            pack.rows = Rows([int(row >= 2) for row in rows])
+            cross_entropy(pack.model(x[rows]), labels[rows], reduction="sum").backward()
+
+    whole, shared = AdapterPack(small_model(), adapters, HEAD), AdapterPack(small_model(), adapters, HEAD, lanes=3)
+    for pack in (whole, shared):
+        for index in range(2):
+            shaken(pack, index)
+    backward(whole, [0, 1, 2, 3])
+    for lane, rows in ((2, [0, 2]), (1, [1, 3])):
+        before = shared.lane_gradients.clone()
+        shared.take_lane(lane)
+        backward(shared, rows)
+        changed = (shared.lane_gradients != before).flatten(1).any(1)
+        assert changed.tolist() == [number == lane for number in range(3)]
+    for index in range(2):
+        for name, expected in whole.slot_gradients(index).items():
+            torch.testing.assert_close(shared.slot_gradients(index)[name], expected)
+    for block in shared.blocks([0, 1]):
+        shared.finish_gradients(block)
+    for block in whole.blocks([0, 1]):
+        whole.finish_gradients(block)
+    torch.testing.assert_close(shared.gradients, whole.gradients)
+    assert not shared.lane_gradients[1:].any()
+
+
+def test_a_pack_of_lanes_lies_where_forked_processes_share_it():
+    pack = AdapterPack(small_model(), [slot()], HEAD, lanes=2)
+    child = os.fork() if hasattr(os, "fork") else pytest.skip("no processes are forked here")
+    if not child:
+        pack.values.fill_(7.0)
+        pack.lane_gradients[1].fill_(8.0)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert pack.values.unique().tolist() == [7.0]
+    assert [gradients.unique().tolist() for gradients in pack.lane_gradients] == [[0.0], [8.0]]

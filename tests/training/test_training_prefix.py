@@ -92,7 +92,7 @@ def test_deberta_gives_the_same_with_a_convolution_and_narrow_embeddings_and_say
 
 def test_states_are_computed_once_and_frozen_layers_never_again():
     base, data = frozen(tiny_model("bert")), toy_data()
-    engine = make_engine(base, data, epochs=2)
+    engine = make_engine(base, data, epochs=2, token_budget=100)
     cells = [make_cell(base, 0, layers="top-1"), make_cell(base, 1, fold=1, layers="top-1", rank=2)]
     engine.train(cells, 0)
     calls, hooks = counted_calls(lower_modules(base, 2))
