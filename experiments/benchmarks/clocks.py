@@ -1,7 +1,7 @@
 """How much of a wall clock the computing takes: forward, backward and optimizer, and with them the prefix cache.
 
-The rest is overhead: reading data, asking the sampler, racing, writing results, planning micro-batches, judging. What
-prepares a micro-batch inside a lane, while the other lane computes, counts as computing.
+The rest is overhead: reading data, asking the sampler, racing, writing results, planning micro-batches, starting lanes,
+judging. To wait for another lane counts as computing: that is what the other does.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from lora_search.training.lanes import Lanes
+from lora_search.training.lanes import Team
 from lora_search.training.optimizer import PackedAdamW
+from lora_search.training.pack_run import PackRun
 from lora_search.training.prefix import PrefixCache
 
-_COMPUTING = ((Lanes, "run"), (PackedAdamW, "step"), (PrefixCache, "prepare"))
+_COMPUTING = (
+    (PackRun, "_forward_backward"),
+    (PackRun, "_predict_part"),
+    (Team, "share"),
+    (PackedAdamW, "step"),
+    (PrefixCache, "prepare"),
+)
 
 
 class Clock:
@@ -43,7 +50,7 @@ class Clock:
 
 @contextmanager
 def computing() -> Iterator[Clock]:
-    """Inside the block the clock runs while the engine computes; of one thread, which hands lanes their work."""
+    """Inside the block the clock runs while lane 0 computes."""
     clock = Clock()
     patches = [patch.object(owner, name, clock.timed(getattr(owner, name))) for owner, name in _COMPUTING]
     for one in patches:

@@ -3,8 +3,8 @@
     python experiments/benchmarks/memory.py               # writes results/benchmarks/memory.json, in minutes
 
 Every measurement is a process of its own. It loads the model and the data, gives back to the system what loading freed
-(or training would find room there and seem to need less), notes its resident memory, lets the kernel forget the peak,
-trains one pack on some of the quick start's data, and reads the new peak. From that its adapters' own state is taken
+(or training would find room there and seem to need less), notes the memory it takes, and trains one pack on some of the
+quick start's data while its peak is watched, lanes included (``watch.py``). From that its adapters' own state is taken
 off: values, every lane's gradients, two moments of the optimizer, the compute copy. Recorded are two ratios of medians:
 
 - ``ratio``, of the peaks of the whole processes less their own state: what a machine must have;
@@ -13,8 +13,7 @@ off: values, every lane's gradients, two moments of the optimizer, the compute c
 
 A step of one cell may be too short to fill its micro-batches; what the engine expects of activations is recorded too.
 
-Linux with glibc only: the peak is VmHWM of /proc/self/status. It is what ``getrusage`` calls ``ru_maxrss``, which
-cannot be read alone: after a fork it begins at the parent's peak.
+Linux with glibc only.
 """
 
 from __future__ import annotations
@@ -43,18 +42,15 @@ from lora_search.study.environment import describe_environment, hardware, versio
 from lora_search.study.preparation import measured_dtype, prepare
 from lora_search.training import Engine, EngineSettings, lanes_of
 
+sys.path.insert(0, str(Path(__file__).parent))  # loaded by path, as the tests do, it still has its neighbour
+from watch import proportional, watched
+
 ROOT = Path(__file__).resolve().parents[2]
 MANY = 20
 RANK = 8
 TARGET = 1.5
 SHORT = ("data.max_examples=80", "training.epochs=1")
 """The peak of a training is that of a few steps of it."""
-
-
-def resident(which: str) -> int:
-    """Bytes: ``VmRSS`` is what is resident now, ``VmHWM`` the most that was."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{which}:"))
 
 
 def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
@@ -66,18 +62,17 @@ def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
     cells = [prepared.cell(CellKey(trial, 0, 0), adapter, Nuisance(learning_rate=2e-3)) for trial in range(count)]
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    loaded = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    results = engine.train(cells, pack=0)
-    peak = resident("VmHWM")
+    loaded = proportional(os.getpid())
+    with watched() as watch:
+        results = engine.train(cells, pack=0)
+    peak = watch.bytes
     pack = AdapterPack(
         engine.model,
         [cell.slot() for cell in cells],
         prepared.base.structure.head_modules,
         dtype=engine.settings.dtype,
+        lanes=engine.lanes,
     )
-    for model in engine.models[1:]:
-        pack.add_lane(model)
     own = pack.nbytes + 2 * pack.values.nbytes
     return {
         "commit": describe_environment(prepared)["commit"],
@@ -88,7 +83,7 @@ def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
         "peak_beyond_own_state": peak - own,
         "growth_beyond_own_state": peak - loaded - own,
         "trained": sum(trained.result.state == "complete" for trained in results),
-        "lanes": engine.settings.lanes,
+        "lanes": engine.lanes,
         "token_budget": engine.token_budget,
         "checkpointing": engine.checkpointing,
         "activations_expected": engine.activation_bytes(cells, checkpointing=engine.checkpointing),

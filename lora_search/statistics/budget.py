@@ -27,7 +27,8 @@ _EARLY = 0.4
 """Stopping before all repeats are spent takes this share of the error allowed: a verdict that may be taken at any
 of four looks is otherwise wrong in 8.6 % of studies at the margin where one look is in 5 % (5 folds)."""
 _HOPELESS = 0.1
-"""Below this chance of ever settling the verdict, extra cells go to finding the best instead."""
+"""Below this chance of ever settling the verdict, extra cells go to finding the best instead, and not to a trial that
+has less of a chance to be it."""
 CONTENDERS = 4
 """Where nothing would settle the verdict, the best so far is what is recommended, and one repeat is too few to find it.
 
@@ -140,9 +141,16 @@ def finalist_rows(
     if not outlook.needed:
         return ()
     if outlook.decided < _HOPELESS:
-        highest = np.argsort(-additive_scores(matrix.scores), kind="stable")[:CONTENDERS]
-        return tuple(sorted(int(row) for row in highest))
+        return _contenders(matrix, pairs)
     return _deciding_prefix(outlook, result)
+
+
+def _contenders(matrix: ScoreMatrix, pairs: Posterior) -> tuple[int, ...]:
+    """The highest scores, as far as they may well be the best after all; none where that is one alone."""
+    highest = np.argsort(-additive_scores(matrix.scores), kind="stable")[:CONTENDERS]
+    as_good = pairs.probability_at_most(0.0)[highest[0], highest]
+    rows = [int(row) for row, chance in zip(highest[1:], as_good[1:], strict=True) if chance >= _HOPELESS]
+    return tuple(sorted([int(highest[0]), *rows])) if rows else ()
 
 
 def _cells_of(matrix: ScoreMatrix, row: int) -> int:

@@ -127,6 +127,14 @@ def test_where_the_verdict_is_out_of_reach_the_highest_scores_get_a_repeat() -> 
     assert len(wanted) == 20
 
 
+def test_a_score_that_is_hardly_the_best_gets_no_repeat() -> None:
+    settings: dict[str, Any] = {"folds": 5, "margin": 0.001, "confidence": 0.95, "metric": "accuracy"}
+    trials, cells = frames([0.80, 0.81, 0.60, 0.60, 0.60], 0.03)
+    assert verdict_of(trials, cells, margin=0.001).more_cells_needed is None
+    wanted = next_cells(trials, cells, **settings, repeats=4)
+    assert {(request.repeat, request.trial) for request in wanted} == {(1, 0), (1, 1)}
+
+
 def test_a_failed_extra_cell_is_not_asked_for_again() -> None:
     trials, cells = frames([0.80, 0.83, 0.83, 0.832], 0.005)
     settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy", "repeats": 2}
