@@ -56,6 +56,7 @@ def doubts(study: RecordedStudy, verdict: Verdict) -> tuple[str, ...]:
         _of_the_head(study, verdict, verdict.best),
         _of_the_holdout(study, verdict),
         _of_racing(study, verdict),
+        _of_the_smaller(study, verdict),
     )
 
 
@@ -152,3 +153,19 @@ def _of_racing(study: RecordedStudy, verdict: Verdict) -> str | None:
     if verdict.margin >= asked.margin and verdict.confidence <= asked.confidence:
         return None
     return guards.raced_for_less(verdict.stopped_trials, asked.margin, asked.confidence)
+
+
+def _of_the_smaller(study: RecordedStudy, verdict: Verdict) -> str | None:
+    """Racing asks who will be recommended; a smaller trial it stopped need not have been shown to be worse."""
+    if verdict.status != "decided" or verdict.recommended is None:
+        return None
+    numbers = guards.smaller_not_shown_worse(
+        study.trials,
+        study.cells,
+        verdict.recommended.adapter_parameters,
+        folds=study.experiment.cv.folds,
+        margin=verdict.margin,
+        confidence=verdict.confidence,
+        metric=verdict.metric,
+    )
+    return guards.smaller_stopped_early(numbers, verdict.margin)

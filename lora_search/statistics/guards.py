@@ -88,6 +88,46 @@ def raced_for_less(stopped: int, margin: float, confidence: float) -> str | None
     )
 
 
+def smaller_not_shown_worse(
+    trials: pd.DataFrame,
+    cells: pd.DataFrame,
+    parameters: float,
+    *,
+    folds: int,
+    margin: float,
+    confidence: float,
+    metric: str,
+) -> list[int]:
+    """Numbers of the trials that racing stopped, with fewer than ``parameters``, that no complete trial is shown to
+    beat by more than the margin on the cells both have."""
+    matrix = score_matrix(trials, cells, metric, states=("complete", "pruned"))
+    complete = np.isin(matrix.trials, trials.loc[trials["state"] == "complete", "trial"])
+    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    worse = (1.0 - pairs.probability_at_most(margin))[complete].max(axis=0) >= confidence
+    rows = np.flatnonzero(~complete & (matrix.parameters < parameters) & ~worse)
+    return [matrix.trials[row] for row in rows]
+
+
+def smaller_stopped_early(trials: Sequence[int], margin: float) -> str | None:
+    """Smaller adapters than the recommended one were stopped before they were shown to be worse than the best.
+
+    Racing asks who will be recommended, and not who is shown to be worse.
+
+    Args:
+        trials: their numbers.
+        margin: of the verdict.
+    """
+    if not trials:
+        return None
+    listed = ", ".join(map(str, trials))
+    who, they, them = (f"trial {listed}", "it", "it") if len(trials) == 1 else (f"trials {listed}", "they", "them")
+    return (
+        f"Racing stopped {who}, smaller than the recommended, before {they} could be shown to be more than "
+        f"{points(margin)} worse than the best: unlikely to be recommended, {they} may be good enough all the same; "
+        f"a study of {them} alone would tell."
+    )
+
+
 def no_better_than_guessing(score: float, low: float, guess: float, metric: str) -> str | None:
     """The best trial is not clearly above the score of always saying the majority class.
 

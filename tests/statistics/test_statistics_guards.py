@@ -128,6 +128,17 @@ def test_a_stricter_question_than_the_race_was_run_for() -> None:
     assert guards.raced_for_less(0, 0.03, 0.95) is None
 
 
+def test_smaller_adapters_that_were_stopped_before_they_were_shown_worse() -> None:
+    assert guards.smaller_stopped_early([], 0.03) is None
+    assert guards.smaller_stopped_early([7], 0.03) == (
+        "Racing stopped trial 7, smaller than the recommended, before it could be shown to be more than 3 points worse "
+        "than the best: unlikely to be recommended, it may be good enough all the same; a study of it alone would tell."
+    )
+    several = guards.smaller_stopped_early([2, 7], 0.01)
+    assert several is not None
+    assert "trials 2, 7, smaller than the recommended, before they could be shown to be more than 1 point" in several
+
+
 def test_guessing_in_proportion_can_beat_the_majority_in_macro_f1() -> None:
     balanced = np.repeat([0, 1], 50)
     assert majority_score(balanced, "macro_f1") == pytest.approx(0.5)

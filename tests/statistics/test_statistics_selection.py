@@ -11,6 +11,7 @@ import pytest
 
 from lora_search.errors import ExperimentError, StudyError
 from lora_search.statistics import Verdict, decide, next_cells, score_interval
+from lora_search.statistics.guards import smaller_not_shown_worse
 from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points
 
 RANKS = [1, 2, 4, 8, 16, 32]
@@ -293,6 +294,15 @@ def test_smaller_trials_that_were_stopped_are_not_forgotten() -> None:
     verdict = verdict_of(*stopped(*frames([0.70, 0.80, 0.79], 0.001), [0]))
     assert verdict.stopped_trials == 1
     assert "is the smallest trained to the end (" in verdict.sentence()
+
+
+def test_smaller_trials_that_were_stopped_are_named_unless_they_are_shown_to_be_worse() -> None:
+    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
+    table = stopped(*frames([0.60, 0.795, 0.80, 0.80, 0.81], 0.004), [0, 1, 4])
+    assert smaller_not_shown_worse(*table, 3000, **settings) == [1]
+    assert smaller_not_shown_worse(*table, 10**6, **settings) == [1, 4]
+    assert smaller_not_shown_worse(*table, 1500, **settings) == []
+    assert smaller_not_shown_worse(*frames([0.60, 0.80, 0.80], 0.004), 10**6, **settings) == []
 
 
 def test_scores_of_few_examples_that_tie_decide_nothing() -> None:
