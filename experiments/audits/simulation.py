@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_search.statistics import pairwise, race, standing
+from lora_search.statistics import race, standing
 from lora_search.statistics.budget import finalist_rows
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.standing import recommend
+from lora_search.statistics.stopped import rivalries, trial_to_readmit
 
 GENERATION = 8
 """Trials asked for at once, as lora_search.study.schedule has it."""
@@ -44,7 +45,7 @@ class RacedStudy:
 
     Attributes:
         seen: the score table, NaN where no cell was trained.
-        rows: trials that racing left in, ascending.
+        rows: trials trained to the end, ascending: those that racing left in, and those readmitted.
         raced_cells: cells trained before the finalists' extra repeats.
         chosen: the recommended trial, or the best so far.
         decided: whether the verdict is decided.
@@ -73,17 +74,16 @@ def run_raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, se
     """
     seen, rows = _raced(scores, parameters, arrival, rules, seed)
     raced_cells = _count(seen)
-    seen = _with_finalists(seen, scores, parameters, rows, rules)
+    seen, rows = _with_finalists(seen, scores, parameters, rows, rules)
     chosen, decided = take_verdict(seen, parameters, rows, rules)
     return RacedStudy(seen, rows, raced_cells, chosen, decided)
 
 
 def take_verdict(scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[int, bool]:
-    """(recommended, decided) of the trials in ``rows``."""
-    matrix = _matrix(scores, parameters, rows, rules)
-    result = standing(
-        pairwise(matrix.scores, rules.folds), rules.margin, rules.confidence, matrix.looks(rules.folds, planned=1)
-    )
+    """(recommended, decided) of the trials in ``rows``; others that have cells were stopped."""
+    matrix, everyone = _matrix(scores, parameters, rows, rules), _everyone(scores, parameters, rules)
+    pairs, _ = rivalries(matrix, everyone, rules.folds)
+    result = standing(pairs, rules.margin, rules.confidence, matrix.looks(rules.folds, planned=1))
     chosen, _, decided = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
     return int(rows[int(chosen)]), bool(decided)
 
@@ -103,6 +103,11 @@ def _matrix(scores: Array, parameters: Array, rows: Array, rules: Rules) -> Scor
     columns = tuple(divmod(column, rules.folds) for column in range(scores.shape[1]))
     numbers = tuple(int(row) for row in rows)
     return ScoreMatrix(numbers, columns, scores[rows], parameters[rows].astype(float), np.zeros(len(rows)))
+
+
+def _everyone(scores: Array, parameters: Array, rules: Rules) -> ScoreMatrix:
+    """Every trial that has a cell."""
+    return _matrix(scores, parameters, np.flatnonzero(~np.isnan(scores).all(axis=1)), rules)
 
 
 def _raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, seed: int) -> tuple[Array, Array]:
@@ -131,18 +136,37 @@ def _raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, seed:
     return seen, np.array([row for row in range(trials) if row not in out])
 
 
-def _with_finalists(seen: Array, scores: Array, parameters: Array, rows: Array, rules: Rules) -> Array:
-    """Extra repeats as the scheduler grants them, until settled, spent or hopeless."""
+def _with_finalists(seen: Array, scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[Array, Array]:
+    """What stopped trials lack that may be the best, and extra repeats, as the scheduler grants them: until settled,
+    spent or hopeless. The score table then, and the rows trained to the end."""
     repeats = scores.shape[1] // rules.folds
-    for _ in range(repeats - 1):
+    for extra in range(repeats):
+        seen, rows = _readmitted(seen, scores, parameters, rows, rules)
         matrix = _matrix(seen, parameters, rows, rules)
         chosen = finalist_rows(
             matrix, folds=rules.folds, margin=rules.margin, confidence=rules.confidence, repeats=repeats
         )
-        if not chosen:
+        if not chosen or extra == repeats - 1:
             break
         finalists = rows[list(chosen)]
         repeat = int((~np.isnan(seen[finalists])).sum(axis=1).min()) // rules.folds
         columns = slice(repeat * rules.folds, (repeat + 1) * rules.folds)
         seen[finalists, columns] = scores[finalists, columns]
-    return seen
+    return seen, rows
+
+
+def _readmitted(seen: Array, scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[Array, Array]:
+    while True:
+        matrix = _matrix(seen, parameters, rows, rules)
+        found = trial_to_readmit(
+            matrix,
+            _everyone(seen, parameters, rules),
+            folds=rules.folds,
+            margin=rules.margin,
+            confidence=rules.confidence,
+            looks=matrix.looks(rules.folds, planned=1),
+        )
+        if found is None:
+            return seen, rows
+        seen[found, : rules.folds] = scores[found, : rules.folds]
+        rows = np.sort([*rows, found])

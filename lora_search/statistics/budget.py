@@ -9,7 +9,9 @@ chance that the verdict will be.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from lora_search.statistics.comparison import Array, Posterior, pairwise
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.standing import NOT_WORSE, OPEN, WORSE, Standing, required_probability, standing
+from lora_search.statistics.stopped import trial_to_readmit
 
 _MOST_REPEATS = 60
 _LIKELY = 0.5
@@ -72,7 +75,7 @@ def more_cells_needed(
         outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
         if not outlook.needed and outlook.decided == 1.0:
             return 0
-        lacking = sum(max(repeats * folds - _cells_of(matrix, row), 0) for row in outlook.needed)
+        lacking = sum(max(repeats * folds - matrix.cells_of(matrix.trials[row]), 0) for row in outlook.needed)
         if lacking and outlook.decided >= _LIKELY:
             return lacking
     return None
@@ -89,7 +92,10 @@ def next_cells(
     repeats: int,
     planned: int = 1,
 ) -> tuple[CellRequest, ...]:
-    """The next extra repeat of the finalists: the trials whose comparisons decide the verdict.
+    """What to train once every trial is complete or stopped by racing.
+
+    First what a stopped trial lacks, if the verdict would be decided but for it; then the next extra repeat of the
+    finalists, the trials whose comparisons decide the verdict.
 
     Args:
         trials: the trials frame. cells: the cells frame.
@@ -100,26 +106,27 @@ def next_cells(
         planned: how many every trial is given.
 
     Returns:
-        the missing cells of the finalists in the lowest repeat that one of them lacks; empty when the verdict is
-        settled with something to spare, or ``repeats`` is spent.
+        the missing cells of the stopped trial in its planned repeats, or of the finalists in the lowest repeat that one
+        of them lacks; empty when the verdict is settled with something to spare, or ``repeats`` is spent.
     """
     matrix = score_matrix(trials, cells, metric)
-    finalists = finalist_rows(
-        matrix, folds=folds, margin=margin, confidence=confidence, repeats=repeats, planned=planned
-    )
+    everyone = score_matrix(trials, cells, metric, states=("complete", "pruned"))
     # a failed cell was tried: asking for it again would ask forever
     keys = cells[["trial", "repeat", "fold"]].astype(int).itertuples(index=False, name=None)
     tried = set(keys)
-    for repeat in range(repeats):
-        wanted = [
-            CellRequest(repeat, fold, matrix.trials[row])
-            for fold in range(folds)
-            for row in finalists
-            if (matrix.trials[row], repeat, fold) not in tried
-        ]
-        if wanted:
-            return tuple(sorted(wanted))
-    return ()
+
+    def lacking(numbers: Iterable[int], repeats: Iterable[int]) -> tuple[CellRequest, ...]:
+        wanted = (CellRequest(*key) for key in product(repeats, range(folds), numbers))
+        return tuple(sorted(cell for cell in wanted if (cell.trial, cell.repeat, cell.fold) not in tried))
+
+    readmitted = trial_to_readmit(
+        matrix, everyone, folds=folds, margin=margin, confidence=confidence, looks=matrix.looks(folds, planned)
+    )
+    if readmitted is not None and (wanted := lacking([readmitted], range(planned))):
+        return wanted
+    rows = finalist_rows(matrix, folds=folds, margin=margin, confidence=confidence, repeats=repeats, planned=planned)
+    finalists = [matrix.trials[row] for row in rows]
+    return next(filter(None, (lacking(finalists, [repeat]) for repeat in range(repeats))), ())
 
 
 def finalist_rows(
@@ -151,10 +158,6 @@ def _contenders(matrix: ScoreMatrix, pairs: Posterior) -> tuple[int, ...]:
     as_good = pairs.probability_at_most(0.0)[highest[0], highest]
     rows = [int(row) for row, chance in zip(highest[1:], as_good[1:], strict=True) if chance >= _HOPELESS]
     return tuple(sorted([int(highest[0]), *rows])) if rows else ()
-
-
-def _cells_of(matrix: ScoreMatrix, row: int) -> int:
-    return int((~np.isnan(matrix.scores[row])).sum())
 
 
 def _outlook(

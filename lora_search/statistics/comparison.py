@@ -23,7 +23,7 @@ trained; leading axes are independent studies. This module knows nothing of fram
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,16 @@ class Posterior:
         """Central interval holding the truth with probability ``level``."""
         tail = (1.0 - level) / 2.0
         return self.quantile(tail), self.quantile(1.0 - tail)
+
+    def stacked_on(self, below: Posterior) -> Posterior:
+        """These rows and then those of ``below``, along the last axis but one."""
+        return Posterior(
+            *(np.concatenate([getattr(part, field.name) for part in (self, below)], axis=-2) for field in fields(self))
+        )
+
+    def first(self, rows: int) -> Posterior:
+        """The first rows, along the last axis but one."""
+        return Posterior(*(getattr(self, field.name)[..., :rows, :] for field in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ class ScoreMatrix:
     seconds: Array
     resolution: float = 0.0
 
+    def cells_of(self, trial: int) -> int:
+        """How many cells the trial of this number has."""
+        return int((~np.isnan(self.scores[self.trials.index(trial)])).sum())
+
     def looks(self, folds: int, planned: int, repeats: int = 0) -> int:
         """How often the verdict could have been taken: once after the ``planned`` repeats, and once more for every
         extra repeat of a finalist, those still to come included where there are to be ``repeats``."""

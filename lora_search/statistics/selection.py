@@ -22,7 +22,7 @@ import pandas as pd
 from lora_search.errors import ExperimentError
 from lora_search.statistics import wording
 from lora_search.statistics.budget import more_cells_needed
-from lora_search.statistics.comparison import correlated_t, pairwise
+from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.standing import (
@@ -34,6 +34,7 @@ from lora_search.statistics.standing import (
     shortfall_interval,
     standing,
 )
+from lora_search.statistics.stopped import rivalries, trial_to_readmit
 
 _ADAPTER_COLUMNS = ("rank", "alpha", "targets", "layers", "scaling")
 _NUISANCE_COLUMNS = ("learning_rate", "dropout")
@@ -74,7 +75,8 @@ class Comparison:
     Attributes:
         trial: the trial judged.
         difference: how much lower it scores than the best, over shared cells; metric units.
-        interval: how much worse than the best of all others it may truly be; agrees with ``status``.
+        interval: how much worse than the best of all others, stopped ones included, it may truly be; agrees with
+            ``status``.
         probability_not_worse: that it is within the margin of the trial it is least surely within the margin of.
         status: settled either way, or open.
         against: the trial that decides (usually the best; for the best itself its closest rival).
@@ -107,8 +109,9 @@ class Verdict:
 
     ``more_cells_needed`` is None when decided, and also when no number of further cells on these data would settle it.
     ``probability_not_worse`` is None when there was nothing to compare with. ``in_question`` is the smallest trial that
-    keeps the verdict open; ``smaller_trials`` counts those with fewer adapter parameters than the recommended;
-    ``stopped_trials`` those that racing left untrained, which do not compete.
+    keeps the verdict open, and ``rival`` the stopped one that may beat it, where only that keeps the verdict open;
+    ``smaller_trials`` counts those with fewer adapter parameters than the recommended; ``stopped_trials`` those that
+    racing left untrained, which are not recommended.
     """
 
     status: Literal["decided", "undecided", "no-trials"]
@@ -127,6 +130,7 @@ class Verdict:
     warnings: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     in_question: TrialSummary | None = None
+    rival: TrialSummary | None = None
     smaller_trials: int = 0
     stopped_trials: int = 0
 
@@ -172,7 +176,7 @@ def decide(
     holdout_score: float | None = None,
     warnings: Sequence[str] = (),
 ) -> Verdict:
-    """Judge a study. Only trials whose state is "complete" compete.
+    """Judge a study. Only a trial whose state is "complete" is recommended; it is compared with the stopped ones too.
 
     Args:
         trials: the store's trials frame. cells: the store's cells frame.
@@ -211,12 +215,13 @@ def decide(
             comparisons=(),
             **common,
         )
-    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    everyone = score_matrix(trials, cells, metric, states=("complete", "pruned"))
+    pairs, rivals = rivalries(matrix, everyone, folds)
     looks = matrix.looks(folds, repeats)
     result = standing(pairs, margin, confidence, looks)
     chosen = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
     recommended, best, decided = int(chosen[0]), int(chosen[1]), bool(chosen[2])
-    alone = len(matrix.trials) == 1
+    alone = len(rivals) == 1
     comparisons = tuple(
         Comparison(
             trial=number,
@@ -224,17 +229,20 @@ def decide(
             interval=(0.0, 0.0) if alone else shortfall_interval(pairs, row, confidence, looks),
             probability_not_worse=float(result.probability_not_worse[row]),
             status=STATUSES[int(result.status[row])],
-            against=None if alone else matrix.trials[int(result.against[row])],
+            against=None if alone else rivals[int(result.against[row])],
             cells=int(pairs.cells[int(result.against[row]), row]),
         )
         for row, number in enumerate(matrix.trials)
     )
-    needed = (
-        None
-        if decided
-        else more_cells_needed(matrix, folds=folds, margin=margin, confidence=confidence, planned=repeats)
-    )
-    question = None if decided else _in_question(matrix, result, recommended)
+    asked: dict[str, Any] = {"margin": margin, "confidence": confidence}
+    question, rival, needed = None, None, None
+    if not decided:
+        question = _in_question(matrix, result, recommended)
+        rival = trial_to_readmit(matrix, everyone, folds=folds, looks=looks, **asked)
+        if rival is None:
+            needed = more_cells_needed(matrix, folds=folds, planned=repeats, **asked)
+        else:
+            needed = folds * repeats - everyone.cells_of(rival)
     return Verdict(
         status="decided" if decided else "undecided",
         recommended=_summary(trials, matrix, recommended, folds, metric),
@@ -243,6 +251,7 @@ def decide(
         more_cells_needed=needed,
         comparisons=comparisons,
         in_question=None if question is None else _summary(trials, matrix, question, folds, metric),
+        rival=None if rival is None else _summary(trials, everyone, everyone.trials.index(rival), folds, metric),
         smaller_trials=int((matrix.parameters < matrix.parameters[recommended]).sum()),
         **common,
     )
@@ -284,8 +293,11 @@ def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, me
 
 
 def _in_question(matrix: ScoreMatrix, result: Standing, recommended: int) -> int:
-    """The smallest open trial; among those of one size the most promising."""
+    """The smallest open trial, the recommended where a stopped one shows all to be worse; among those of one size the
+    most promising."""
     open_rows = np.flatnonzero(result.status == OPEN)
+    if not open_rows.size:
+        return recommended
     blocking = open_rows[matrix.parameters[open_rows] < matrix.parameters[recommended]]
     rows = blocking if blocking.size else open_rows
     return int(rows[np.lexsort((-result.probability_not_worse[rows], matrix.parameters[rows]))[0]])

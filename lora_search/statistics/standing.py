@@ -45,7 +45,7 @@ class Standing:
         status: 1 not worse, 0 open, -1 worse (by more than the margin).
         probability_not_worse: of being within the margin of the trial it is least surely within the margin of;
             corrected for looks.
-        against: index of that other trial.
+        against: index of that other trial, or further rival.
     """
 
     status: NDArray[np.int8]
@@ -62,13 +62,14 @@ def standing(pairs: Posterior, margin: float, confidence: float, looks: int = 1)
     """Judge every trial from the posteriors of all pairs.
 
     Args:
-        pairs: entry [b, c] about score(b) - score(c), shape ``(..., trials, trials)``.
+        pairs: entry [b, c] about score(b) - score(c), shape ``(..., rivals, trials)``; the first rivals are the trials
+            themselves, and there may be more.
         margin: how much worse than the best is accepted, in metric units.
         confidence: probability each claim needs.
         looks: how often the verdict could have been taken, now included.
     """
-    trials = pairs.mean.shape[-1]
-    within = np.where(np.eye(trials, dtype=np.bool_), np.inf, pairs.probability_at_most(margin))
+    themselves = np.eye(*pairs.mean.shape[-2:], dtype=np.bool_)
+    within = np.where(themselves, np.inf, pairs.probability_at_most(margin))
     # where several are equally (un)sure, as with no noise at all, the one that is furthest ahead decides
     ahead = np.where(within == within.min(axis=-2, keepdims=True), pairs.mean, -np.inf)
     probability = np.minimum(within.min(axis=-2), 1.0)
@@ -79,12 +80,12 @@ def standing(pairs: Posterior, margin: float, confidence: float, looks: int = 1)
 
 
 def shortfall_interval(pairs: Posterior, trial: int, confidence: float, looks: int = 1) -> tuple[float, float]:
-    """How much worse than the best of the others one trial may truly be; for one study.
+    """How much worse than the best of its rivals one trial may truly be; for one study.
 
     Each bound holds with ``confidence``. "Not worse" is the same as "the upper bound is within the margin", "worse"
     the same as "the lower bound is beyond it". Negative where the trial beats all others.
     """
-    others = np.arange(pairs.mean.shape[-1]) != trial
+    others = np.arange(pairs.mean.shape[-2]) != trial
     required = required_probability(confidence, looks)
     low, high = pairs.quantile(1.0 - required)[others, trial], pairs.quantile(required)[others, trial]
     return float(low.max()), float(high.max())

@@ -19,7 +19,7 @@ def verdict_sentence(verdict: Verdict) -> str:
     recommended, best = verdict.recommended, verdict.best
     if recommended is None or best is None:
         return "No trial was trained to the end, so there is nothing to recommend yet."
-    if len(verdict.comparisons) == 1:
+    if len(verdict.comparisons) == 1 and verdict.status == "decided":
         return _alone(verdict, adapter_name(recommended.adapter))
     if verdict.status == "undecided":
         return _undecided(verdict, recommended, best)
@@ -48,7 +48,10 @@ def _undecided(verdict: Verdict, recommended: TrialSummary, best: TrialSummary) 
     in_question = verdict.in_question or best
     chosen, reference = distinct_names(in_question, best)
     margin = points(verdict.margin)
-    if in_question.trial == best.trial:
+    if verdict.rival is not None:
+        chosen, reference = distinct_names(in_question, verdict.rival)
+        question = f"whether {chosen} is within {margin} of {reference}, which racing stopped"
+    elif in_question.trial == best.trial:
         question = f"whether any adapter beats {chosen}, the best so far, by more than {margin}"
     else:
         question = f"whether {chosen} is within {margin} of the best ({reference})"

@@ -77,7 +77,7 @@ class Racer:
             folds=cv.folds,
             margin=spec.margin,
             confidence=spec.confidence,
-            eliminated=[loss["trial"] for look in kept["looks"].values() for loss in look],
+            eliminated=tables.trials.loc[tables.trials["state"] == "pruned", "trial"].tolist(),
             spent=kept["spent"],
             seed=self.experiment.seed,
         )
@@ -86,10 +86,12 @@ class Racer:
 
 
 def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[CellRequest]]:
-    """Cells that would help the verdict, one extra repeat of the finalists after another; for the caller to train.
+    """Cells that would help the verdict: what readmitted trials lack, and one extra repeat of the finalists after
+    another; for the caller to train.
 
-    As often as there are extra repeats, and as often again when trials have been added. A run that goes on begins with
-    the request under way: part of it being recorded, the rest would not be asked for again, or not together.
+    The latter as often as there are extra repeats, and as often again when trials have been added. A run that goes on
+    begins with the request under way: part of it being recorded, the rest would not be asked for again, or not
+    together.
     """
     spec, cv = experiment.verdict, experiment.cv
     trials = len(ledger.trials())
@@ -97,7 +99,8 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
     kept: list[list[list[int]]] = found["requests"] if found.get("trials") == trials else []
     if kept:
         yield [CellRequest(*request) for request in kept[-1]]
-    while len(kept) < spec.extra_repeats:
+    while True:
+        extra = sum(request[-1][0] >= cv.repeats for request in kept)
         tables = ledger.tables()
         wanted = next_cells(
             tables.trials,
@@ -109,7 +112,7 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
             repeats=cv.repeats + spec.extra_repeats,
             planned=cv.repeats,
         )
-        if not wanted:
+        if not wanted or (extra >= spec.extra_repeats and wanted[-1].repeat >= cv.repeats):
             return
         kept = [*kept, [list(astuple(request)) for request in wanted]]
         ledger.set_fact(_FINALISTS_FACT, {"trials": trials, "requests": kept})

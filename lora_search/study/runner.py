@@ -8,7 +8,7 @@ interrupted study, run again, ends with the tables it would have had.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -191,20 +191,27 @@ class StudyRun:
         for record in running.values():
             self._finish(record, "complete", None)
 
-    def _failures(self, running: Mapping[int, TrialRecord]) -> dict[int, str]:
-        """Running trials of which a cell failed, and why."""
+    def _failures(self, trials: Collection[int]) -> dict[int, str]:
+        """Those of which a cell failed, and why."""
         cells = self.ledger.tables().cells
-        failed = cells[(cells["state"] == "failed") & cells["trial"].isin(list(running))]
+        failed = cells[(cells["state"] == "failed") & cells["trial"].isin(list(trials))]
         return {int(trial): str(why) for trial, why in zip(failed["trial"], failed["failure"], strict=True)}
 
     def _train_finalists(self) -> None:
-        """Extra repeats for the few comparisons that decide the verdict, until it is decided or they are spent."""
-        records = {record.trial: record for record in self.ledger.trials()}
+        """What a stopped trial lacks that may be the best after all, and extra repeats for the few comparisons that
+        decide the verdict, until it is decided or they are spent."""
         for wanted in finalist_requests(self.experiment, self.ledger):
+            records = {record.trial: record for record in self.ledger.trials()}
             keys = [CellKey(request.trial, request.repeat, request.fold) for request in wanted]
+            readmitted = [trial for trial in {key.trial: None for key in keys} if records[trial].state == "pruned"]
+            for trial in readmitted:
+                self.progress.note(f"trial {trial} was stopped and may be the best after all: training what it lacks")
             self.progress.expect(sum(self.cells.work_of(records[key.trial]) for key in keys))
             for pack in packs_of(self.prepared, records, keys):
                 self.cells.train(pack, records)
+            failures = self._failures(readmitted)
+            for trial in readmitted:  # in Optuna, where a trial ends once, it stays stopped
+                self._finish(records[trial], "failed" if trial in failures else "complete", failures.get(trial))
             self._judge()
 
     def _train_head_alone(self) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import optuna
 import pytest
-from simulated_study import simulated
+from simulated_study import Killed, die_at, simulated
+from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
+from lora_search.store.files import STUDY_FILE
 from lora_search.study import prepare
+from lora_search.study.race import Loss, Racer
 
 SPEC = {
     "cv": {"folds": 4},
@@ -61,3 +65,53 @@ def test_trials_added_to_a_generation_are_raced_as_well(run):
     states = dict(zip(after.trials["trial"], after.trials["state"], strict=True))
     assert [states[trial] for trial in before.trials["trial"]] == list(before.trials["state"])
     assert open_study(after.folder).experiment.search.trials == 12
+
+
+READMITTING = {
+    "cv": {"folds": 4},
+    "search": {"trials": 6},
+    "verdict": {"extra_repeats": 0, "margin": 0.01, "confidence": 0.6},
+}
+
+
+@pytest.fixture
+def stops_the_best(world, tmp_path, monkeypatch):
+    """``run(folder, before_write)``: a simulated study whose race stops the trial that would be recommended."""
+    experiment = world.experiment(**READMITTING)
+    prepared = prepare(experiment)
+
+    def run(name, before_write=None):
+        with simulated(monkeypatch, prepared, before_write):
+            return run_study(experiment, tmp_path / name, progress=False)
+
+    monkeypatch.setattr(Racer, "look", lambda racer, repeat, fold: [])
+    unraced = run("unraced")
+    best = unraced.verdict()["best"]["trial"]
+    monkeypatch.setattr(Racer, "look", lambda racer, repeat, fold: [Loss(best, "a mistake")] if fold == 1 else [])
+    return run, unraced, best
+
+
+def test_a_stopped_trial_that_may_be_the_best_gets_the_cells_it_lacks(stops_the_best):
+    run, unraced, best = stops_the_best
+    study = run("raced")
+    assert study.verdict()["recommended"] | {"seconds": 0} == unraced.verdict()["recommended"] | {"seconds": 0}
+    assert set(study.trials["state"]) == {"complete"}
+    assert study.verdict()["cells_skipped_by_racing"] == 0
+    storage = f"sqlite:///{study.folder / STUDY_FILE}"
+    kept = optuna.load_study(study_name="critics", storage=storage).trials[best]
+    assert kept.state == optuna.trial.TrialState.PRUNED
+
+
+def test_a_readmission_that_is_killed_goes_on(stops_the_best):
+    run, _, _ = stops_the_best
+    undisturbed = run("undisturbed")
+    deaths = 0
+    while True:
+        try:
+            study = run("killed", die_at(11))
+        except Killed:
+            deaths += 1
+        else:
+            break
+    assert deaths > 5
+    assert_same_study(study.folder, undisturbed.folder)

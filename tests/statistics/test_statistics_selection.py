@@ -146,8 +146,8 @@ def test_a_failed_extra_cell_is_not_asked_for_again() -> None:
     assert next_cells(trials, pd.concat([cells, pd.DataFrame(failed)], ignore_index=True), **settings) == ()
 
 
-def test_only_complete_trials_and_cells_compete() -> None:
-    trials, cells = frames([0.80, 0.801, 0.99, 0.98], 0.001)
+def test_only_complete_trials_are_judged_and_only_complete_cells_count() -> None:
+    trials, cells = frames([0.80, 0.801, 0.79, 0.98], 0.001)
     trials.loc[trials["trial"] == 2, "state"] = "pruned"
     trials.loc[trials["trial"] == 3, "state"] = "failed"
     cells.loc[(cells["trial"] == 1) & (cells["fold"] == 4), ["state", "accuracy"]] = ["failed", np.nan]
@@ -283,11 +283,57 @@ def stopped(trials: pd.DataFrame, cells: pd.DataFrame, numbers: list[int]) -> tu
 def test_what_racing_left_alone_is_said_to_be_so() -> None:
     verdict = verdict_of(*stopped(*frames([0.80, 0.7, 0.7], 0.002), [1, 2]))
     assert verdict.status == "decided"
-    assert verdict.probability_not_worse is None
+    assert verdict.probability_not_worse is not None
+    assert verdict.probability_not_worse > 0.99
+    assert verdict.comparisons[0].against in {1, 2}
     assert verdict.sentence() == (
         "Rank 1 on query+value of the top third is what racing left: each of 2 other adapters was stopped when it had "
         "hardly a chance to be recommended."
     )
+
+
+BUDGET: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy", "repeats": 4}
+
+
+def test_a_stopped_trial_that_may_be_the_best_keeps_the_verdict_open_until_it_has_its_cells() -> None:
+    full = frames([0.70, 0.80, 0.801, 0.83], 0.002)
+    assert verdict_of(*full).recommended.trial == 3  # type: ignore[union-attr]
+    trials, cells = stopped(*full, [3])
+    verdict = verdict_of(trials, cells)
+    assert verdict.status == "undecided"
+    assert verdict.rival is not None
+    assert (verdict.rival.trial, verdict.rival.cells, verdict.more_cells_needed) == (3, 2, 3)
+    assert verdict.sentence() == (
+        "Cannot tell yet: about 3 more trainings would settle whether rank 2 on query+value of the top third is within "
+        "1 point of rank 8 on query+value of all layers, which racing stopped."
+    )
+    assert [(request.trial, request.fold) for request in next_cells(trials, cells, **BUDGET)] == [
+        (3, 2),
+        (3, 3),
+        (3, 4),
+    ]
+
+
+def test_a_stopped_trial_that_cannot_be_the_best_is_not_asked_about() -> None:
+    trials, cells = stopped(*frames([0.70, 0.80, 0.801, 0.79], 0.002), [3])
+    verdict = verdict_of(trials, cells)
+    assert (verdict.status, verdict.rival) == ("decided", None)
+    assert next_cells(trials, cells, **BUDGET) == ()
+
+
+def test_one_lucky_fold_is_not_believed() -> None:
+    trials, cells = stopped(*frames([0.80] * 5, 0.003), [4])
+    cells = cells[(cells["trial"] != 4) | (cells["fold"] < 1)]
+    assert verdict_of(trials, cells).status == "decided"
+    # three standard deviations above all others, which lie close together
+    cells.loc[cells["trial"] == 4, "accuracy"] += 0.009
+    assert verdict_of(trials, cells).status == "decided"
+
+
+def test_a_stopped_trial_that_has_all_its_cells_is_not_asked_for_again() -> None:
+    trials, cells = frames([0.70, 0.80, 0.801, 0.83], 0.002)
+    trials.loc[3, "state"] = "pruned"
+    assert all(request.trial != 3 for request in next_cells(trials, cells, **BUDGET))
 
 
 def test_smaller_trials_that_were_stopped_are_not_forgotten() -> None:
