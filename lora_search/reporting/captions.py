@@ -100,10 +100,15 @@ def _importance(data: ImportanceData) -> str:
         if data.problem is None
         else data.problem
     )
+    stopped = (
+        f" The {data.stopped} that were not trained to the end count with what their folds make believable."
+        if data.stopped
+        else ""
+    )
     return (
         f"A random forest learns the score from the hyperparameters of {data.trials} trials; each column is then "
         "shuffled and its prediction of held-out trials gets worse by this much. Dot: median over random splits; bar: "
-        f"the middle 80 %. A bar that reaches zero is no evidence. {verdict} "
+        f"the middle 80 %. A bar that reaches zero is no evidence. {verdict}{stopped} "
         "Holds for the ranges searched here, not beyond."
     )
 
@@ -133,7 +138,7 @@ def _missing(scene: Landscape) -> list[str]:
             "Trials that were not trained on the same folds are placed by their difference to the best on shared folds."
         )
     if any(not point.finished for point in scene.points):
-        parts.append("Hollow points were not trained to the end and do not compete.")
+        parts.append("Hollow points were not trained to the end and are not recommended.")
     if scene.unscored:
         one = len(scene.unscored) == 1
         listed = ", ".join(str(trial) for trial in scene.unscored)

@@ -111,8 +111,9 @@ def draw_folds(data: FoldsData, ax: Axes) -> None:
     axes.axis_titles(ax, f"difference to the best on the same fold, in {unit.measure}")
     _difference_axis(ax, data)
     ax.axvspan(-margin, 0, color=BAND, linewidth=0, zorder=0)
-    ax.axvline(-margin, color=BAND_EDGE, linewidth=0.8, zorder=0.5)
-    ax.axvline(0, color=MUTED, linewidth=0.8, zorder=0.5)
+    rows = np.arange(len(data.rows))
+    for end, colour in ((-margin, BAND_EDGE), (0.0, MUTED)):  # not through the words above a row
+        ax.vlines([end] * len(rows), rows - 0.45, rows + 0.18, color=colour, linewidth=0.8, zorder=0.5)
     for place, row in enumerate(data.rows):
         _draw_row(ax, data.scene, row, len(data.rows) - 1 - place)
     _name_ends(ax, data)

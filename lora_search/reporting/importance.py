@@ -3,6 +3,8 @@
 A forest is fitted to (hyperparameters -> score) of the trials. For each column, held-out trials get values of other
 trials at random; importance is how much larger the error of the prediction becomes (Breiman 2001, section 10). Held-out
 trials only: on its own training trials a forest finds structure in noise, and with two dozen trials it always does.
+
+Trials that racing stopped take part, being most of a study, with their scores as far as they can be believed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from lora_search.reporting import axes
 from lora_search.reporting.encoding import FAINT, INK, MUTED
 from lora_search.reporting.landscape import Landscape, landscape
 from lora_search.reporting.marks import nothing_to_draw
+from lora_search.statistics import believed_scores, score_matrix
 
 FEWEST_TRIALS = 10
 _REPEATS, _PARTS, _TREES = 8, 5, 30
@@ -44,8 +47,9 @@ class ImportanceData:
     """What the forest found.
 
     Attributes:
-        scene: the trials it was fitted to.
-        trials: how many of them.
+        scene: what the other figures show.
+        trials: how many the forest was fitted to.
+        stopped: how many of those were not trained to the end.
         bars: the hyperparameters that vary, most important first; empty when there is nothing honest to show.
         explained: share of the variance of unseen trials the forest predicts (R^2); NaN without bars.
         problem: why there is nothing to show, or nothing to read into the order; None when all is well.
@@ -53,6 +57,7 @@ class ImportanceData:
 
     scene: Landscape
     trials: int
+    stopped: int
     bars: tuple[Importance, ...]
     explained: float
     problem: str | None
@@ -61,24 +66,29 @@ class ImportanceData:
 def importance_data(
     trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, Any], *, seed: int = 0
 ) -> ImportanceData:
-    """Importance over finished trials, of every hyperparameter that took more than one value.
+    """Importance over finished and stopped trials, of every hyperparameter that took more than one value.
 
     Args:
         trials, cells, verdict: as ``landscape`` takes them.
         seed: of the forest, the splits and the permutations.
     """
     scene = landscape(trials, cells, verdict)
-    scores = {point.trial: point.score for point in scene.points if point.finished}
-    chosen = trials[trials["trial"].isin(scores)].sort_values("trial")
+    matrix = score_matrix(trials, cells, "score", states=("complete", "pruned"))
+    chosen = trials[trials["trial"].isin(matrix.trials)].sort_values("trial")
+    count, stopped = len(chosen), int((chosen["state"] == "pruned").sum())
     columns = _columns(chosen)
-    if len(scores) < FEWEST_TRIALS:
-        plural = "trial" if len(scores) == 1 else "trials"
-        return _nothing(scene, len(scores), f"{len(scores)} finished {plural}: too few to say, {FEWEST_TRIALS} needed.")
+
+    def nothing(problem: str) -> ImportanceData:
+        return ImportanceData(scene, count, stopped, (), float("nan"), problem)
+
+    if count < FEWEST_TRIALS:
+        plural = "trial" if count == 1 else "trials"
+        return nothing(f"{count} {plural} with a score: too few to say, {FEWEST_TRIALS} needed.")
     if columns.shape[1] < 2:
-        return _nothing(scene, len(scores), "Fewer than two hyperparameters varied: nothing to compare.")
-    target = np.array([scores[int(trial)] for trial in chosen["trial"]])
+        return nothing("Fewer than two hyperparameters varied: nothing to compare.")
+    target = believed_scores(matrix.scores)
     if np.ptp(target) == 0:
-        return _nothing(scene, len(scores), "All trials have the same score: nothing to explain.")
+        return nothing("All trials have the same score: nothing to explain.")
     rises, explained = _held_out_rises(columns.to_numpy(dtype=np.float64), target, seed)
     low, median, high = np.quantile(rises, [0.1, 0.5, 0.9], axis=0)
     bars = [
@@ -89,11 +99,7 @@ def importance_data(
     problem = (
         None if explained > 0 else "The forest predicts unseen trials no better than their mean: read nothing into it."
     )
-    return ImportanceData(scene, len(scores), tuple(bars), explained, problem)
-
-
-def _nothing(scene: Landscape, trials: int, problem: str) -> ImportanceData:
-    return ImportanceData(scene, trials, (), float("nan"), problem)
+    return ImportanceData(scene, count, stopped, tuple(bars), explained, problem)
 
 
 def _columns(trials: pd.DataFrame) -> pd.DataFrame:

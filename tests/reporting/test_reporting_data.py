@@ -173,6 +173,15 @@ def test_importance_finds_the_hyperparameter_that_moves_the_score() -> None:
     assert {bar.name for bar in data.bars} == {"rank", "alpha / rank", "target modules", "layers", "learning rate"}
 
 
+def test_importance_listens_to_stopped_trials() -> None:
+    trials, cells = _importance_frames(40, signal=True)
+    trials.loc[trials["trial"] >= 3, "state"] = "pruned"
+    cells = cells[(cells["trial"] < 3) | (cells["fold"] < 2)]
+    data = importance_data(trials, cells, verdict_for(trials, cells))
+    assert (data.trials, data.stopped, data.problem) == (40, 37, None)
+    assert data.bars[0].name == "rank"
+
+
 def test_importance_says_so_when_there_is_nothing_to_find() -> None:
     trials, cells = _importance_frames(24, signal=False)
     data = importance_data(trials, cells, verdict_for(trials, cells))
@@ -190,9 +199,9 @@ def test_importance_is_repeatable() -> None:
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([], "0 finished trials: too few to say, 10 needed."),
-        (sampled_rows(1), "1 finished trial: too few to say, 10 needed."),
-        (sampled_rows(9), "9 finished trials: too few to say, 10 needed."),
+        ([], "0 trials with a score: too few to say, 10 needed."),
+        (sampled_rows(1), "1 trial with a score: too few to say, 10 needed."),
+        (sampled_rows(9), "9 trials with a score: too few to say, 10 needed."),
         (
             [trial_row(trial, 8, "attention", "all", 1e-3 + trial * 1e-5) for trial in range(12)],
             "Fewer than two hyperparameters varied: nothing to compare.",
