@@ -63,6 +63,10 @@ class _Broken:
     report: str
 
 
+class _LeaderGone(Exception):
+    """Lane 0 has ended, and with it what the others were there for."""
+
+
 class Team:
     """The lanes of one pack; this process is number ``lane``.
 
@@ -86,8 +90,11 @@ class Team:
         """
         if self.lane:
             (leader,) = self._links
-            leader.send(_Said(value))
-            return leader.recv()  # type: ignore[no-any-return]
+            try:
+                leader.send(_Said(value))
+                return leader.recv()  # type: ignore[no-any-return]
+            except (EOFError, OSError) as error:
+                raise _LeaderGone from error
         values = [value, *(self._received(link) for link in self._links)]
         for link in self._links:
             link.send(values)
@@ -165,7 +172,7 @@ def _follow(
     link = pairs[lane - 1][1]
     try:
         work(Team(lane, size, [link]))
-    except (EOFError, ConnectionError):  # lane 0 has gone
+    except _LeaderGone:
         pass
     except BaseException:
         with suppress(OSError):

@@ -99,13 +99,14 @@ def test_lanes_tell_each_other_everything_and_write_where_all_read():
 
 
 @forks
-def test_the_error_of_a_lane_is_raised_with_its_traceback():
+@pytest.mark.parametrize("kind", [ZeroDivisionError, EOFError, ConnectionError])
+def test_the_error_of_a_lane_is_raised_with_its_traceback(kind):
     def work(team):
         if team.lane:
-            raise ZeroDivisionError("in a lane")
+            raise kind("in a lane")
         return team.share(None)
 
-    with pytest.raises(RuntimeError, match=r"(?s)failed:.*in work.*ZeroDivisionError: in a lane"):  # noqa: SIM117
+    with pytest.raises(RuntimeError, match=rf"(?s)failed:.*in work.*{kind.__name__}: in a lane"):  # noqa: SIM117
         with started_team(2, work) as team:
             work(team)
     assert multiprocessing.active_children() == []
