@@ -1,6 +1,7 @@
 """Does the verdict keep its promises? Thousands of simulated studies whose true scores are known.
 
-    python experiments/audits/calibration.py [--studies 150] [--rho 0.2] [--grid CELLS.csv] [--out FILE]
+    python experiments/audits/calibration.py [--studies 150] [--corrections 150] [--rho 0.2] [--grid CELLS.csv]
+        [--out FILE]
 
 A study has 24 trials (smallest first) over 5 folds. What is simulated is a score table: score = true + difficulty of
 the fold + noise, where noise is correlated 1/5 between the folds of one study (Nadeau and Bengio's rho; from a single
@@ -298,6 +299,7 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=150, help="per kind of scores, noise model and level")
+    parser.add_argument("--corrections", type=int, help="the same for the corrected score; as many if not given")
     parser.add_argument("--rho", type=float, default=1.0 / FOLDS, help="true correlation between folds")
     parser.add_argument("--grid", type=Path, help="cells.csv of an exhaustive real study")
     parser.add_argument("--out", type=Path, default=Path("results/audits/calibration.json"))
@@ -323,9 +325,10 @@ def main() -> None:
         content = {"settings": settings, "promises": promises(rows, corrections), "studies": rows}
         options.out.write_text(json.dumps(content | {"corrections": corrections}, indent=1) + "\n")
 
+    asked = options.corrections or options.studies
     for name, examples in itertools.product(PREDICTION_SCORES, (300, 600, 1200)):
-        if (name, None, None, examples, options.studies) not in done:
-            keep(audit_correction(name, examples, options.studies), corrections)
+        if (name, None, None, examples, asked) not in done:
+            keep(audit_correction(name, examples, asked), corrections)
     models = noise_models(options.rho, options.grid)
     for (model, (noise, levels)), name in itertools.product(models.items(), SCORES):
         for level in (DROWNING,) if name == "drowned" and model != "measured" else levels:
