@@ -87,7 +87,7 @@ def _folds(data: FoldsData) -> str:
     return (
         "Each small dot is one fold: the trial's score minus the best's on the same fold, which cancels what makes a "
         f"fold hard for everybody. The large marker is the mean. {_bars(scene)} On the right, the probability that the "
-        f"trial is within {scene.unit.amount(scene.margin)} of the best, adjusted for all comparisons. "
+        f"trial is within {scene.unit.amount(scene.margin)} of the best, whichever that is. "
         "From the fewest adapter parameters to the most."
     )
 
