@@ -7,6 +7,7 @@ it has not; so ``auto`` times one.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from lora_search.errors import MachineError
 from lora_search.training.attention import use_cpu_attention
 
 _CLEARLY_FASTER = 1.3
-_ROUNDS = 7
+_ROUNDS = 12
+_ROWS = 256
 _ROTARY = "inv_freq"
 """How the names of rotary frequencies end. transformers too keeps them in float32 whatever the weights are in: rounded,
 they would turn far tokens by the wrong angle."""
@@ -45,19 +47,32 @@ def choose_dtype(requested: str, device: torch.device, width: int) -> torch.dtyp
         return torch.float32
     if requested == "bf16" or device.type == "cuda":
         return torch.bfloat16
-    seconds = {dtype: _product_seconds(dtype, width) for dtype in (torch.float32, torch.bfloat16)}
+    seconds = _product_seconds(width)
     return torch.bfloat16 if seconds[torch.float32] > _CLEARLY_FASTER * seconds[torch.bfloat16] else torch.float32
 
 
-def _product_seconds(dtype: torch.dtype, width: int) -> float:
-    """Fastest of a few products (1024, width) x (width, 4 width) on the CPU."""
-    x, weight = torch.ones(1024, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype)
-    timings = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        nn.functional.linear(x, weight)
-        timings.append(time.perf_counter() - start)
-    return min(timings)
+def _product_seconds(width: int) -> dict[torch.dtype, float]:
+    """Fastest of a few products (rows, width) x (width, 4 width) on the CPU in each precision.
+
+    In one thread, taking turns, and each over in a few milliseconds: another process that runs on the same cores for a
+    while, or no longer, slows both alike or neither. Threads that wait for each other would show only that.
+    """
+    made = {
+        dtype: (torch.ones(_ROWS, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    fastest = dict.fromkeys(made, math.inf)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_ROUNDS):
+            for dtype, (x, weight) in made.items():
+                start = time.perf_counter()
+                nn.functional.linear(x, weight)
+                fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return fastest
 
 
 @contextmanager

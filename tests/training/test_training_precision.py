@@ -103,9 +103,27 @@ def test_precision_is_what_was_asked_or_measured():
 
 @pytest.mark.parametrize(("bf16_seconds", "expected"), [(0.5, BF16), (0.9, torch.float32), (4.0, torch.float32)])
 def test_auto_takes_bf16_where_a_product_of_the_width_is_clearly_faster(monkeypatch, bf16_seconds, expected):
-    seconds = {(torch.float32, 64): 1.0, (BF16, 64): bf16_seconds}
-    monkeypatch.setattr(precision, "_product_seconds", lambda dtype, width: seconds[dtype, width])
+    seconds = {64: {torch.float32: 1.0, BF16: bf16_seconds}}
+    monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
     assert choose_dtype("auto", CPU, 64) == expected
+
+
+def test_what_else_runs_for_a_while_does_not_decide_the_precision(monkeypatch):
+    """Slow as long as another process runs, which ends during the measurement."""
+    clock, calls = 0.0, 0
+
+    def linear(x, weight):
+        nonlocal clock, calls
+        calls += 1
+        assert torch.get_num_threads() == 1
+        clock += 16.0 if calls <= 10 else {torch.float32: 2.0, BF16: 4.0}[x.dtype]
+
+    monkeypatch.setattr(precision.nn.functional, "linear", linear)
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock)
+    threads = torch.get_num_threads()
+    assert choose_dtype("auto", CPU, 64) == torch.float32
+    assert torch.get_num_threads() == threads
+    assert calls > 10
 
 
 def test_bf16_is_refused_where_there_is_none(monkeypatch):
