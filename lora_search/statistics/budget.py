@@ -94,8 +94,8 @@ def next_cells(
 ) -> tuple[CellRequest, ...]:
     """What to train once every trial is complete or stopped by racing.
 
-    First what a stopped trial lacks, if the verdict would be decided but for it; then the next extra repeat of the
-    finalists, the trials whose comparisons decide the verdict.
+    First what a stopped trial lacks, if the verdict would be decided but for it or all others failed; then the next
+    extra repeat of the finalists, the trials whose comparisons decide the verdict.
 
     Args:
         trials: the trials frame. cells: the cells frame.
@@ -119,9 +119,8 @@ def next_cells(
         wanted = (CellRequest(*key) for key in product(repeats, range(folds), numbers))
         return tuple(sorted(cell for cell in wanted if (cell.trial, cell.repeat, cell.fold) not in tried))
 
-    readmitted = trial_to_readmit(
-        matrix, everyone, folds=folds, margin=margin, confidence=confidence, looks=matrix.looks(folds, planned)
-    )
+    looks = matrix.looks(folds, planned) if matrix.trials else 1
+    readmitted = trial_to_readmit(matrix, everyone, folds=folds, margin=margin, confidence=confidence, looks=looks)
     if readmitted is not None and (wanted := lacking([readmitted], range(planned))):
         return wanted
     rows = finalist_rows(matrix, folds=folds, margin=margin, confidence=confidence, repeats=repeats, planned=planned)

@@ -56,10 +56,14 @@ def trial_to_readmit(
     matrix: ScoreMatrix, everyone: ScoreMatrix, *, folds: int, margin: float, confidence: float, looks: int = 1
 ) -> int | None:
     """Number of the stopped trial that alone keeps a verdict from being decided: the most likely to beat what would
-    be recommended by more than the margin. None where the verdict is open anyway, or decided.
+    be recommended by more than the margin. Where all that were to be trained to the end failed, the most promising.
+    None where the verdict is open anyway, or decided.
 
     Args as in :func:`rivalries` and :func:`standing.standing`.
     """
+    if not matrix.trials:
+        promising = fit_levels(everyone.scores, everyone.resolution).believed if everyone.trials else np.empty(0)
+        return everyone.trials[int(promising.argmax())] if promising.size else None
     pairs, numbers = rivalries(matrix, everyone, folds)
     count = len(matrix.trials)
     if len(numbers) == count:

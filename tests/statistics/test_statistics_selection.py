@@ -117,6 +117,19 @@ def test_no_cells_are_asked_for_when_decided_or_spent() -> None:
     assert next_cells(*frames([0.70, 0.80, 0.801], 0.001), **settings, repeats=4) == ()
     assert next_cells(*frames([0.80, 0.83, 0.83, 0.832], 0.005), **settings, repeats=1) == ()
     assert next_cells(*frames([0.80] * 5, 0.05), **settings, repeats=1) == ()
+    trials, cells = frames([0.80, 0.83], 0.005)
+    for state in ("failed", "pruned"):
+        assert next_cells(trials.assign(state=state), cells, **settings, repeats=4) == ()
+
+
+def test_where_all_others_failed_the_most_promising_stopped_trial_goes_on() -> None:
+    trials, cells = stopped(*frames([0.80, 0.83, 0.81, 0.82], 0.002), [0, 1, 2])
+    trials.loc[3, "state"] = "failed"
+    assert [(request.trial, request.fold) for request in next_cells(trials, cells, **BUDGET)] == [
+        (1, 2),
+        (1, 3),
+        (1, 4),
+    ]
 
 
 def test_where_the_verdict_is_out_of_reach_the_highest_scores_get_a_repeat() -> None:
