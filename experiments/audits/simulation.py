@@ -158,14 +158,9 @@ def _with_finalists(seen: Array, scores: Array, parameters: Array, rows: Array, 
 def _readmitted(seen: Array, scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[Array, Array]:
     while True:
         matrix = _matrix(seen, parameters, rows, rules)
-        found = trial_to_readmit(
-            matrix,
-            _everyone(seen, parameters, rules),
-            folds=rules.folds,
-            margin=rules.margin,
-            confidence=rules.confidence,
-            looks=matrix.looks(rules.folds, planned=1),
-        )
+        pairs, numbers = rivalries(matrix, _everyone(seen, parameters, rules), rules.folds)
+        looks = matrix.looks(rules.folds, planned=1)
+        found = trial_to_readmit(matrix, pairs, numbers, rules.margin, rules.confidence, looks)
         if found is None:
             return seen, rows
         seen[found, : rules.folds] = scores[found, : rules.folds]

@@ -21,7 +21,7 @@ from lora_search.statistics.comparison import Array, Posterior, pairwise
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.standing import NOT_WORSE, OPEN, WORSE, Standing, required_probability, standing
-from lora_search.statistics.stopped import trial_to_readmit
+from lora_search.statistics.stopped import most_promising, rivalries, trial_to_readmit
 
 _MOST_REPEATS = 60
 _LIKELY = 0.5
@@ -119,8 +119,11 @@ def next_cells(
         wanted = (CellRequest(*key) for key in product(repeats, range(folds), numbers))
         return tuple(sorted(cell for cell in wanted if (cell.trial, cell.repeat, cell.fold) not in tried))
 
-    looks = matrix.looks(folds, planned) if matrix.trials else 1
-    readmitted = trial_to_readmit(matrix, everyone, folds=folds, margin=margin, confidence=confidence, looks=looks)
+    if matrix.trials:
+        pairs, rivals = rivalries(matrix, everyone, folds)
+        readmitted = trial_to_readmit(matrix, pairs, rivals, margin, confidence, matrix.looks(folds, planned))
+    else:
+        readmitted = most_promising(everyone)
     if readmitted is not None and (wanted := lacking([readmitted], range(planned))):
         return wanted
     rows = finalist_rows(matrix, folds=folds, margin=margin, confidence=confidence, repeats=repeats, planned=planned)

@@ -234,13 +234,12 @@ def decide(
         )
         for row, number in enumerate(matrix.trials)
     )
-    asked: dict[str, Any] = {"margin": margin, "confidence": confidence}
     question, rival, needed = None, None, None
     if not decided:
         question = _in_question(matrix, result, recommended)
-        rival = trial_to_readmit(matrix, everyone, folds=folds, looks=looks, **asked)
+        rival = trial_to_readmit(matrix, pairs, rivals, margin, confidence, looks)
         if rival is None:
-            needed = more_cells_needed(matrix, folds=folds, planned=repeats, **asked)
+            needed = more_cells_needed(matrix, folds=folds, margin=margin, confidence=confidence, planned=repeats)
         else:
             needed = folds * repeats - everyone.cells_of(rival)
     return Verdict(

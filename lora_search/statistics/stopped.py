@@ -53,18 +53,21 @@ def rivalries(matrix: ScoreMatrix, everyone: ScoreMatrix, folds: int) -> tuple[P
 
 
 def trial_to_readmit(
-    matrix: ScoreMatrix, everyone: ScoreMatrix, *, folds: int, margin: float, confidence: float, looks: int = 1
+    matrix: ScoreMatrix,
+    pairs: Posterior,
+    numbers: tuple[int, ...],
+    margin: float,
+    confidence: float,
+    looks: int = 1,
 ) -> int | None:
     """Number of the stopped trial that alone keeps a verdict from being decided: the most likely to beat what would
-    be recommended by more than the margin. Where all that were to be trained to the end failed, the most promising.
-    None where the verdict is open anyway, or decided.
+    be recommended by more than the margin. None where the verdict is open anyway, or decided.
 
-    Args as in :func:`rivalries` and :func:`standing.standing`.
+    Args:
+        matrix: the trials trained to the end.
+        pairs, numbers: of :func:`rivalries`.
+        margin, confidence, looks: as in :func:`standing.standing`.
     """
-    if not matrix.trials:
-        promising = fit_levels(everyone.scores, everyone.resolution).believed if everyone.trials else np.empty(0)
-        return everyone.trials[int(promising.argmax())] if promising.size else None
-    pairs, numbers = rivalries(matrix, everyone, folds)
     count = len(matrix.trials)
     if len(numbers) == count:
         return None
@@ -76,3 +79,10 @@ def trial_to_readmit(
     if not decided or result.status[chosen] == NOT_WORSE:
         return None
     return numbers[int(result.against[chosen])]
+
+
+def most_promising(stopped: ScoreMatrix) -> int | None:
+    """Number of the trial to readmit where all that were to be trained to the end failed; None without any."""
+    if not stopped.trials:
+        return None
+    return stopped.trials[int(fit_levels(stopped.scores, stopped.resolution).believed.argmax())]

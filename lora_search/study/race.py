@@ -60,16 +60,16 @@ class Racer:
         kept: dict[str, Any] = self.ledger.fact(_FACT) or {"spent": 0.0, "looks": {}}
         name = f"{len(self.ledger.trials())} trials, repeat {repeat}, fold {fold}"
         if name not in kept["looks"]:
-            found, spent = self._race(kept)
+            found, spent = self._race(kept["spent"])
             kept = {"spent": spent, "looks": {**kept["looks"], name: found}}
             self.ledger.set_fact(_FACT, kept)
         return [Loss(loss["trial"], loss["reason"]) for loss in kept["looks"][name]]
 
-    def _race(self, kept: dict[str, Any]) -> tuple[list[dict[str, Any]], float]:
+    def _race(self, spent: float) -> tuple[list[dict[str, Any]], float]:
         tables, spec, cv = self.ledger.tables(), self.experiment.verdict, self.experiment.cv
         matrix = score_matrix(tables.trials, tables.cells, spec.metric, states=("running", "complete", "pruned"))
         if len(matrix.trials) < 2:
-            return [], kept["spent"]
+            return [], spent
         result = race(
             matrix,
             planned=cv.folds * cv.repeats,
@@ -78,7 +78,7 @@ class Racer:
             margin=spec.margin,
             confidence=spec.confidence,
             eliminated=tables.trials.loc[tables.trials["state"] == "pruned", "trial"].tolist(),
-            spent=kept["spent"],
+            spent=spent,
             seed=self.experiment.seed,
         )
         losses = [{"trial": loss.trial, "reason": _sentence(loss)} for loss in result.eliminated]

@@ -203,7 +203,7 @@ class StudyRun:
         for wanted in finalist_requests(self.experiment, self.ledger):
             records = {record.trial: record for record in self.ledger.trials()}
             keys = [CellKey(request.trial, request.repeat, request.fold) for request in wanted]
-            readmitted = [trial for trial in {key.trial: None for key in keys} if records[trial].state == "pruned"]
+            readmitted = [trial for trial in sorted({key.trial for key in keys}) if records[trial].state == "pruned"]
             for trial in readmitted:
                 self.progress.note(f"trial {trial} was stopped and may be the best after all: training what it lacks")
             self.progress.expect(sum(self.cells.work_of(records[key.trial]) for key in keys))
