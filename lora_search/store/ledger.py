@@ -39,6 +39,7 @@ from lora_search.store.opening import check_place, continued, create, dispose, o
 from lora_search.store.predictions import examples_path, write_cell_predictions, write_examples
 from lora_search.store.reader import StudyTables, tables_of
 from lora_search.store.records import SCORES, CellKey, CellResult, TrialRecord, TrialState
+from lora_search.store.spreadsheets import without_formulas
 
 
 class Ledger:
@@ -196,7 +197,7 @@ class Ledger:
         """Bring ``trials.csv`` and ``cells.csv`` up to date."""
         tables = self.tables()
         for name, frame in ((TRIALS_FILE, tables.trials), (CELLS_FILE, tables.cells)):
-            text = frame.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%SZ")
+            text = without_formulas(frame).to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%SZ")
             write_atomically(self.folder / name, text)
 
     def write_examples(self, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
