@@ -10,6 +10,7 @@ from typing import Any
 
 from lora_search.export.loading import Loading
 from lora_search.export.rendering import render
+from lora_search.metrics import metric_named
 from lora_search.statistics import score_interval
 from lora_search.statistics.doubts import HEAD_FACT
 from lora_search.statistics.wording import adapter_name, percent_sure, points
@@ -55,6 +56,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
         "README.md.jinja",
         {
             "study": experiment.name,
+            "task": experiment.model.task,
             "base_name": experiment.model.base,
             "adapter": chosen.adapter,
             "adapter_name": adapter_name(spec),
@@ -66,7 +68,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "warnings": _warnings(refit),
             "snippet": usage(loading, out),
             "verdict": verdict,
-            "metric": metric.replace("_", " "),
+            "metric": metric_named(metric).title,
             "rows": evidence_rows(tables, verdict, chosen.trial),
             "folds": experiment.cv.folds,
             "repeats": experiment.cv.repeats,
@@ -108,10 +110,10 @@ def usage(loading: Loading, out: Path) -> str:
     return "\n".join(
         (
             "from peft import PeftModel",
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+            f"from transformers import {loading.auto_class}, AutoTokenizer",
             "",
             f"adapter = {str(out)!r}  # this folder",
-            f"base = AutoModelForSequenceClassification.from_pretrained({loading.base!r}{arguments})",
+            f"base = {loading.auto_class}.from_pretrained({loading.base!r}{arguments})",
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             f"tokenizer = AutoTokenizer.from_pretrained(adapter{trust})",
             f'encoded = tokenizer({texts}{encoding}, return_tensors="pt")',
