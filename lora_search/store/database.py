@@ -1,12 +1,16 @@
 """``study.db`` as the standard library sees it: our tables, beside Optuna's in the same file.
 
 SQLite keeps a write-ahead log, so a reader never waits for the writer nor the writer for a reader, and a killed writer
-leaves whole transactions. What is said once per study (experiment, environments, facts) is JSON in ``lora_study``.
+leaves whole transactions. Nothing here opens the file but SQLite: POSIX takes a process's locks on a file away as soon
+as the process closes any descriptor of it, and another program that then believes itself alone deletes the log under a
+run ("How To Corrupt An SQLite Database File", section 2.2). What is said once per study (experiment, environments,
+facts) is JSON in ``lora_study``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -87,6 +91,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     try:
         address = f"{path.absolute().as_uri()}?{_reading_mode(path)}"
         with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("pragma query_only = on")
             _check_version(path, connection)
             yield connection
     except sqlite3.DatabaseError as error:
@@ -98,12 +103,13 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
 def _reading_mode(path: Path) -> str:
     """How to open without leaving anything behind, even in a folder that may not be written to.
 
-    A database that keeps a log and has none beside it is open nowhere, and may be read as if nothing could change it.
-    In any other mode SQLite would lay an empty log beside it, and leave it there.
+    Where writing is allowed SQLite may lay its log beside the database, and takes it away again when the last one
+    closes; what comes through the connection is refused all the same. Elsewhere a database without a log beside it is
+    read as if nothing could change it, for which SQLite needs to lay nothing.
     """
-    with path.open("rb") as file:
-        keeps_log = file.read(20)[18:20] == b"\x02\x02"
-    return "immutable=1" if keeps_log and not path.with_name(f"{path.name}-wal").exists() else "mode=ro"
+    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+        return "mode=rw"
+    return "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
 
 
 def read_header(folder: Path, connection: sqlite3.Connection) -> Header:
