@@ -1,5 +1,6 @@
 """What goes wrong in one cell, or for want of memory, and what it may not touch."""
 
+import errno
 import functools
 import math
 
@@ -108,7 +109,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_result(error, evaluation
     limited, free = engine.train(cells, 0), plain.train(cells, 0)
     for ours, theirs in zip(limited, free, strict=True):
         close(ours, theirs)
-    assert engine.token_budget == (100 if evaluation == 400 else 50)
+    assert engine.memory.token_budget == (100 if evaluation == 400 else 50)
     assert max(computed) <= 100
     assert engine.real_tokens == plain.real_tokens
 
@@ -129,6 +130,29 @@ def test_too_little_memory_for_the_smallest_batch_is_an_error_in_the_end():
     base, _ = limited_base(1, 400)
     with pytest.raises(torch.OutOfMemoryError):
         make_engine(base, toy_data(), prefix_cache=False).train([make_cell(base)], 0)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), OSError(errno.ENOMEM, "no more")])
+def test_memory_that_runs_out_while_a_pack_is_built_trains_half_of_it_at_a_time(monkeypatch, error):
+    base, data = tiny_base("bert"), toy_data()
+    cells = [make_cell(base, trial, rank=trial + 1) for trial in range(5)]
+    expected, engine, built = make_engine(base, data).train(cells, 0), make_engine(base, data), []
+
+    class NarrowPack(run_module.PackedAdamW):
+        def __init__(self, pack, *args, **kwargs):
+            built.append(len(pack.adapters))
+            if len(pack.adapters) > 2:
+                raise error
+            super().__init__(pack, *args, **kwargs)
+
+    monkeypatch.setattr(run_module, "PackedAdamW", NarrowPack)
+    engine.forward.prefix.prepare(0)
+    results = engine.train(cells, 0)
+    assert built == [5, 5, 2, 3, 1, 2]  # once more when what was cached is forgotten
+    assert [trained.result.key for trained in results] == [cell.key for cell in cells]
+    for ours, theirs in zip(results, expected, strict=True):
+        close(ours, theirs)
+    assert type(base.model.bert.encoder.layer[0].attention.self.query) is torch.nn.Linear
 
 
 def test_any_other_error_is_not_taken_for_want_of_memory():
@@ -180,11 +204,11 @@ def test_rows_that_turn_out_not_to_mix_are_computed_again_apart(monkeypatch):
     cells = [make_cell(base, trial, targets="attention", rate=1e-3) for trial in range(2)]
     expected = make_engine(base, data).train(cells, 0)
     blind = make_engine(base, data)
-    blind.forward = ForwardFacts(sees_padding=False, shared=frozenset())
+    blind.forward.facts = ForwardFacts(sees_padding=False, shared=frozenset())
     for ours, theirs in zip(blind.train(cells, 0), expected, strict=True):
         close(ours, theirs)
     assert len(blind.notes) == 1
-    monkeypatch.setattr(run_module.PackRun, "_within_means", lambda self, work: work())
+    monkeypatch.setattr(run_module.PackRun, "_within_memory", lambda self, work: work())
     with pytest.raises(MixedRowsError):
         blind.train(cells, 0)
 

@@ -53,14 +53,14 @@ def test_spared_modules_see_one_token_and_the_others_all(family):
     engine.train([make_cell(base)], 0)
     for hook in hooks:
         hook.remove()
-    assert {name for name, widths in seen.items() if widths == {1}} == engine.pooled.spared
+    assert {name for name, widths in seen.items() if widths == {1}} == engine.forward.pooled.spared
     assert not any(module._forward_pre_hooks for module in base.model.modules())
 
 
 def test_a_head_that_averages_over_tokens_needs_them_all():
     base, data = frozen(tiny_model("modernbert", classifier_pooling="mean")), toy_data()
     engine = make_engine(base, data)
-    assert engine.pooled is None
+    assert engine.forward.pooled is None
     assert engine.train([make_cell(base)], 0)[0].result.state == "complete"
 
 
@@ -74,6 +74,6 @@ def test_a_text_that_ends_with_the_padding_token_is_read_elsewhere():
 def test_it_is_not_looked_for_when_it_is_not_wanted():
     base, data = tiny_base("bert"), toy_data()
     engine = make_engine(base, data, pooled_token=False)
-    assert engine.pooled is None
+    assert engine.forward.pooled is None
     ours, theirs = (e.train([make_cell(base)], 0)[0].result for e in (engine, make_engine(base, data)))
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)

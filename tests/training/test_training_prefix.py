@@ -258,7 +258,7 @@ def test_a_model_that_cannot_be_resumed_is_run_in_full_and_says_so(build):
     assert engine.notes == (FALLS_BACK,)
     assert all(torch.equal(ours.state[name], value) for name, value in theirs.state.items())
     assert np.array_equal(ours.result.probabilities, theirs.result.probabilities)
-    assert engine.prefix.bytes_in_memory == 0
+    assert engine.forward.prefix.bytes_in_memory == 0
 
 
 def test_filling_out_of_memory_goes_on_with_smaller_batches():

@@ -84,8 +84,8 @@ def test_logits_that_cannot_differ_are_never_the_same(weight):
     cell = make_cell(base, layers="top-1", rate=1e-3)
     engine = make_engine(base, data)
     ours = engine.train([cell], 0)[0]
-    assert engine.pooled is None
-    assert not engine.prefix.prepare(2)
+    assert engine.forward.pooled is None
+    assert not engine.forward.prefix.prepare(2)
     theirs = make_engine(tiny_base("bert"), data).train([cell], 0)[0]  # a cell draws a head of its own
     np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, atol=1e-5)
 
