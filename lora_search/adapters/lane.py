@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lora_search.adapters.heads import PackedLayerNorm, PackedLinear
 from lora_search.adapters.initial import key_of
-from lora_search.adapters.layers import Matrices, PackedLayerNorm, PackedLinear, PackedLora
+from lora_search.adapters.layers import Matrices, PackedLora, SharedInput
 from lora_search.adapters.rows import Rows
 
 if TYPE_CHECKING:
@@ -48,10 +49,18 @@ class Lane:
     def attached(self) -> Iterator[None]:
         """The model runs with the pack's slots inside the block, and is as it was after it."""
         originals: dict[str, nn.Module] = {}
+        adapted: dict[str, PackedLora] = {}
         try:
             for name in (*self.pack.target_modules, *self.pack.head_modules):
                 originals[name] = self.model.get_submodule(name)
-                self.model.set_submodule(name, self._stand_in(name, originals[name]))
+                stand_in = self._stand_in(name, originals[name])
+                self.model.set_submodule(name, stand_in)
+                if isinstance(stand_in, PackedLora):
+                    adapted[name] = stand_in
+            for names in self.pack.shared_inputs:
+                together = SharedInput([adapted[name] for name in names], self.pack.stacked_a(names))
+                for name in names:
+                    adapted[name].join(together)
             yield
         finally:
             for name, original in originals.items():

@@ -1,9 +1,9 @@
-"""The modules that stand in for a model's own while a pack is attached.
+"""The modules that stand in for a model's linear modules while a pack is attached.
 
-``PackedLora`` stands around a frozen linear module and adds each row's own slot's update; ``PackedLinear`` and
-``PackedLayerNorm`` replace a head module, of which every slot trains its own copy. They read the pack's *compute*
-matrices and write into its *gradient* matrices (see ``pack.py``), past autograd's own leaves: with many slots and
-micro-batches the bookkeeping of thousands of small leaves would cost more than their arithmetic.
+``PackedLora`` stands around a frozen linear module and adds each row's own slot's update. It reads the pack's *compute*
+matrices and writes into its *gradient* matrices (see ``pack.py``), past autograd's own leaves: with many slots and
+micro-batches the bookkeeping of thousands of small leaves would cost more than their arithmetic. Modules that a model
+gives the same input are computed together (``SharedInput``): fewer and larger operations.
 
 Shapes: x (rows, ..., in), A (slots, rank, in), B (slots, out, rank), rank the largest of the pack; the rows of A and
 columns of B past a slot's own rank are zero, their gradients are products with zero, and so they stay zero.
@@ -11,6 +11,7 @@ columns of B past a slot's own rank are zero, their gradients are products with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_search.adapters.dropout import keep_mask
-from lora_search.adapters.rows import Rows, Run
+from lora_search.adapters.rows import Rows, Run, stacked, unstacked
 from lora_search.adapters.transfer import on_device
 
 
@@ -45,60 +46,134 @@ class Matrices:
     gradient: Tensor
 
 
-def _stack(x: Tensor, run: Run) -> Tensor:
-    """Rows of a run as (slots, rows per slot * tokens, features)."""
-    return x[run.row_slice()].reshape(run.slots, -1, x.shape[-1])
-
-
-def _unstack(x: Tensor, run: Run) -> Tensor:
-    """The same as a view, so that it can be written to; ``x`` is contiguous."""
-    return x[run.row_slice()].view(run.slots, -1, x.shape[-1])
-
-
 class _LoraFunction(torch.autograd.Function):
     """y = x W^T + b + (x * mask) A^T B^T, row by row with the row's own A and B (Hu et al. 2021, equation 3; scale is
-    in B).
+    in B), for all modules that are given the same x: one product with all their A's and one with each B.
 
-    With g = dL/dy: dL/dx = g W + mask * (g B) A, dL/dA = (g B)^T (x * mask), dL/dB = g^T (x A^T).
+    With g = dL/dy: dL/dx = sum over modules of g W + mask * (g B) A, dL/dA = (g B)^T (x * mask), dL/dB = g^T (x A^T).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLora, mask: Tensor | None) -> Tensor:
-        runs = module.source.rows.runs_for(x, module.members)
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, shared: SharedInput, mask: Tensor | None) -> Any:
+        shares = shared.shares(x)
         # without .data it may be a view, and the model could not change it in place, as it may its own module's
-        y: Tensor = module.frozen(x).contiguous().data
+        outputs = {member: member.module.frozen(x).contiguous().data for member in shared.working()}
         dropped = x if mask is None else x * mask
         inner = []
-        for run in runs:
-            a, b = module.a.compute[run.slot_slice()], module.b.compute[run.slot_slice()]
-            u = torch.bmm(_stack(dropped, run), a.transpose(1, 2))
-            _unstack(y, run).baddbmm_(u, b.transpose(1, 2))
+        for run, parts in shares:
+            u = torch.bmm(stacked(dropped, run), run.of_slots(shared.a).transpose(1, 2))
+            for member, part in parts:
+                b = part.of_slots(member.module.b.compute)
+                unstacked(outputs[member], part).baddbmm_(member.of(u, run, part), b.transpose(1, 2))
             inner.append(u)
-        ctx.module, ctx.runs = module, runs
+        ctx.shared, ctx.shares, ctx.members = shared, shares, tuple(outputs)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(dropped, mask, *inner)
-        return y
+        return tuple(outputs.values())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
-        (g,) = gradients
-        module: PackedLora = ctx.module
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        shared: SharedInput = ctx.shared
         dropped, mask, *inner = ctx.saved_tensors
-        g = g.contiguous()
-        gx = module.frozen_input_gradient(g) if ctx.needs_input_grad[0] else None
+        arrived = {m: g.contiguous() for m, g in zip(ctx.members, gradients, strict=True) if g is not None}
+        gx: Tensor | None = None
+        if ctx.needs_input_grad[0]:
+            for member, g in arrived.items():
+                gx = member.module.frozen_input_gradient(g, gx)
         through = None if gx is None or mask is None else torch.zeros_like(gx)
-        for run, u in zip(ctx.runs, inner, strict=True):
-            slots = run.slot_slice()
-            a, b = module.a.compute[slots], module.b.compute[slots]
-            gs = _stack(g, run)
-            v = torch.bmm(gs, b)
+        for (run, parts), u in zip(ctx.shares, inner, strict=True):
+            v = None
+            for member, part in parts:
+                if member not in arrived:
+                    continue
+                gs = stacked(arrived[member], part)
+                own = torch.bmm(gs, part.of_slots(member.module.b.compute))
+                gb = torch.bmm(member.of(u, run, part).transpose(1, 2), gs)
+                part.of_slots(member.module.b.gradient).add_(gb.transpose(1, 2))
+                if own.shape == u.shape:
+                    v = own
+                else:
+                    v = torch.zeros_like(u) if v is None else v
+                    member.of(v, run, part).copy_(own)
+            if v is None:
+                continue
             # products shaped (wide, rank) run faster on CPUs than (rank, wide)
-            module.a.gradient[slots].add_(torch.bmm(_stack(dropped, run).transpose(1, 2), v).transpose(1, 2))
-            module.b.gradient[slots].add_(torch.bmm(u.transpose(1, 2), gs).transpose(1, 2))
+            ga = torch.bmm(stacked(dropped, run).transpose(1, 2), v)
+            for member, part in parts:
+                part.of_slots(member.module.a.gradient).add_(member.of(ga, run, part).transpose(1, 2))
             if gx is not None:
-                _unstack(gx if through is None else through, run).baddbmm_(v, a)
+                unstacked(gx if through is None else through, run).baddbmm_(v, run.of_slots(shared.a))
         if gx is not None and through is not None:
             gx.add_(through * mask)
         return gx, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """A module among those that share an input, and which columns of their inner products are its own."""
+
+    module: PackedLora
+    columns: slice
+
+    def of(self, inner: Tensor, run: Run, part: Run) -> Tensor:
+        """What of (slots of a run, ..., columns) belongs to the slots of a part of the run and to this module."""
+        if part.slots < run.slots:
+            first = part.first_slot - run.first_slot
+            inner = inner[first : first + part.slots]
+        whole = self.columns.stop - self.columns.start == inner.shape[-1]
+        return inner if whole else inner[:, :, self.columns]
+
+
+_Share = tuple[Run, list[tuple[_Member, Run]]]
+"""A run of rows that some module adapts, and which module adapts which part of it."""
+
+
+class SharedInput:
+    """Modules that a model gives the same input, as a rule query, key and value: the first that is called computes for
+    all, and the others find their results here.
+
+    Args:
+        modules: in any order; one alone is computed as they are.
+        a: A of every slot, one module's after the other's, (slots, modules * rank, in).
+    """
+
+    def __init__(self, modules: Sequence[PackedLora], a: Tensor) -> None:
+        rank = a.shape[1] // len(modules)
+        self.a = a
+        self.source = modules[0].source
+        self.members = frozenset().union(*(module.members for module in modules))
+        self._all = [_Member(module, slice(i * rank, (i + 1) * rank)) for i, module in enumerate(modules)]
+        self._given: Tensor | None = None
+        self._results: dict[int, Tensor] = {}
+
+    def working(self) -> list[_Member]:
+        """The modules that some row here adapts."""
+        return [member for member in self._all if member.module.works]
+
+    def shares(self, x: Tensor) -> list[_Share]:
+        """How the rows of ``x`` are computed: run by run."""
+        rows = self.source.rows
+        runs_of = [(member, rows.runs_for(x, member.module.members)) for member in self.working()]
+        return [
+            (run, [(member, part) for member, runs in runs_of for part in run.parts(runs)])
+            for run in rows.runs_for(x, self.members)
+        ]
+
+    def of_one(self, module: PackedLora, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What a module, the only one here, makes of ``x``."""
+        (y,) = _LoraFunction.apply(x, module.source.anchor, self, mask)  # type: ignore[no-untyped-call]
+        return y  # type: ignore[no-any-return]
+
+    def of_all(self, module: PackedLora, x: Tensor) -> Tensor:
+        """What a module makes of ``x``, which was computed when the first of them was given the same."""
+        if self._given is not x or id(module) not in self._results:
+            outputs = _LoraFunction.apply(x, module.source.anchor, self, None)  # type: ignore[no-untyped-call]
+            self._given = x
+            self._results = {id(m.module): y for m, y in zip(self.working(), outputs, strict=True)}
+        y = self._results.pop(id(module))
+        if not self._results:
+            self._given = None
+        return y
 
 
 class PackedLora(nn.Module):
@@ -121,6 +196,8 @@ class PackedLora(nn.Module):
         self.members = members
         self.number = number
         self.transposed = not isinstance(frozen, nn.Linear)
+        self._alone = SharedInput([self], a.compute)
+        self._together: SharedInput | None = None
         self._dropping: frozenset[int] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -130,15 +207,31 @@ class PackedLora(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("frozen"), name)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.members.intersection(self.source.rows.present):
-            return self.frozen(x)  # type: ignore[no-any-return]
-        return _LoraFunction.apply(x, self.source.anchor, self, self._mask(x))  # type: ignore[no-any-return,no-untyped-call]
+    def join(self, together: SharedInput) -> None:
+        """From now on be computed together with others, where no row drops any of its input."""
+        self._together = together
 
-    def frozen_input_gradient(self, g: Tensor) -> Tensor:
-        """dL/dx through the frozen weight alone."""
+    @property
+    def works(self) -> bool:
+        """Whether some row here adapts this module."""
+        return not self.members.isdisjoint(self.source.rows.present)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.works:
+            return self.frozen(x)  # type: ignore[no-any-return]
+        if self._together is not None and self.source.dropout is None:
+            return self._together.of_all(self, x)
+        return self._alone.of_one(self, x, self._mask(x))
+
+    def frozen_input_gradient(self, g: Tensor, onto: Tensor | None = None) -> Tensor:
+        """dL/dx through the frozen weight alone; added to ``onto`` where that is given, in place."""
         weight: Tensor = self.frozen.weight  # type: ignore[assignment]
-        return g @ weight.t() if self.transposed else g @ weight
+        if self.transposed:
+            weight = weight.t()
+        if onto is None:
+            return g @ weight
+        onto.view(-1, onto.shape[-1]).addmm_(g.view(-1, g.shape[-1]), weight)
+        return onto
 
     def _mask(self, x: Tensor) -> Tensor | None:
         """What ``x`` is multiplied with, 1 where nothing is dropped: only the rows of members that drop are drawn for,
@@ -166,106 +259,3 @@ class PackedLora(nn.Module):
             first = rows.pooled[part] if one_of_several and rows.pooled is not None else None
             mask[part] = keep_mask(rows.keys[part], mask[part].shape, drop[part], self.number, first)
         return mask.view(x.shape)
-
-
-class _HeadLinearFunction(torch.autograd.Function):
-    """y = x W^T + b with the row's own W and b."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLinear) -> Tensor:
-        runs = module.source.rows.runs_for(x, module.members)
-        x32 = x.to(module.weight.compute.dtype).contiguous()
-        y = x32.new_empty(*x.shape[:-1], module.weight.compute.shape[1])
-        for run in runs:
-            slots = run.slot_slice()
-            out = torch.bmm(_stack(x32, run), module.weight.compute[slots].transpose(1, 2))
-            if module.bias is not None:
-                out.add_(module.bias.compute[slots].unsqueeze(1))
-            _unstack(y, run).copy_(out)
-        ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
-        ctx.save_for_backward(x32)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        g = gradients[0].contiguous()
-        module: PackedLinear = ctx.module
-        (x32,) = ctx.saved_tensors
-        gx = torch.empty_like(x32) if ctx.needs_input_grad[0] else None
-        for run in ctx.runs:
-            slots = run.slot_slice()
-            gs = _stack(g, run)
-            module.weight.gradient[slots].add_(torch.bmm(gs.transpose(1, 2), _stack(x32, run)))
-            if module.bias is not None:
-                module.bias.gradient[slots].add_(gs.sum(1))
-            if gx is not None:
-                _unstack(gx, run).copy_(torch.bmm(gs, module.weight.compute[slots]))
-        return None if gx is None else gx.to(ctx.dtype), None, None
-
-
-class PackedLinear(nn.Module):
-    """A linear head module of which every slot has its own, weight (slots, out, in), bias (slots, out) or none.
-
-    Computes in the storage's precision (float32) whatever the base computes in.
-    """
-
-    def __init__(self, weight: Matrices, bias: Matrices | None, source: RowSource, members: frozenset[int]) -> None:
-        super().__init__()
-        self.weight, self.bias = weight, bias
-        self.source, self.members = source, members
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _HeadLinearFunction.apply(x, self.source.anchor, self)  # type: ignore[no-any-return,no-untyped-call]
-
-
-class _HeadNormFunction(torch.autograd.Function):
-    """y = normalised x * weight + bias with the row's own weight and bias (Ba et al. 2016)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLayerNorm) -> Tensor:
-        runs = module.source.rows.runs_for(x, module.members)
-        x32 = x.to(module.weight.compute.dtype).contiguous()
-        deviation = (x32.var(-1, correction=0, keepdim=True) + module.eps).rsqrt()
-        normal = (x32 - x32.mean(-1, keepdim=True)) * deviation
-        y = torch.empty_like(normal)
-        for run in runs:
-            slots = run.slot_slice()
-            out = _stack(normal, run) * module.weight.compute[slots].unsqueeze(1)
-            if module.bias is not None:
-                out = out + module.bias.compute[slots].unsqueeze(1)
-            _unstack(y, run).copy_(out)
-        ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
-        ctx.save_for_backward(normal, deviation)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        g = gradients[0].contiguous()
-        module: PackedLayerNorm = ctx.module
-        normal, deviation = ctx.saved_tensors
-        gn = torch.empty_like(normal)
-        for run in ctx.runs:
-            slots = run.slot_slice()
-            gs = _stack(g, run)
-            module.weight.gradient[slots].add_((gs * _stack(normal, run)).sum(1))
-            if module.bias is not None:
-                module.bias.gradient[slots].add_(gs.sum(1))
-            _unstack(gn, run).copy_(gs * module.weight.compute[slots].unsqueeze(1))
-        if not ctx.needs_input_grad[0]:
-            return None, None, None
-        gx = deviation * (gn - gn.mean(-1, keepdim=True) - normal * (gn * normal).mean(-1, keepdim=True))
-        return gx.to(ctx.dtype), None, None
-
-
-class PackedLayerNorm(nn.Module):
-    """A layer norm in the head, of which every slot has its own weight and bias, (slots, features)."""
-
-    def __init__(
-        self, weight: Matrices, bias: Matrices | None, eps: float, source: RowSource, members: frozenset[int]
-    ) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = weight, bias, eps
-        self.source, self.members = source, members
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _HeadNormFunction.apply(x, self.source.anchor, self)  # type: ignore[no-any-return,no-untyped-call]

@@ -6,15 +6,15 @@ emptied as one row. Columns are laid out in *planes*, one per rank, [plane 1 | .
 [a row of every A | a column of every B]. A slot of rank r has all it trains in the first r planes and the heads;
 ``blocks`` names these parts, so that a small rank beside a large one costs what it has, and not what the large one has.
 
-The *compute* copy holds A and scale * B in the precision of the matrix products; ``refresh`` remakes it after an
-update.
+The *compute* copy holds A and scale * B in the precision of the matrix products, each module's in one piece, and those
+of modules that share an input one after the other; ``refresh`` remakes it after an update.
 
 A pack does not know data, losses or schedules, and nothing of how a model is loaded: it gets a module tree and names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -105,6 +105,25 @@ def _features(module: nn.Module) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1]
 
 
+class _InitialWeights:
+    """Initial weights, each drawn once: the slots of a fold begin with the same, and of A with its first rows."""
+
+    def __init__(self, head_deviation: float) -> None:
+        self.head_deviation = head_deviation
+        self._drawn: dict[tuple[int, str], Tensor] = {}
+
+    def a(self, key: int, module: str, rank: int, width: int) -> Tensor:
+        """(rank, width); ask for the largest rank each time."""
+        if (key, module) not in self._drawn:
+            self._drawn[key, module] = initial_a(key, module, rank, width)
+        return self._drawn[key, module]
+
+    def head_weight(self, key: int, name: str, shape: tuple[int, ...]) -> Tensor:
+        if (key, name) not in self._drawn:
+            self._drawn[key, name] = initial_head_weight(key, name, shape, self.head_deviation)
+        return self._drawn[key, name]
+
+
 class AdapterPack:
     """Slots over ``model``.
 
@@ -115,6 +134,7 @@ class AdapterPack:
         head_deviation: standard deviation of initial head weights.
         dtype: precision of the LoRA products; values, gradients and heads are float32.
         lanes: processes that compute with this pack, forked when it is there; more than one on a CPU only.
+        same_input: names of modules that the model gives the same input, the very same tensor; computed together.
     """
 
     def __init__(
@@ -126,6 +146,7 @@ class AdapterPack:
         head_deviation: float = 0.02,
         dtype: torch.dtype = torch.float32,
         lanes: int = 1,
+        same_input: Iterable[Sequence[str]] = (),
     ) -> None:
         self.model = model
         self.adapters = tuple(adapters)
@@ -141,17 +162,25 @@ class AdapterPack:
         self._a_width = sum(width for width, _ in features.values())
         self._plane = self._a_width + sum(width for _, width in features.values())
         self._layout, columns = self._lay_out(named, features)
+        self._place = {(parameter.module, parameter.kind): parameter for parameter in self._layout}
         zeros = shared_zeros if lanes > 1 else partial(torch.zeros, device=self.device)
         self.values = zeros(len(adapters), columns)
         self.lane_gradients = zeros(lanes, len(adapters), columns)
-        self._compute = zeros(len(adapters), self.max_rank * self._plane, dtype=dtype)
+        together = ([name for name in names if name in targeted] for names in same_input)
+        self.shared_inputs = tuple(tuple(names) for names in together if len(names) > 1)
+        self._compute = zeros(len(adapters) * self.max_rank * self._plane, dtype=dtype)
+        self._stacked_a: dict[tuple[str, ...], Tensor] = {}
+        self._compute_a: dict[str, Tensor] = {}
+        self._compute_b: dict[str, Tensor] = {}
+        self._lay_out_compute(features)
         self._scale = torch.tensor([[adapter.scale] for adapter in adapters], device=self.device)
         self.take_lane(0)
         self.training = False
         drop = torch.tensor([adapter.dropout for adapter in adapters], device=self.device)
         self._dropout = drop if any(adapter.dropout > 0 for adapter in adapters) else None
+        drawn = _InitialWeights(head_deviation)
         for slot in range(len(adapters)):
-            self._draw(slot)
+            self._draw(slot, drawn)
         self.refresh()
 
     def _lay_out(
@@ -174,6 +203,23 @@ class AdapterPack:
                 start += parameter.numel()
         return tuple(layout), start
 
+    def _lay_out_compute(self, features: Mapping[str, tuple[int, int]]) -> None:
+        """Views of the compute copy: the A's of modules that share an input, (slots, modules * rank, in), and of every
+        module A (slots, rank, in) and B (slots, rank, out)."""
+        start, slots, rank = 0, len(self.adapters), self.max_rank
+
+        def piece(rows: int, width: int) -> Tensor:
+            nonlocal start
+            start += slots * rows * width
+            return self._compute[start - slots * rows * width : start].view(slots, rows, width)
+
+        grouped = {name for names in self.shared_inputs for name in names}
+        for names in (*self.shared_inputs, *((name,) for name in self.target_modules if name not in grouped)):
+            stacked_a = self._stacked_a[names] = piece(len(names) * rank, features[names[0]][0])
+            for place, name in enumerate(names):
+                self._compute_a[name] = stacked_a[:, place * rank : (place + 1) * rank]
+                self._compute_b[name] = piece(rank, features[name][1])
+
     @property
     def dropout(self) -> Tensor | None:
         return self._dropout if self.training else None
@@ -182,24 +228,24 @@ class AdapterPack:
 
     def reset(self, slot: int) -> None:
         """Give a slot its initial weights, and no gradient."""
-        self._draw(slot)
+        self._draw(slot, _InitialWeights(self.head_deviation))
         self.lane_gradients[:, slot].zero_()
         self.refresh()
 
-    def _draw(self, slot: int) -> None:
+    def _draw(self, slot: int, drawn: _InitialWeights) -> None:
         adapter = self.adapters[slot]
-        self.values[slot].zero_()
+        row = torch.zeros(1, self.values.shape[1])  # put together where they are drawn, then brought in one piece
         for parameter in self._layout:
-            view = parameter.of(self.values, slot)
+            view = parameter.of(row, 0)
             if parameter.kind == "lora_A" and parameter.module in adapter.modules:
-                drawn = initial_a(adapter.key, parameter.module, adapter.rank, parameter.shape[1])
-                view[: adapter.rank] = drawn.to(self.device)
+                a = drawn.a(adapter.key, parameter.module, self.max_rank, parameter.shape[1])
+                view[: adapter.rank] = a[: adapter.rank]
             elif parameter.kind == "weight":
                 if len(parameter.shape) == 1:  # a layer norm starts as the identity
                     view.fill_(1.0)
                 else:
-                    drawn = initial_head_weight(adapter.key, parameter.name, parameter.shape, self.head_deviation)
-                    view.copy_(drawn.to(self.device))
+                    view.copy_(drawn.head_weight(adapter.key, parameter.name, parameter.shape))
+        self.values[slot].copy_(row[0])
 
     def _own(self, slot: int) -> Iterator[tuple[str, tuple[slice, ...], _Parameter]]:
         """Name, the slot's own part (its rank, not the pack's) and place of every parameter the slot trains."""
@@ -261,11 +307,19 @@ class AdapterPack:
 
     def refresh(self, slots: Sequence[int] | None = None) -> None:
         """Remake the compute copy of some slots (None: all) from the values: A as it is, B times the slot's scale."""
-        for block in self.blocks(range(len(self.adapters)) if slots is None else slots):
-            if block.kind == "lora_A":
-                block.of(self._compute).copy_(block.of(self.values))
-            elif block.kind == "lora_B":
-                torch.mul(block.of(self.values), self._scale[block.slots], out=block.of(self._compute))
+        for run in _consecutive(range(len(self.adapters)) if slots is None else slots):
+            # what is past the largest rank of these slots is zero and stays it
+            rank = max(self.adapters[slot].rank for slot in range(run.start, run.stop))
+            scale = self._scale[run].unsqueeze(2)
+            for name in self.target_modules:
+                a, b = self._place[name, "lora_A"], self._place[name, "lora_B"]
+                self._compute_a[name][run, :rank].copy_(a.of_all(self.values)[run, :rank])
+                value = b.of_all(self.values)[run, :, :rank].transpose(1, 2)
+                torch.mul(value, scale, out=self._compute_b[name][run, :rank])
+
+    def stacked_a(self, names: tuple[str, ...]) -> Tensor:
+        """The compute copy of the A's of modules that share an input, (slots, modules * rank, in)."""
+        return self._stacked_a[names]
 
     def finish_gradients(self, block: Block) -> Tensor:
         """The gradients of a block, (slots, columns): those of all lanes together, and of B instead of scale * B.
@@ -301,9 +355,14 @@ class AdapterPack:
 
     def matrices(self, module: str, kind: str, gradients: Tensor) -> Matrices:
         """One parameter of every slot, its gradient in ``gradients`` (slots, columns)."""
-        parameter = next(p for p in self._layout if p.module == module and p.kind == kind)
-        source = self._compute if kind.startswith("lora_") else self.values
-        return Matrices(parameter.of_all(source), parameter.of_all(gradients))
+        parameter = self._place[module, kind]
+        if kind == "lora_A":
+            compute = self._compute_a[module]
+        elif kind == "lora_B":
+            compute = self._compute_b[module].transpose(1, 2)
+        else:
+            compute = parameter.of_all(self.values)
+        return Matrices(compute, parameter.of_all(gradients))
 
     # -- lanes ---------------------------------------------------------------------------------------------------
 

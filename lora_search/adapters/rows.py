@@ -8,7 +8,7 @@ knows LoRA or models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +42,28 @@ class Run:
 
     def row_slice(self) -> slice:
         return slice(self.first_row, self.stop_row)
+
+    def of_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Of (rows, ...) those of this run."""
+        return x if self.stop_row - self.first_row == len(x) else x[self.row_slice()]
+
+    def of_slots(self, values: torch.Tensor) -> torch.Tensor:
+        """Of (slots, ...), one entry per slot of the pack, those of this run."""
+        return values if self.slots == len(values) else values[self.slot_slice()]
+
+    def parts(self, others: Sequence[Run]) -> Iterator[Run]:
+        """Those of ``others`` that lie in this run; none lies in it half."""
+        return (other for other in others if self.first_row <= other.first_row < self.stop_row)
+
+
+def stacked(x: torch.Tensor, run: Run) -> torch.Tensor:
+    """Rows of a run as (slots, rows per slot * tokens, features)."""
+    return run.of_rows(x).reshape(run.slots, -1, x.shape[-1])
+
+
+def unstacked(x: torch.Tensor, run: Run) -> torch.Tensor:
+    """The same as a view, so that it can be written to; ``x`` is contiguous."""
+    return run.of_rows(x).view(run.slots, -1, x.shape[-1])
 
 
 class Rows:

@@ -28,6 +28,8 @@ def examine_machine(results: Path) -> list[tuple[str, str]]:
     auto = choose_dtype("auto", device, 768)
     bf16 = "faster here: precision auto takes it" if auto == torch.bfloat16 else "not faster here: auto takes fp32"
     found.append(("bf16", bf16))
+    if device.type == "cpu":
+        found.append(("AMX", "yes: products in bf16 are several times as fast" if machine["amx_bf16"] else "no"))
     found.extend(versions().items())
     found.append(("model hub", _hub()))
     place = next(parent for parent in (results.resolve(), *results.resolve().parents) if parent.exists())

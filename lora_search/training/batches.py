@@ -28,8 +28,6 @@ _slot = itemgetter(0)
 
 _SLACKS = (1.0, 1.05, 1.1, 1.2)
 """How much larger than an equal share of a step a lane's micro-batches may be: rows are not cut."""
-_LAYER_OVERHEAD = 40
-"""What calling a layer costs, forward and back, in tokens computed by it; measured on two cores with MiniLM."""
 _FEW_PER_LANE = 4
 """Past so many micro-batches per lane, dealing alone balances them."""
 
@@ -47,15 +45,16 @@ def step_count(examples: int, batch_size: int, epochs: int) -> int:
     return -(-examples // batch_size) * epochs
 
 
-def micro_batch_overhead(layers: int, pooled: bool) -> int:
+def micro_batch_overhead(layers: int, pooled: bool, of_a_layer: int = 40) -> int:
     """The fixed cost of a micro-batch, in tokens: what comes before and after the layers costs about as much as calling
     one of them, and of a last layer computed for one token of each row a token costs a fifth.
 
     Args:
         layers: how many are computed.
         pooled: whether the last one is computed for one token of each row.
+        of_a_layer: what calling a layer costs, forward and back, in tokens computed by it (see ``memory``).
     """
-    return round(_LAYER_OVERHEAD * (layers + 0.8) / (layers - 0.8 if pooled else layers))
+    return round(of_a_layer * (layers + 0.8) / (layers - 0.8 if pooled else layers))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_search.adapters import SlotAdapter, key_of
@@ -49,3 +51,17 @@ class Cell:
             key=key_of(self.seed, "weights", self.key.repeat, self.key.fold),
             dropout=self.nuisance.dropout,
         )
+
+
+def side_by_side(cells: Sequence[Cell]) -> list[int]:
+    """Places of cells in an order in which those of one fold stand together, and among them those that adapt the same
+    modules: the slots of a module that follow each other are computed in one product (see ``adapters.rows``)."""
+    named = [frozenset(module.name for module in cell.modules) for cell in cells]
+    how_many = Counter(name for names in named for name in names)
+    most_first = sorted(how_many, key=lambda name: (-how_many[name], name))
+
+    def key(place: int) -> tuple[int, ...]:
+        cell = cells[place]
+        return cell.key.repeat, cell.key.fold, *(name not in named[place] for name in most_first), cell.adapter.rank
+
+    return sorted(range(len(cells)), key=key)

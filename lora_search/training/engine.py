@@ -22,7 +22,7 @@ from lora_search.data import EncodedExamples
 from lora_search.models.base import FrozenBase
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.training.batches import IntArray
-from lora_search.training.cell import Cell
+from lora_search.training.cell import Cell, side_by_side
 from lora_search.training.frozen_forward import FrozenForward, running_model
 from lora_search.training.inputs import TokenStorage, takes_types
 from lora_search.training.lanes import possible_lanes
@@ -157,13 +157,14 @@ class Engine:
         return [*self.train(cells[:half], pack, listener), *self.train(cells[half:], pack, listener)]
 
     def _train(self, cells: Sequence[Cell], pack: int, listener: Listener | None) -> list[TrainedCell]:
-        run = self._run_of(cells, pack, listener)
+        order = side_by_side(cells)
+        run = self._run_of([cells[place] for place in order], pack, listener)
         self.memory.provide_for(cells)  # with what the pack itself needs already taken
-        trained = run.run()
+        trained = dict(zip(order, run.run(), strict=True))
         self.padded_tokens += run.padded_tokens
         self.real_tokens += run.real_tokens
         self.split_packs |= run.split
-        return trained
+        return [trained[place] for place in range(len(cells))]
 
     def predict(self, cell: Cell, state: dict[str, Tensor], examples: IntArray) -> np.ndarray:
         """Probabilities float32 (examples, labels) of a trained cell."""

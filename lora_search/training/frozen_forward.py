@@ -18,7 +18,7 @@ from lora_search.errors import MachineError
 from lora_search.models.base import FrozenBase
 from lora_search.training.batches import IntArray, MicroBatchPlanner, micro_batch_overhead
 from lora_search.training.inputs import TokenStorage
-from lora_search.training.memory import cache_memory, is_out_of_memory
+from lora_search.training.memory import cache_memory, is_out_of_memory, layer_overhead
 from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
 from lora_search.training.precision import fast_products, in_precision
 from lora_search.training.prefix import PrefixCache
@@ -116,6 +116,9 @@ class FrozenForward:
         )
         self.pooled = self._find_pooled_token(base.model) if pooled_token else None
         self.pooled_layer = PooledLayer(self.model, self.pooled)
+        # one that sees one token of a row is given another tensor than those that see all
+        spared = self.pooled.spared if self.pooled else frozenset()
+        self._same_input = [[name for name in names if name not in spared] for names in self.facts.same_input]
 
     def _find_pooled_token(self, model: nn.Module) -> PooledToken | None:
         """Found in the base as it was loaded, in float32."""
@@ -140,6 +143,7 @@ class FrozenForward:
             head_deviation=self.head_deviation,
             dtype=self.dtype,
             lanes=lanes,
+            same_input=self._same_input,
         )
 
     def resumes(self, depth: int) -> bool:
@@ -152,7 +156,8 @@ class FrozenForward:
 
     def planner(self, depth: int, token_budget: int) -> MicroBatchPlanner:
         """What cuts the rows of a step that computes layers from ``depth`` on."""
-        overhead = micro_batch_overhead(self.structure.layer_count - depth, self.pooled is not None)
+        of_a_layer = layer_overhead(self.storage.device, self.dtype)
+        overhead = micro_batch_overhead(self.structure.layer_count - depth, self.pooled is not None, of_a_layer)
         return MicroBatchPlanner(self.storage.lengths, token_budget, overhead, not self.facts.sees_padding)
 
     def layers(self, depth: int) -> Sequence[nn.Module]:

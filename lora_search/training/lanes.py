@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from lora_search.errors import MachineError
@@ -67,6 +68,17 @@ class _LeaderGone(Exception):
     """Lane 0 has ended, and with it what the others were there for."""
 
 
+def lanes_to_update(costs: Sequence[int], lanes: int) -> list[int]:
+    """Which lane updates each slot: neighbours together, and about as much in every lane.
+
+    Args:
+        costs: of each slot, what an update takes; positive.
+        lanes: how many there are.
+    """
+    total, middles = sum(costs), np.cumsum(costs) - np.array(costs) / 2
+    return [int(middle * lanes / total) for middle in middles]
+
+
 class Team:
     """The lanes of one pack; this process is number ``lane``.
 
@@ -103,10 +115,6 @@ class Team:
     def meet(self) -> None:
         """Go on when all lanes have come here."""
         self.share(None)
-
-    def owns(self, slot: int, slots: int) -> bool:
-        """Whether this lane updates a slot of a pack of so many."""
-        return slot * self.size // slots == self.lane
 
     def _received(self, link: Connection) -> Any:
         try:

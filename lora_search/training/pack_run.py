@@ -22,7 +22,7 @@ from lora_search.training.batches import IntArray, MicroBatch, batch_order, step
 from lora_search.training.cell import Cell
 from lora_search.training.checkpointing import checkpointed
 from lora_search.training.frozen_forward import FrozenForward
-from lora_search.training.lanes import Team, started_team
+from lora_search.training.lanes import Team, lanes_to_update, started_team
 from lora_search.training.memory import is_out_of_memory, release_memory
 from lora_search.training.memory_budget import MemoryBudget
 from lora_search.training.metrics import score_predictions
@@ -110,6 +110,7 @@ class PackRun:
             weight_decay=training.weight_decay,
             max_grad_norm=training.max_grad_norm,
         )
+        self.updated_in = lanes_to_update([cell.adapter.rank + 1 for cell in cells], memory.lanes)
         self.failures: dict[int, str] = {}
         self.taken = [0] * len(cells)
         self.tokens = [0] * len(cells)
@@ -163,7 +164,7 @@ class PackRun:
                 break
             batches = [(slot, next(orders[slot])) for slot in active]
             of_lanes = self._within_memory(partial(self._accumulate, batches, step))
-            self.optimizer.step([slot for slot in active if self.team.owns(slot, len(self.cells))])
+            self.optimizer.step([slot for slot in active if self.updated_in[slot] == self.team.lane])
             self._record(step, batches, [sum(losses) for losses in zip(*of_lanes, strict=True)])
             self.team.meet()
         self.pack.training = False

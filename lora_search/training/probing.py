@@ -24,10 +24,12 @@ class ForwardFacts:
             them by a Fourier transform; or that cannot be seen, as where the head gives every text the same.
         shared: of the modules asked about, those called on something that is not one entry per row, as DeBERTa's on its
             relative positions or Longformer's on (tokens, rows, features).
+        same_input: of the same, groups of those that are given the very same tensor, as query, key and value are.
     """
 
     sees_padding: bool
     shared: frozenset[str]
+    same_input: tuple[tuple[str, ...], ...] = ()
 
 
 @torch.no_grad()
@@ -39,9 +41,11 @@ def probe(model: nn.Module, storage: TokenStorage, modules: Iterable[str]) -> Fo
     examples = np.resize(storage.spread(count), count)
     rows = Rows([0] * count, width=longest)
     shared = set()
+    given: dict[str, list[torch.Tensor]] = {}
 
     def look(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            given.setdefault(name, []).extend(args[:1])
             if args and not (rows.holds_one_entry_per_row(args[0]) or rows.flattens(args[0])):
                 shared.add(name)
 
@@ -59,4 +63,13 @@ def probe(model: nn.Module, storage: TokenStorage, modules: Iterable[str]) -> Fo
             hook.remove()
     pads = bool((storage.lengths < longest).any())
     sees = pads and not same_logits(padded, torch.cat(alone).float(), tolerance_of(next(model.parameters()).dtype))
-    return ForwardFacts(sees_padding=sees, shared=frozenset(shared))
+    return ForwardFacts(sees, frozenset(shared), _same_input(given))
+
+
+def _same_input(given: dict[str, list[torch.Tensor]]) -> tuple[tuple[str, ...], ...]:
+    """Groups of modules that were called once, on one tensor; it is still held, so that no other took its place."""
+    groups: dict[int, list[str]] = {}
+    for name, tensors in given.items():
+        if len(tensors) == 1:
+            groups.setdefault(id(tensors[0]), []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)

@@ -93,6 +93,84 @@ def test_lora_is_the_plain_one_of_each_rows_own_slot(kind, dropout):
     assert pack.gradients[2].abs().max() == 0
 
 
+class Projections(nn.Module):
+    """Three modules given the same tensor, as queries, keys and values are; the last may be given a copy."""
+
+    def __init__(self, kind):
+        super().__init__()
+        for name in ("first", "second", "third"):
+            setattr(self, name, nn.Linear(IN, OUT) if kind == "linear" else Conv1D(OUT, IN))
+        self.unlike = False
+
+    def forward(self, x):
+        return self.first(x), self.second(x), self.third(x.clone() if self.unlike else x)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+@pytest.mark.parametrize("case", ["all used", "one not used", "another tensor", "apart"])
+def test_modules_of_one_input_are_each_the_plain_one_of_each_rows_own_slot(kind, case):
+    torch.manual_seed(0)
+    model = Projections(kind).requires_grad_(False)
+    model.unlike = case == "another tensor"
+    names = ("first", "second", "third")
+    targets = [names, names[:1], names[1:], names]  # of some slots some modules only
+    adapters = [SlotAdapter(frozenset(chosen), 1 + slot, 0.5 + slot, 1) for slot, chosen in enumerate(targets)]
+    pack = AdapterPack(model, adapters, [], same_input=[] if case == "apart" else [(*names, "of no slot")])
+    states = weights(pack, torch.Generator().manual_seed(1))
+    pack.training = True
+    slots = (0, 0, 1, 2, 3, 3)
+    x = torch.randn(len(slots), TOKENS, IN, requires_grad=True)
+    twin = x.detach().clone().requires_grad_()
+    used = names[:2] if case == "one not used" else names
+    toward = {name: torch.randn(len(slots), TOKENS, OUT) for name in used}
+    with pack.attached():
+        for _ in range(2):  # whatever one forward leaves, the next is right
+            pack.gradients.zero_()
+            x.grad = None
+            pack.rows = Rows(slots)
+            found = dict(zip(names, model(x), strict=True))
+            sum((found[name] * toward[name]).sum() for name in used).backward()
+    for block in pack.blocks(range(len(adapters))):
+        pack.finish_gradients(block)
+    plain = {
+        (slot, name): PlainLora(
+            getattr(model, name), states[slot][f"{name}.lora_A"], states[slot][f"{name}.lora_B"], 0.5 + slot
+        )
+        for slot, chosen in enumerate(targets)
+        for name in chosen
+    }
+    for name in used:
+        rows = [plain.get((slot, name), getattr(model, name))(twin[row]) for row, slot in enumerate(slots)]
+        expected = torch.stack(rows)
+        torch.testing.assert_close(found[name], expected)
+        (expected * toward[name]).sum().backward()
+    torch.testing.assert_close(x.grad, twin.grad)
+    for (slot, name), lora in plain.items():
+        gradients = pack.slot_gradients(slot)
+        for key, matrix in ((f"{name}.lora_A", lora.a), (f"{name}.lora_B", lora.b)):
+            expected = torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
+            torch.testing.assert_close(gradients[key], expected)
+
+
+def test_modules_of_one_input_are_computed_when_the_first_is_called():
+    model = Projections("linear").requires_grad_(False)
+    names = ("first", "second", "third")
+    pack = AdapterPack(model, [SlotAdapter(frozenset(names[:2]), 2, 1.0, 1)], [], same_input=[names])
+    calls = []
+    for name in names:
+        getattr(model, name).register_forward_hook(lambda module, args, y, name=name: calls.append(name))
+    x = torch.randn(2, TOKENS, IN)
+    with pack.attached():
+        pack.rows = Rows((0, 0))
+        model.first(x)
+        assert calls == ["first", "second"]
+        model.second(x)
+        assert calls == ["first", "second"]
+        model.third(x)
+        model.second(x)
+    assert calls == ["first", "second", "third", "first", "second"]
+
+
 def dropped(model, pack, rows, x):
     """A forward in training and the gradients it leaves."""
     pack.gradients.zero_()

@@ -120,7 +120,7 @@ def test_what_is_kept_is_a_micro_batch_in_every_lane_and_no_more_than_a_step():
 def test_auto_checkpoints_when_activations_would_fill_the_memory(monkeypatch):
     base, data = tiny_base("bert"), toy_data()
     cells = cells_of(base)
-    needed = make_engine(base, data).activation_bytes(cells, checkpointing=False)
+    needed = make_engine(base, data).memory.activation_bytes(cells, checkpointing=False)
     for free, expected in ((None, False), (2 * needed, False), (2 * needed - 2, True)):
         monkeypatch.setattr(budget_module, "free_bytes", lambda device, free=free: free)
         for choice, comes_to in (("auto", expected), (True, True), (False, False)):
@@ -182,8 +182,9 @@ def test_a_gpu_begins_with_micro_batches_that_take_a_quarter_of_what_is_free(
     monkeypatch, free, bytes_per_token, budget
 ):
     monkeypatch.setattr(memory_module, "free_bytes", lambda device: free)
-    assert memory_module.first_token_budget(torch.device("cuda"), bytes_per_token) == budget
-    assert memory_module.first_token_budget(CPU, bytes_per_token) < 2048
+    assert memory_module.first_token_budget(torch.device("cuda"), torch.bfloat16, bytes_per_token) == budget
+    of_a_cpu = [memory_module.first_token_budget(CPU, t, bytes_per_token) for t in (torch.float32, torch.bfloat16)]
+    assert of_a_cpu[0] < of_a_cpu[1] < 4096
 
 
 @pytest.mark.parametrize(("free", "bytes_"), [(None, 2**31), (2**40, 2**31), (2**30, 2**28)])

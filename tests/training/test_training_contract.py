@@ -17,6 +17,7 @@ import torch
 from engine_builders import FAMILIES, MINILM, make_cell, make_engine, minilm_base, tiny_base, toy_data
 
 from lora_search.training import pack_run as run_module
+from lora_search.training.cell import side_by_side
 from lora_search.training.optimizer import PackedAdamW
 
 TOLERANCE = 1e-5
@@ -95,13 +96,14 @@ def train(model, cells, **settings):
         trained = engine.train(cells, pack=0)
         for file in Path(folder).iterdir():
             recorded |= torch.load(file)
+    place = {slot: cell for cell, slot in enumerate(side_by_side(cells))}
     return engine, [
         Trained(
             cell.result.train_loss,
             cell.result.steps,
             cell.result.probabilities,
             cell.state,
-            {(step, name): g for (owner, step, name), g in recorded.items() if owner == slot},
+            {(step, name): g for (owner, step, name), g in recorded.items() if owner == place[slot]},
         )
         for slot, cell in enumerate(trained)
     ]

@@ -26,7 +26,7 @@ ATTENTION = {
 @pytest.mark.parametrize("family", SPARED)
 def test_what_follows_attention_in_the_last_layer_is_spared(family):
     base = tiny_base(family)
-    pooled = make_engine(base, toy_data()).pooled
+    pooled = make_engine(base, toy_data()).forward.pooled
     position, names, filled = SPARED[family]
     last = f"{base.structure.stack_name}.2."
     assert pooled.position == position
@@ -37,7 +37,7 @@ def test_what_follows_attention_in_the_last_layer_is_spared(family):
 
 
 def test_attention_that_is_not_the_libraries_own_is_computed_in_full():
-    assert make_engine(tiny_base("deberta-v2"), toy_data()).pooled.attention is None
+    assert make_engine(tiny_base("deberta-v2"), toy_data()).forward.pooled.attention is None
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -66,9 +66,9 @@ def test_a_head_that_averages_over_tokens_needs_them_all():
 
 def test_a_text_that_ends_with_the_padding_token_is_read_elsewhere():
     base, data = frozen(tiny_model("llama")), toy_data()
-    assert make_engine(base, data).pooled.position == "last"
+    assert make_engine(base, data).forward.pooled.position == "last"
     data.input_ids[7][-1] = base.model.config.pad_token_id
-    assert make_engine(base, data).pooled is None
+    assert make_engine(base, data).forward.pooled is None
 
 
 def test_it_is_not_looked_for_when_it_is_not_wanted():

@@ -85,7 +85,9 @@ def test_products_are_in_tf32_on_a_gpu_inside_the_block_alone(device, dtype, ins
 
 def test_an_engine_trains_and_predicts_with_fast_products_and_makes_its_checks_without(monkeypatch):
     base, seen = frozen(tiny_model("bert")), []
-    monkeypatch.setattr(frozen_forward, "fast_products", lambda device, dtype: fast_products(torch.device("cuda"), dtype))
+    monkeypatch.setattr(
+        frozen_forward, "fast_products", lambda device, dtype: fast_products(torch.device("cuda"), dtype)
+    )
     module = base.model.bert.encoder.layer[2].output  # of which no stand-in is made
     module.register_forward_pre_hook(lambda m, args: seen.append(torch.get_float32_matmul_precision()))
     engine, cell = make_engine(base, toy_data()), make_cell(base, layers="top-1")
@@ -102,9 +104,9 @@ def test_precision_is_what_was_asked_or_measured():
 
 
 @pytest.mark.parametrize(("bf16_seconds", "expected"), [(0.5, BF16), (0.9, torch.float32), (4.0, torch.float32)])
-def test_auto_takes_bf16_where_a_product_of_the_width_is_clearly_faster(monkeypatch, bf16_seconds, expected):
+def test_auto_takes_bf16_where_a_layer_of_the_width_is_clearly_faster(monkeypatch, bf16_seconds, expected):
     seconds = {64: {torch.float32: 1.0, BF16: bf16_seconds}}
-    monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
+    monkeypatch.setattr(precision, "_step_seconds", seconds.__getitem__)
     assert choose_dtype("auto", CPU, 64) == expected
 
 
@@ -112,18 +114,27 @@ def test_what_else_runs_for_a_while_does_not_decide_the_precision(monkeypatch):
     """Slow as long as another process runs, which ends during the measurement."""
     clock, calls = 0.0, 0
 
-    def linear(x, weight):
-        nonlocal clock, calls
-        calls += 1
-        assert torch.get_num_threads() == 1
-        clock += 16.0 if calls <= 10 else {torch.float32: 2.0, BF16: 4.0}[x.dtype]
+    def layer_step(width, dtype):
+        def step():
+            nonlocal clock, calls
+            calls += 1
+            assert torch.get_num_threads() == 1
+            clock += 16.0 if calls <= 10 else {torch.float32: 2.0, BF16: 4.0}[dtype]
 
-    monkeypatch.setattr(precision.nn.functional, "linear", linear)
+        return step
+
+    monkeypatch.setattr(precision, "_layer_step", layer_step)
     monkeypatch.setattr(precision.time, "perf_counter", lambda: clock)
     threads = torch.get_num_threads()
     assert choose_dtype("auto", CPU, 64) == torch.float32
     assert torch.get_num_threads() == threads
     assert calls > 10
+
+
+def test_a_layer_of_any_width_is_timed_in_both_precisions(monkeypatch):
+    monkeypatch.setattr(precision, "_WIDEST", 32)
+    assert choose_dtype("auto", CPU, 10**6) in (torch.float32, BF16)
+    assert all(seconds > 0 for seconds in precision._step_seconds(16).values())
 
 
 def test_bf16_is_refused_where_there_is_none(monkeypatch):

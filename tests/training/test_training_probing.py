@@ -1,5 +1,7 @@
 """What is found out about a model's forward before the first pack."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ def headless(family):
 
 
 def facts_of(base, **choices):
-    return make_engine(base, toy_data(**choices)).forward
+    return replace(make_engine(base, toy_data(**choices)).forward.facts, same_input=())
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "deberta-v2"])
@@ -68,7 +70,7 @@ def test_padding_is_found_where_the_shortest_texts_are_all_the_same():
         data.input_ids[place].resize(2, refcheck=False)
         data.input_ids[place][:] = 5
         data.lengths[place] = 2
-    assert not make_engine(tiny_base("bert"), data).forward.sees_padding
+    assert not make_engine(tiny_base("bert"), data).forward.facts.sees_padding
 
 
 def test_a_head_that_gives_every_text_the_same_shows_nothing():
@@ -111,3 +113,18 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_logits_are_the_same_only_where_others_would_not_be(logits, expected, same):
     assert same_logits(torch.tensor(logits), torch.tensor(expected), 1e-3) is same
+
+
+@pytest.mark.parametrize(
+    ("family", "leaves"),
+    [
+        ("bert", [("attention.self.query", "attention.self.key", "attention.self.value")]),
+        ("llama", [("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")]),
+        ("gpt2", []),
+    ],
+)
+def test_modules_that_are_given_the_very_same_tensor_are_found(family, leaves):
+    base = tiny_base(family)
+    found = make_engine(base, toy_data()).forward.facts.same_input
+    layers = [f"{base.structure.stack_name}.{index}." for index in range(base.structure.layer_count)]
+    assert sorted(found) == sorted(tuple(layer + leaf for leaf in group) for layer in layers for group in leaves)
