@@ -29,19 +29,15 @@ import numpy as np
 import torch
 from flops import Flops, Work, pack_flops, product_flops
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForSequenceClassification, get_linear_schedule_with_warmup
+from toy_models import TINY, cells_of, machine, random_base, random_data
+from transformers import get_linear_schedule_with_warmup
 
 from lora_search.data import EncodedExamples
-from lora_search.data.report import DataReport
-from lora_search.models import FrozenBase, inspect_model, peft_targets, resolve_targets
-from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.models import FrozenBase, peft_targets
 from lora_search.spec.experiment import TrainingSpec
-from lora_search.store.records import CellKey
-from lora_search.study.environment import hardware, versions
 from lora_search.training import Cell, Engine, EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = ("negative", "positive")
 SHAPES: dict[str, dict[str, Any]] = {
     "bert-base": {"model_type": "bert"},
     "llama-1b": {
@@ -54,57 +50,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
     },
 }
-TINY = {
-    "vocab_size": 200,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-PACKS = (1, 2, 4, 8, 16, 32, 64)
+PACKS = (1, 4, 16, 64)
 RANK = 8
-RATE = 1e-3
 
 
-def random_base(shape: dict[str, Any], dtype: torch.dtype, device: torch.device) -> FrozenBase:
-    """A classifier of this shape with random weights."""
-    kind = shape["model_type"]
-    settings = {key: value for key, value in shape.items() if key != "model_type"}
-    config = AutoConfig.for_model(kind, num_labels=len(LABELS), pad_token_id=0, use_cache=False, **settings)
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
-    model = model.eval().requires_grad_(False)
-    return FrozenBase(model, None, inspect_model(model), LABELS, "random")
-
-
-def random_data(count: int, vocabulary: int) -> EncodedExamples:
-    """Texts of 4 to 64 random tokens, most of them short."""
-    random = np.random.default_rng(0)
-    lengths = np.clip(random.lognormal(3.0, 0.5, count).astype(np.int64), 4, 64)
-    ids = tuple(random.integers(3, vocabulary, length) for length in lengths)
-    labels = np.arange(count) % len(LABELS)
-    report = DataReport("random", count, {}, None, dict.fromkeys(LABELS, count // 2), None, None, 0, 0, ())
-    return EncodedExamples(ids, None, labels, LABELS, lengths, np.arange(count), report, "random")
-
-
-def cells_of(base: FrozenBase, examples: int, count: int) -> list[Cell]:
-    everything = np.arange(examples)
-    modules = resolve_targets(base.structure, "all-linear", "all")
-    adapter = AdapterSpec(rank=RANK, alpha=2 * RANK, targets="all-linear", layers="all")
-    return [
-        Cell(
-            CellKey(trial, 0, 0),
-            adapter,
-            Nuisance(learning_rate=RATE),
-            modules,
-            train=everything[everything % 5 != 0],
-            evaluate=everything[everything % 5 == 0],
-            seed=0,
-        )
-        for trial in range(count)
-    ]
+def cells(base: FrozenBase, examples: int, count: int) -> list[Cell]:
+    return cells_of(base, examples, [(RANK, "all-linear", "all")] * count)
 
 
 def padded(data: EncodedExamples, examples: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
@@ -116,7 +67,14 @@ def padded(data: EncodedExamples, examples: np.ndarray, device: torch.device) ->
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
 
 
-def plain(base: FrozenBase, data: EncodedExamples, cell: Cell, training: TrainingSpec, device: torch.device) -> None:
+def plain(
+    base: FrozenBase,
+    data: EncodedExamples,
+    cell: Cell,
+    training: TrainingSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
     """One cell as a plain loop trains it and predicts with it."""
     targets = peft_targets(base.structure, cell.modules)
     config = LoraConfig(
@@ -126,13 +84,13 @@ def plain(base: FrozenBase, data: EncodedExamples, cell: Cell, training: Trainin
         target_modules=targets.target_modules,
         layers_to_transform=targets.layers_to_transform,
     )
-    model = get_peft_model(copy.deepcopy(base.model), config).train()
+    model = get_peft_model(copy.deepcopy(base.model).to(dtype), config).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=cell.nuisance.learning_rate, weight_decay=0.0)
     size = training.batch_size
     steps = -(-len(cell.train) // size) * training.epochs
     schedule = get_linear_schedule_with_warmup(optimizer, int(steps * training.warmup_ratio), steps)
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=base.model.dtype == torch.bfloat16)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
     for epoch in range(training.epochs):
         order = np.random.default_rng(epoch).permutation(cell.train)
         for start in range(0, len(order), size):
@@ -196,34 +154,44 @@ def facts(cells: list[Cell], work: Work, flops: Flops, limit: float, measured: t
 
 
 def measure(
-    shape: dict[str, Any], packs: tuple[int, ...], examples: int, device: torch.device, budget: int | None
-) -> Any:
+    shape: dict[str, Any],
+    packs: tuple[int, ...],
+    examples: int,
+    device: torch.device,
+    chosen: argparse.Namespace,
+    record: dict[str, Any],
+    written: Callable[[], None],
+) -> None:
+    """Fill ``record``, and have it written after every measurement."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    base = random_base(shape, dtype, device)
+    base = random_base(shape, torch.float32, device)
     training = TrainingSpec(epochs=1, batch_size=16)
     data = random_data(examples, base.model.config.vocab_size)
     limit = product_limit(dtype, device, base.model.config.hidden_size)
-    few = cells_of(base, min(examples, 40), 1)
-    engine = Engine(base, data, training, EngineSettings(device, dtype, token_budget=budget))
-    record: dict[str, Any] = {"product_limit_flops": limit, "packs": []}
-    plain(base, data, few[0], training, device)
-    one = cells_of(base, examples, 1)
-    measured = timed(lambda: plain(base, data, one[0], training, device), device)
+    few = cells(base, min(examples, 40), 1)
+    settings = EngineSettings(device, dtype, token_budget=chosen.token_budget)
+    engine = Engine(base, data, training, settings)
+    record |= {"product_limit_flops": limit, "pooled": str(engine.forward.pooled), "packs": []}
+    plain(base, data, few[0], training, device, dtype)
+    one = cells(base, examples, 1)
+    measured = timed(lambda: plain(base, data, one[0], training, device, dtype), device)
     engine.train(few, pack=0)  # which fills the cache of states, after the plain loop's memory was measured
     work = work_of(data, one, training.epochs)
     flops = product_flops(base.structure.linear_modules, work, first=engine.forward.prefix.kept_modules(0))
     record["plain_loop"] = facts(one, work, flops, limit, measured)
     print("plain loop", record["plain_loop"], flush=True)
+    written()
     for count in packs:
-        cells = cells_of(base, examples, count)
-        measured = timed(lambda cells=cells: engine.train(cells, pack=0), device)  # type: ignore[misc]
-        work = work_of(data, cells, training.epochs)
-        row = facts(cells, work, pack_flops(engine, work, 0, cached_tokens=0), limit, measured)
+        pack = cells(base, examples, count)
+        engine.train(cells(base, min(examples, 80), count), pack=0)  # what products of these shapes run on is loaded
+        measured = timed(lambda pack=pack: engine.train(pack, pack=0), device)  # type: ignore[misc]
+        work = work_of(data, pack, training.epochs)
+        row = facts(pack, work, pack_flops(engine, work, 0, cached_tokens=0), limit, measured)
         row["ratio"] = row["cells_per_hour"] / record["plain_loop"]["cells_per_hour"]
-        row["token_budget"], row["checkpointing"] = engine.memory.token_budget, engine.memory.checkpointing
+        row |= engine.budgets
         record["packs"].append(row)
         print("pack", row, flush=True)
-    return record
+        written()
 
 
 def main() -> int:
@@ -232,6 +200,8 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="toy shapes and packs, to try the code; nothing is written")
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--token-budget", type=int, help="instead of what the engine finds")
+    parser.add_argument("--shape", choices=tuple(SHAPES), action="append", help="only these")
+    parser.add_argument("--packs", type=int, nargs="+", default=PACKS, help="how many cells together")
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/gpu.json")
     chosen = parser.parse_args()
     if chosen.device == "cuda" and not torch.cuda.is_available():
@@ -241,23 +211,26 @@ def main() -> int:
         parser.error("--device cpu is for trying the code: it goes with --tiny")
     warnings.filterwarnings("ignore")
     device = torch.device(chosen.device)
-    shapes = {name: {**shape, **TINY} if chosen.tiny else shape for name, shape in SHAPES.items()}
-    packs, examples = ((1, 2), 60) if chosen.tiny else (PACKS, chosen.examples)
+    packs, examples = ((1, 2), 60) if chosen.tiny else (tuple(chosen.packs), chosen.examples)
     record: dict[str, Any] = {
         "what": "a plain PEFT loop against packs, on a GPU, random weights and tokens",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "versions": versions(),
+        "machine": machine(),
         "examples": examples,
         "rank": RANK,
         "shapes": {},
     }
-    for name, shape in shapes.items():
+
+    def written() -> None:
+        if not chosen.tiny:
+            chosen.out.parent.mkdir(parents=True, exist_ok=True)
+            chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    for name in chosen.shape or SHAPES:
+        shape = {**SHAPES[name], **TINY} if chosen.tiny else SHAPES[name]
         print(name, flush=True)
-        record["shapes"][name] = measure(shape, packs, examples, device, chosen.token_budget)
-    if not chosen.tiny:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        found = record["shapes"][name] = {}
+        measure(shape, packs, examples, device, chosen, found, written)
     return 0
 
 
