@@ -14,6 +14,7 @@ A pack does not know data, losses or schedules, and nothing of how a model is lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -299,6 +300,25 @@ class AdapterPack:
             yield from self._cut(members, ends[rank][1], ends[rank + 1][0], "lora_B")
         yield from self._cut(slots, ends[-1][0], self.values.shape[1], "head")
 
+    def pieces(self, slot: int) -> tuple[list[Block], list[Block]]:
+        """The longest runs of columns that hold what a slot trains, and else zeros: those of matrices, and those of
+        biases and norms."""
+        rank = self.adapters[slot].rank if self.target_modules else 0
+        heads = [parameter for parameter in self._layout if not parameter.kind.startswith("lora_")]
+        spans: dict[bool, list[tuple[int, int]]] = {True: [(0, rank * self._plane)] if rank else [], False: []}
+        for parameter in heads:
+            same = spans[len(parameter.shape) > 1]
+            stop = parameter.start + math.prod(parameter.shape)
+            if same and same[-1][1] == parameter.start:
+                same[-1] = (same[-1][0], stop)
+            else:
+                same.append((parameter.start, stop))
+        one = slice(slot, slot + 1)
+        matrices, others = (
+            [Block(one, slice(start, stop), "any") for start, stop in spans[kind]] for kind in (True, False)
+        )
+        return matrices, others
+
     def _cut(self, slots: Sequence[int], start: int, stop: int, kind: str) -> Iterator[Block]:
         for run in _consecutive(slots):
             most = stop - start if self.device.type == "cuda" else _BLOCK // (run.stop - run.start) + 1
@@ -340,14 +360,6 @@ class AdapterPack:
     def nbytes(self) -> int:
         """Bytes of all slots together: values, every lane's gradients and the compute copy."""
         return self.values.nbytes + self.lane_gradients.nbytes + self._compute.nbytes
-
-    def matrix_columns(self) -> Tensor:
-        """bool (columns,): those of matrices, as opposed to biases and norms."""
-        columns = torch.ones(1, self.values.shape[1], dtype=torch.bool, device=self.device)
-        for parameter in self._layout:
-            if len(parameter.shape) < 2:
-                parameter.of(columns, 0).fill_(False)
-        return columns[0]
 
     def has(self, module: str, kind: str) -> bool:
         """Whether a module has a parameter of a kind: ``bias``, say."""

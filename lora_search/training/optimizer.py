@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lora_search.adapters import AdapterPack, Block, on_device
+from lora_search.adapters import AdapterPack, Block
 
 
 def schedule_factor(step: int, total: int, warmup_ratio: float) -> float:
@@ -22,7 +22,8 @@ def schedule_factor(step: int, total: int, warmup_ratio: float) -> float:
 
 
 class PackedAdamW:
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as ``torch.optim.AdamW`` computes it, row by row of the pack.
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as ``torch.optim.AdamW`` computes it, slot by slot, in
+    PyTorch's own fused kernel: once over the numbers of a slot.
 
     Args:
         pack: values and gradients, (slots, parameters).
@@ -49,43 +50,52 @@ class PackedAdamW:
         self.learning_rates = tuple(learning_rates)
         self.total_steps = tuple(total_steps)
         self.warmup_ratio = warmup_ratio
+        self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.first = torch.zeros_like(pack.values)
         self.second = torch.zeros_like(pack.values)
         self.steps = [0] * len(self.learning_rates)
-        self._decay = pack.matrix_columns().float() * weight_decay if weight_decay else None
+        # told to the kernel as numbers on the device
+        self._counts = torch.zeros(len(self.steps), device=pack.device)
+        self._pieces = [self._pieces_of(slot) for slot in range(len(self.steps))]
 
     def step(self, active: Sequence[int]) -> None:
         """Update the slots in ``active`` (ascending) from the gradients of a whole step, and zero these."""
-        blocks = list(self.pack.blocks(active))
         squares = torch.zeros(len(self.steps), 1, device=self.pack.device)
-        for block in blocks:
+        for block in self.pack.blocks(active):
             squares[block.slots] += self.pack.finish_gradients(block).square().sum(1, keepdim=True)
-        shrink = (self.max_grad_norm / (squares.sqrt_() + 1e-6)).clamp_(max=1.0)
-        rates = [
-            rate * schedule_factor(step, total, self.warmup_ratio)
-            for rate, step, total in zip(self.learning_rates, self.steps, self.total_steps, strict=True)
-        ]
-        sizes = [rate / (1 - self.BETA1 ** (step + 1)) for rate, step in zip(rates, self.steps, strict=True)]
-        roots = [(1 - self.BETA2 ** (step + 1)) ** 0.5 for step in self.steps]
-        columns = shrink, self._column(rates), self._column(sizes), self._column(roots)
-        for block in blocks:
-            self._update(block, *(column[block.slots] for column in columns))
+        # what gradients are divided by
+        excess = ((squares.sqrt_() + 1e-6) / self.max_grad_norm).clamp_(min=1.0)
         for slot in active:
+            self._counts[slot] += 1
+            rate = self.learning_rates[slot] * schedule_factor(
+                self.steps[slot], self.total_steps[slot], self.warmup_ratio
+            )
+            for pieces, weight_decay in self._pieces[slot]:
+                torch._fused_adamw_(
+                    *([piece.of(storage)[0] for piece in pieces] for storage in self._storages()),
+                    [],
+                    [self._counts[slot]] * len(pieces),
+                    lr=rate,
+                    beta1=self.BETA1,
+                    beta2=self.BETA2,
+                    weight_decay=weight_decay,
+                    eps=self.EPSILON,
+                    amsgrad=False,
+                    maximize=False,
+                    grad_scale=excess[slot],
+                    found_inf=None,
+                )
+            self.pack.gradients[slot].zero_()
             self.steps[slot] += 1
         self.pack.refresh(active)
 
-    def _column(self, values: Sequence[float]) -> Tensor:
-        return on_device(values, self.pack.device, torch.float32).unsqueeze(1)
+    def _storages(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.pack.values, self.pack.gradients, self.first, self.second
 
-    def _update(self, block: Block, shrink: Tensor, rate: Tensor, size: Tensor, root: Tensor) -> None:
-        """``shrink``, ``rate``, ``size`` (of the step) and ``root`` (of the second moment's correction): (slots, 1)."""
-        value, gradient = block.of(self.pack.values), block.of(self.pack.gradients)
-        first, second = block.of(self.first), block.of(self.second)
-        gradient.mul_(shrink)
-        first.lerp_(gradient, 1 - self.BETA1)
-        second.mul_(self.BETA2).addcmul_(gradient, gradient, value=1 - self.BETA2)
-        if self._decay is not None:
-            value.sub_(value * self._decay[block.columns] * rate)
-        value.sub_(first / (second.sqrt().div_(root).add_(self.EPSILON)) * size)
-        gradient.zero_()
+    def _pieces_of(self, slot: int) -> list[tuple[list[Block], float]]:
+        """The consecutive columns that a slot trains, in groups of one weight decay."""
+        decayed, others = self.pack.pieces(slot)
+        if not self.weight_decay:
+            return [(decayed + others, 0.0)]
+        return [(group, decay) for group, decay in ((decayed, self.weight_decay), (others, 0.0)) if group]
