@@ -173,6 +173,21 @@ def report(study: StudyPath) -> None:
 
 
 @app.command()
+def dashboard(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder of studies, or a study's.")] = Path("results"),
+    host: Annotated[str, typer.Option("--host", help="Elsewhere than 127.0.0.1 a token is needed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 for any free one.")] = 8787,
+    control: Annotated[bool, typer.Option("--control", help="Let the page stop and resume runs; needs a token.")] = False,
+    optuna: Annotated[bool, typer.Option("--optuna", help="Start optuna-dashboard beside it.")] = False,
+) -> None:
+    """Show studies in a browser while they run."""
+    from lora_search.dashboard import serve
+
+    with _interruptible_quietly():
+        serve(results, host, port, control=control, optuna=optuna)
+
+
+@app.command()
 def export(
     study: StudyPath,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)],
@@ -232,6 +247,15 @@ def _interruptible() -> Iterator[None]:
         _say(f"Interrupted. {f'Everything finished is in {folder}; go' if folder else 'Go'} on with:")
         _say("  " + _command_line())
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def _interruptible_quietly() -> Iterator[None]:
+    """What is ended by an interrupt, as it is meant to be."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
 
 
 @contextmanager

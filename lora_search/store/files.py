@@ -19,6 +19,7 @@ TRIALS_FILE = "trials.csv"
 CELLS_FILE = "cells.csv"
 PREDICTIONS_FOLDER = "predictions"
 LOCK_FILE = ".lock"
+LIVE_FILE = "live.json"
 
 
 def temporary_name(path: Path) -> Path:

@@ -33,7 +33,7 @@ from lora_search.study.asking import TrialSource, note_score
 from lora_search.study.cells import BUDGETS_FACT, CellRunner
 from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare, terminated_as_interrupt
-from lora_search.study.progress import Silent, StudyProgress, default_progress
+from lora_search.study.progress import LiveFile, Silent, StudyProgress, default_progress
 from lora_search.study.race import Racer, finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
 from lora_search.study.schedule import generation_of, packs_of, rungs_of
@@ -81,6 +81,7 @@ def run_study(
         prepared = prepare(experiment)
         _check_study_is_of(prepared, folder)
         with Ledger.open(folder, experiment, describe_environment(prepared)) as ledger:
+            progress = LiveFile(progress, folder)
             try:
                 return StudyRun(prepared, ledger, progress).run()
             except KeyboardInterrupt:
