@@ -174,10 +174,14 @@ def report(study: StudyPath) -> None:
 
 @app.command()
 def dashboard(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder of studies, or a study's.")] = Path("results"),
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder of studies, or a study's.")] = Path(
+        "results"
+    ),
     host: Annotated[str, typer.Option("--host", help="Elsewhere than 127.0.0.1 a token is needed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 for any free one.")] = 8787,
-    control: Annotated[bool, typer.Option("--control", help="Let the page stop and resume runs; needs a token.")] = False,
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page stop and resume runs; needs a token.")
+    ] = False,
     optuna: Annotated[bool, typer.Option("--optuna", help="Start optuna-dashboard beside it.")] = False,
 ) -> None:
     """Show studies in a browser while they run."""

@@ -1,12 +1,12 @@
 """How fast the dashboard's page is on large studies, what a quiet poll costs, and whether looking on slows a run.
 
-    python experiments/benchmarks/dashboard.py                # page and poll: results/benchmarks/dashboard.json, minutes
-    python experiments/benchmarks/dashboard.py --slow-down    # quick starts in pairs, with and without three onlookers
+    python experiments/benchmarks/dashboard.py               # page and poll; results/benchmarks/dashboard.json
+    python experiments/benchmarks/dashboard.py --slow-down   # quick starts in pairs, with and without onlookers
 
 The page is measured in headless Chromium (Debian's chromium and chromium-driver) on fabricated studies of 2,000 and
-10,000 trials of ten cells: the first contentful paint, when the figures in sight are drawn, and from each interaction to
-the second frame after it. The poll is what the server does for a client while nothing changes. A slow-down is the median
-over pairs of runs that take turns to go first; that both recorded the same scores is checked.
+10,000 trials of ten cells: the first contentful paint, when the figures in sight are drawn, and from each interaction
+to the second frame after it. The poll is what the server does for a client while nothing changes. A slow-down is the
+median over pairs of runs that take turns to go first; that both recorded the same scores is checked.
 """
 
 from __future__ import annotations
@@ -76,20 +76,61 @@ def fabricate(folder: Path, trials: int) -> Path:
     effects = generator.normal(0, 0.02, (2, 5))
     rows, cells = [], []
     for trial in range(trials):
-        rank, targets = int(generator.choice([1, 2, 4, 8, 16, 32])), str(generator.choice(["query+value", "attention", "all-linear"]))
+        rank, targets = (
+            int(generator.choice([1, 2, 4, 8, 16, 32])),
+            str(generator.choice(["query+value", "attention", "all-linear"])),
+        )
         layers, alpha = str(generator.choice(["all", "top-1/2", "top-1/3"])), float(rank * generator.choice([1, 2]))
         rate = float(10 ** generator.uniform(-3.7, -2.4))
-        size = rank * 768 * {"query+value": 2, "attention": 4, "all-linear": 6}[targets] * {"all": 6, "top-1/2": 3, "top-1/3": 2}[layers]
+        size = (
+            rank
+            * 768
+            * {"query+value": 2, "attention": 4, "all-linear": 6}[targets]
+            * {"all": 6, "top-1/2": 3, "top-1/3": 2}[layers]
+        )
         adapter = json.dumps({"rank": rank, "alpha": alpha, "targets": targets, "layers": layers, "scaling": "lora"})
         nuisance = json.dumps({"learning_rate": rate, "dropout": 0.0})
         stopped = bool(generator.random() < 0.3)
-        rows.append((trial, adapter, nuisance, size, 770, "sampler", "pruned" if stopped else "complete", "cannot change the verdict" if stopped else None))
+        rows.append(
+            (
+                trial,
+                adapter,
+                nuisance,
+                size,
+                770,
+                "sampler",
+                "pruned" if stopped else "complete",
+                "cannot change the verdict" if stopped else None,
+            )
+        )
         level = 0.75 + 0.01 * np.log2(size / 1500) - 0.02 * (np.log10(rate) + 3) ** 2
         for column in range(2 if stopped else CELLS):
             repeat, fold = divmod(column, 5)
             score = float(np.clip(level + effects[repeat, fold] + generator.normal(0, 0.006), 0, 1))
             moment = pd.Timestamp("2026-11-01", tz="UTC") + pd.Timedelta(seconds=4 * (trial * CELLS + column))
-            cells.append((trial, repeat, fold, "complete", score, score, 2 * score - 1, 0.4, 0.3, 240, 960, 120, 52_000, 4.0, 30.0, (trial * CELLS + column) // 8, 8, None, moment.isoformat().replace("+00:00", "Z")))
+            cells.append(
+                (
+                    trial,
+                    repeat,
+                    fold,
+                    "complete",
+                    score,
+                    score,
+                    2 * score - 1,
+                    0.4,
+                    0.3,
+                    240,
+                    960,
+                    120,
+                    52_000,
+                    4.0,
+                    30.0,
+                    (trial * CELLS + column) // 8,
+                    8,
+                    None,
+                    moment.isoformat().replace("+00:00", "Z"),
+                )
+            )
     with closing(sqlite3.connect(folder / STUDY_FILE)) as connection, connection:
         connection.executemany(f"insert into lora_trials values ({', '.join('?' * 8)})", rows)
         connection.executemany(f"insert into lora_cells values ({', '.join('?' * 19)})", cells)
@@ -99,7 +140,15 @@ def fabricate(folder: Path, trials: int) -> Path:
 @contextmanager
 def dashboard(results: Path) -> Iterator[tuple[str, int]]:
     """The command as a user starts it; its address and its process."""
-    command = [sys.executable, "-c", "from lora_search.cli import main; main()", "dashboard", str(results), "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from lora_search.cli import main; main()",
+        "dashboard",
+        str(results),
+        "--port",
+        "0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -115,7 +164,13 @@ def measure_page(address: str, rounds: int) -> dict[str, Any]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1440,900"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1440,900",
+    ):
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     driver.set_script_timeout(120)
@@ -129,7 +184,8 @@ def measure_page(address: str, rounds: int) -> dict[str, Any]:
             while driver.execute_script("return document.getElementById('page').dataset.ready") != "yes":
                 time.sleep(0.02)
             found = driver.execute_async_script(
-                "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now(),"
+                "const done = arguments[0];"
+                "requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now(),"
                 "performance.getEntriesByName('first-contentful-paint')[0].startTime])))"
             )
             readies.append(found[0])
@@ -182,14 +238,22 @@ def measure_slow_down(pairs: int, overrides: list[str]) -> dict[str, Any]:
                 began = time.monotonic()
                 command = [sys.executable, "-c", "from lora_search.cli import main; main()", "run"]
                 sets = [part for override in overrides for part in ("--set", override)]
-                subprocess.run([*command, str(ROOT / "experiments/quickstart.toml"), "--results", place, "--quiet", *sets], check=True)
+                subprocess.run(
+                    [*command, str(ROOT / "experiments/quickstart.toml"), "--results", place, "--quiet", *sets],
+                    check=True,
+                )
                 found[watched] = time.monotonic() - began
                 tables[watched] = pd.read_csv(Path(place) / "quickstart" / "cells.csv")
         ratios.append(found[True] / found[False])
         seconds.append([round(found[False], 1), round(found[True], 1)])
         columns = ["trial", "repeat", "fold", "score", "train_loss"]
         same = same and tables[True][columns].equals(tables[False][columns])
-    return {"ratio": round(statistics.median(ratios), 4), "ratios": [round(r, 4) for r in ratios], "seconds alone, watched": seconds, "same tables": same}
+    return {
+        "ratio": round(statistics.median(ratios), 4),
+        "ratios": [round(r, 4) for r in ratios],
+        "seconds alone, watched": seconds,
+        "same tables": same,
+    }
 
 
 @contextmanager

@@ -103,7 +103,16 @@ class _Pages:
 
     async def studies(self, request: Request) -> Response:
         rows = await asyncio.to_thread(self.shelf.rows)
-        return _html(request, render_page("studies", rows=rows, rows_data=inline_json(rows), results=str(self.shelf.results), **self._frame(request)))
+        return _html(
+            request,
+            render_page(
+                "studies",
+                rows=rows,
+                rows_data=inline_json(rows),
+                results=str(self.shelf.results),
+                **self._frame(request),
+            ),
+        )
 
     async def study(self, request: Request) -> Response:
         name, found = await self._snapshot(request)
@@ -196,7 +205,9 @@ class _Pages:
 
     async def adapter_config(self, request: Request) -> Response:
         files = await self._exported(request, None)
-        return Response(files["adapter_config.json"], media_type="application/json", headers=_attached("adapter_config.json"))
+        return Response(
+            files["adapter_config.json"], media_type="application/json", headers=_attached("adapter_config.json")
+        )
 
     async def adapter_zip(self, request: Request) -> Response:
         recipe = request.query_params.get("recipe")

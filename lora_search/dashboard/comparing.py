@@ -76,7 +76,7 @@ def _study(name: str, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _pair(one: str, first: Snapshot, other: str, second: Snapshot) -> dict[str, Any] | None:
-    """The recommended of two studies on the folds they share; None where they share none or measure different things."""
+    """The recommended of two studies on shared folds; None where there are none or they measure different things."""
     metric = first.tables.experiment.verdict.metric
     if metric != second.tables.experiment.verdict.metric or not _same_folds(first.tables, second.tables):
         return None

@@ -1,4 +1,4 @@
-"""Server-sent events: that something changed, not what. One watcher for each connection, a few ``stat`` calls a turn."""
+"""Server-sent events: that something changed, not what. A few ``stat`` calls a turn for each connection."""
 
 from __future__ import annotations
 

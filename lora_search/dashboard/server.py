@@ -20,7 +20,9 @@ from lora_search.errors import InputError
 from lora_search.store.files import STUDY_FILE
 
 
-def serve(results: Path, host: str = "127.0.0.1", port: int = 8787, *, control: bool = False, optuna: bool = False) -> None:
+def serve(
+    results: Path, host: str = "127.0.0.1", port: int = 8787, *, control: bool = False, optuna: bool = False
+) -> None:
     """Serve until interrupted.
 
     Args:
@@ -55,7 +57,9 @@ def _listening(host: str, port: int) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
     except OSError as error:
-        raise InputError(f"--host, --port: must be an address of this machine that is free, got {host}:{port}") from error
+        raise InputError(
+            f"--host, --port: must be an address of this machine that is free, got {host}:{port}"
+        ) from error
     return found
 
 

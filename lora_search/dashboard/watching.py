@@ -116,4 +116,3 @@ def _words(said: dict[str, Any], share: float) -> str:
     if said["steps"]:
         parts.append(f"epoch {said['epoch']} of {said['epochs']}, step {said['step']} of {said['steps']}")
     return " · ".join(str(part) for part in parts)
-

@@ -120,9 +120,7 @@ def render_report(
     )
 
 
-def _plain(
-    tables: StudyTables, verdict: Mapping[str, Any], data: PlotData, wide: Mapping[str, Figure] | None
-) -> str:
+def _plain(tables: StudyTables, verdict: Mapping[str, Any], data: PlotData, wide: Mapping[str, Figure] | None) -> str:
     """What a reader without scripts sees: the figures drawn beforehand, and the tables where they are not too long."""
     scene = data.parameters.scene
     columns, rows = trial_rows(tables.trials, scene)

@@ -19,7 +19,6 @@ from lora_search.store.files import LIVE_FILE, json_text, temporary_name
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.training import Step
 
-
 _LIVE_SECONDS = 1.0
 _MOST_LOSSES = 200
 

@@ -49,12 +49,17 @@ class Browser:
     def reveal(self, figure: str) -> None:
         """Scroll a figure into sight and wait until it is drawn."""
         self.run(f"document.querySelector('[data-figure={figure}]').scrollIntoView({{block: 'center'}})")
-        self.until(lambda: self.run(f"return document.querySelector('[data-figure={figure}] svg').childElementCount > 0"))
+        self.until(
+            lambda: self.run(f"return document.querySelector('[data-figure={figure}] svg').childElementCount > 0")
+        )
         if figure == "importance":
             self.until(lambda: self.count("[data-figure=importance] circle") > 0)
 
     def click(self, selector: str) -> None:
-        self.run("const one = document.querySelector(arguments[0]); one.scrollIntoView({block: 'center'}); one.click()", selector)
+        self.run(
+            "const one = document.querySelector(arguments[0]); one.scrollIntoView({block: 'center'}); one.click()",
+            selector,
+        )
 
     def press(self, key: str) -> None:
         names = {"ArrowRight": "\ue014", "Enter": "\ue007"}
@@ -70,7 +75,9 @@ class Browser:
         return str(self.run("return document.querySelector(arguments[0])?.textContent.trim() ?? ''", selector))
 
     def texts(self, selector: str) -> list[str]:
-        return list(self.run("return [...document.querySelectorAll(arguments[0])].map(one => one.textContent.trim())", selector))
+        return list(
+            self.run("return [...document.querySelectorAll(arguments[0])].map(one => one.textContent.trim())", selector)
+        )
 
     def count(self, selector: str) -> int:
         return len(self.driver.find_elements(By.CSS_SELECTOR, selector))
@@ -86,7 +93,10 @@ class Browser:
         tall = height or int(self.run("return document.documentElement.scrollHeight"))
         answer = self.driver.execute_cdp_cmd(
             "Page.captureScreenshot",
-            {"captureBeyondViewport": True, "clip": {"x": 0, "y": 0, "width": self.run("return innerWidth"), "height": tall, "scale": 1}},
+            {
+                "captureBeyondViewport": True,
+                "clip": {"x": 0, "y": 0, "width": self.run("return innerWidth"), "height": tall, "scale": 1},
+            },
         )
         path.write_bytes(base64.b64decode(answer["data"]))
         return path
@@ -140,7 +150,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Runtime.evaluate", {"expression": axe})  # past the page's own policy
         return list(
             self.driver.execute_async_script(
-                "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations))"
+                "const done = arguments[0];"
+                "axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations))"
             )
         )
 

@@ -70,9 +70,7 @@ def trial_record(row: Mapping[str, Any]) -> TrialRecord:
     )  # fmt: skip
 
 
-def cell_result(
-    row: Mapping[str, Any], truth: np.ndarray, generator: np.random.Generator, folds: int
-) -> CellResult:
+def cell_result(row: Mapping[str, Any], truth: np.ndarray, generator: np.random.Generator, folds: int) -> CellResult:
     """A cell with predictions that are right about as often as its score says."""
     examples = np.arange(row["fold"], len(truth), folds)
     right = generator.random(len(examples)) < row["accuracy"]
@@ -114,11 +112,9 @@ class Served:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(
-        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    def ask(self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
         """One request; the path is sent as it is."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.putrequest(method, path, skip_host="Host" in (headers or {}))
             for name, value in (headers or {}).items():
@@ -132,7 +128,7 @@ class Served:
     @contextmanager
     def events(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:
         """Server-sent events as (name, value)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         connection.request("GET", path)
         try:
             yield _parsed(connection.getresponse())

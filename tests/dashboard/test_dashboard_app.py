@@ -12,8 +12,7 @@ import pytest
 from dashboard_builders import record, served
 from fabricated_studies import sampled_rows
 
-from lora_search.dashboard import create_app
-from lora_search.dashboard import downloads
+from lora_search.dashboard import create_app, downloads
 from lora_search.statistics.judging import judge
 from lora_search.store.reader import read_study
 
@@ -56,7 +55,10 @@ def test_another_margin_is_judged_as_the_command_does(site, results):
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [("margin=2&confidence=0.9", "verdict.margin: must be"), ("margin=0.01&confidence=x", "confidence: must be a number")],
+    [
+        ("margin=2&confidence=0.9", "verdict.margin: must be"),
+        ("margin=0.01&confidence=x", "confidence: must be a number"),
+    ],
 )
 def test_a_margin_out_of_range_is_refused_in_words(site, query, words):
     answer = site.ask(f"/studies/film-quotes/judged.json?{query}")
@@ -125,7 +127,10 @@ def test_adapter_files_come_from_the_export_command(site, monkeypatch):
     answer = site.ask("/studies/film-quotes/trials/3/adapter_config.json")
     assert (answer.status, answer.body) == (200, b"{}")
     packed = site.ask("/studies/film-quotes/trials/3/adapter.zip?recipe=trl")
-    assert zipfile.ZipFile(BytesIO(packed.body)).namelist() == ["trial-3-trl/adapter_config.json", "trial-3-trl/recipe/train.py"]
+    assert zipfile.ZipFile(BytesIO(packed.body)).namelist() == [
+        "trial-3-trl/adapter_config.json",
+        "trial-3-trl/recipe/train.py",
+    ]
     site.ask("/studies/film-quotes/trials/3/adapter_config.json")
     assert asked == [("film-quotes", 3, None), ("film-quotes", 3, "trl")]
     assert site.ask("/studies/film-quotes/trials/99/adapter.zip").status == 409

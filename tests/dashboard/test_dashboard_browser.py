@@ -33,12 +33,16 @@ def test_every_figure_is_drawn_without_a_complaint_or_a_request_outside(browser,
     for name in FIGURES:
         browser.reveal(name)
     drawn = browser.run(
-        "return [...document.querySelectorAll('[data-figure]')].filter(box => box.querySelector('svg').childElementCount > 4)"
+        "return [...document.querySelectorAll('[data-figure]')]"
+        ".filter(box => box.querySelector('svg').childElementCount > 4)"
         ".map(box => box.dataset.figure)"
     )
     assert set(drawn) == FIGURES
     assert browser.complaints() == []
-    assert all(address.startswith((home["live"].rpartition("/studies")[0], "file:", "data:", "blob:")) for address in browser.requests())
+    assert all(
+        address.startswith((home["live"].rpartition("/studies")[0], "file:", "data:", "blob:"))
+        for address in browser.requests()
+    )
     assert browser.run("return [...document.images].filter(image => !image.naturalWidth).length") == 0
 
 
@@ -50,7 +54,9 @@ def test_the_sliders_say_what_the_command_says(browser, home, results, where):
     for index, margin in ((0, 0.0), (stops - 1, 0.1)):
         browser.slide("margin", index)
         expected = judge(tables, margin).sentence()
-        browser.until(lambda expected=expected: browser.text("#verdict").replace("\xa0", " ") == expected.replace("\xa0", " "))
+        browser.until(
+            lambda expected=expected: browser.text("#verdict").replace("\xa0", " ") == expected.replace("\xa0", " ")
+        )
     browser.click("#as-asked")
     expected = tables.verdict()["sentence"].replace("\xa0", " ")
     browser.until(lambda: browser.text("#verdict").replace("\xa0", " ") == expected)
@@ -119,7 +125,9 @@ def test_a_running_study_grows_on_the_page_and_keeps_what_is_selected(browser, t
     with served(create_app(tmp_path)) as site:
         browser.open(f"{site.address}/studies/going")
         browser.click('tr[data-trial="0"] input')
-        marker = browser.run("document.body.dataset.kept = 'yes'; return document.querySelectorAll('tr[data-trial]').length")
+        marker = browser.run(
+            "document.body.dataset.kept = 'yes'; return document.querySelectorAll('tr[data-trial]').length"
+        )
         began = time.monotonic()
         add_cells(folder, dict(sampled_rows(4)[3], state="running"), cells=2)
         browser.until(lambda: "4 trials" in browser.text("#facts"), seconds=6)
@@ -168,7 +176,9 @@ def test_no_serious_barrier_is_found(browser, axe, site, path, night):
         for name in FIGURES if "#" in path else ():
             browser.reveal(name)
         found = browser.barriers(axe)
-    serious = [f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in found if one["impact"] in ("serious", "critical")]
+    serious = [
+        f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in found if one["impact"] in ("serious", "critical")
+    ]
     assert serious == []
 
 

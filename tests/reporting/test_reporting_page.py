@@ -14,8 +14,8 @@ from fabricated_studies import ENVIRONMENT, every_state_rows, sampled_rows, stud
 from PIL import Image
 
 from lora_search.errors import StudyError
-from lora_search.reporting import render_report, write_report
 from lora_search.plots.encoding import LIGHT_AND_DARK
+from lora_search.reporting import render_report, write_report
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.statistics.judging import judge
 from lora_search.store.ledger import Ledger
@@ -271,7 +271,8 @@ def test_a_folder_without_a_study_is_refused_and_left_alone(tmp_path: Path) -> N
 
 def test_reporting_imports_none_of_what_training_needs() -> None:
     code = (
-        "import sys; from lora_search.plots import figures; from lora_search.reporting import write_report; import sklearn.ensemble;"
+        "import sys; from lora_search.plots import figures; from lora_search.reporting import write_report;"
+        "import sklearn.ensemble;"
         "heavy = {'torch', 'optuna', 'transformers', 'datasets', 'peft', 'matplotlib.pyplot'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

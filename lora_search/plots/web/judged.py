@@ -15,6 +15,7 @@ from lora_search.plots.rows import summary_rows
 from lora_search.plots.web.render import render_part
 from lora_search.store.reader import StudyTables
 
+
 @dataclass(frozen=True)
 class _Place:
     """What is known of one trial beside the best."""
@@ -59,9 +60,7 @@ def judged_view(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, An
         "score": [place.score for place in found],
         "low": [place.low for place in found],
         "high": [place.high for place in found],
-        "difference": [
-            None if place.score is None or best is None else _known(place.score - best) for place in found
-        ],
+        "difference": [None if place.score is None or best is None else _known(place.score - best) for place in found],
         "probability": [_known(compared.get(trial, {}).get("probability_not_worse")) for trial in numbers],
         "status": [compared.get(trial, {}).get("status") for trial in numbers],
         "html": {name: render_part(name, parts) for name in ("verdict", "facts", "summary", "warnings")},

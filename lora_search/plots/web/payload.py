@@ -135,10 +135,8 @@ def _scores(
     return [[None if math.isnan(value) else value for value in line] for line in np.round(table, 5).tolist()]
 
 
-def _packs(
-    trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple[int, int]]
-) -> list[dict[str, Any]]:
-    """Every pack with its begin and end in seconds since the first began, and its cells as (row of the trial, column)."""
+def _packs(trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Every pack: begin and end in seconds since the first began, and its cells as (row of the trial, column)."""
     if complete.empty:
         return []
     row = {int(trial): at for at, trial in enumerate(trials["trial"])}

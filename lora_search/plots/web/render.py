@@ -33,7 +33,7 @@ def environment() -> Environment:
     return made
 
 
-def render_page(name: str, **context: Any) -> str:
+def render_page(name: str, /, **context: Any) -> str:
     """A whole page: ``study``, ``studies`` or ``compare``."""
     return environment().get_template(f"{name}.html").render(**context)
 
