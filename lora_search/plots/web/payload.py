@@ -149,7 +149,7 @@ def _packs(trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple
     ends = complete["finished_at"].astype("datetime64[ms, UTC]").astype("int64") / 1000
     times = complete.assign(end=ends).groupby("pack").agg(end=("end", "min"), wall=("wall_seconds", "max"))
     begin = float((times["end"] - times["wall"]).min())
-    packs = [
+    packs: list[dict[str, Any]] = [
         {
             "pack": int(str(pack)),
             "start": round(float(line["end"] - line["wall"]) - begin, 2),
