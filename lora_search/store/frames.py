@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lora_search.spec import AdapterSpec, Metric, Nuisance
+from lora_search.spec import AdapterSpec, Nuisance
 
 _TRIAL_COLUMNS: Mapping[str, Any] = {
     "trial": "int64",
@@ -54,7 +54,7 @@ _CELL_COLUMNS: Mapping[str, Any] = {
 }
 
 
-def cells_frame(connection: sqlite3.Connection, metric: Metric) -> pd.DataFrame:
+def cells_frame(connection: sqlite3.Connection, metric: str) -> pd.DataFrame:
     """One row per recorded cell, sorted by trial, repeat and fold; ``score`` is ``metric`` on the fold.
 
     Scores are NaN for a failed cell, ``failure`` is None for a complete one.
