@@ -151,7 +151,7 @@ def test_memory_does_not_grow_with_examples_times_samples() -> None:
 
 def test_an_unknown_metric_is_named() -> None:
     predicted, labels = study(5, np.array([0.7]))
-    with pytest.raises(ExperimentError, match="must be one of accuracy, macro_f1, .* got f2"):
+    with pytest.raises(ExperimentError, match=r"must be one of accuracy, macro_f1, .* got f2"):
         corrected(predicted, labels, metric="f2")
 
 
