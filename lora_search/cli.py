@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 the user's input is wrong (one line per mistake on standar
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -110,9 +111,11 @@ def targets(
     ] = None,
 ) -> None:
     """List what of a model can be adapted, and parameters per rank."""
-    from lora_search.models import load_structure, targets_table
+    from lora_search.models import load_structure, structure_notes, targets_table
     from lora_search.spec import ModelSpec
 
+    if not model:
+        raise InputError("MODEL: must be a hub id, a folder or package:NAME/PATH, got ''")
     structure = load_structure(ModelSpec(base=model))
     ranks = rank or [1, 8, 16]
     header = ["module", "in x out", "layers", "groups", *(f"rank {r}" for r in ranks)]
@@ -128,6 +131,8 @@ def targets(
     ]
     _print_table(header, rows)
     print(f"\nhead: {', '.join(structure.head_modules)} ({structure.head_parameters:,} parameters with 2 labels)")
+    for note in structure_notes(structure):
+        print(f"note: {note}")
 
 
 @app.command()
@@ -208,6 +213,7 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point; turns the user's mistakes into exit code 2."""
+    _write_what_the_terminal_cannot_show_as_escapes()
     try:
         try:
             app()
@@ -261,6 +267,13 @@ def _with_source(mistake: str, spec: Path, overrides: Sequence[str]) -> str:
         return mistake
     overridden = any(override.partition("=")[0].strip() == key[0] for override in overrides)
     return f"{'--set' if overridden else spec}: {mistake}"
+
+
+def _write_what_the_terminal_cannot_show_as_escapes() -> None:
+    """A label with an umlaut on an ASCII terminal is no reason to stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(line: str) -> None:

@@ -9,7 +9,8 @@
     │   ├── ModelError          the base model: not found, no head for the task, no such target or layer
     │   ├── StudyError          the study folder: none there, another experiment's, damaged
     │   └── MachineError        this machine lacks what was asked for (a package, a device, a precision)
-    └── CellDiverged            one training went to NaN or infinity; ends the cell, never the study
+    ├── CellDiverged            one training went to NaN or infinity; ends the cell, never the study
+    └── MixedRowsError          a model mixes the rows of a batch, so that adapters cannot share it (adapters/rows.py)
 
 Anything else that escapes is a bug, and the CLI shows its traceback.
 """

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from lora_search.data.labels import in_order, mistake_of_many, plain_form
 from lora_search.data.randomness import Purpose, generator
 from lora_search.data.sources import RawExamples
 from lora_search.data.wording import did_you_mean, labels_phrase, rows_phrase
 from lora_search.errors import DataError
 from lora_search.spec.experiment import DataSpec
+from lora_search.spec.quoting import quoted
+
+_LOST_SHOWN = 5
 
 
 def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
@@ -20,17 +24,19 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
 
     Raises:
         DataError: a label to drop that is not there; missing labels, empty texts or missing groups, with their rows;
-            fewer than two labels left.
+            fewer than two labels left, or one for nearly every row.
     """
-    counts = Counter(label for label in raw.labels if label.strip())
+    found = Counter(label for label in raw.labels if plain_form(label))
+    counts = {label: found[label] for label in in_order(found, raw.label_names)}
     mistakes = [
-        f"data.drop_labels: must name labels of the data, got {label!r}{did_you_mean(label, counts)} "
+        f"data.drop_labels: must name labels of the data, got {quoted(label)}{did_you_mean(label, counts)} "
         f"(labels: {labels_phrase(counts)})"
         for label in spec.drop_labels
         if label not in counts
     ]
     kept = raw.take(index for index, label in enumerate(raw.labels) if label not in spec.drop_labels)
-    mistakes += _gaps("data.label", spec.label, "missing labels", kept.labels, kept.rows)
+    seen = [plain_form(label) for label in kept.labels]
+    mistakes += _gaps("data.label", spec.label, "missing labels", seen, kept.rows)
     mistakes += _gaps("data.text", spec.text, "empty texts", kept.texts, kept.rows)
     mistakes += _gaps("data.text_pair", spec.text_pair, "empty texts", kept.pairs, kept.rows)
     mistakes += _gaps("data.group", spec.group, "missing groups", kept.groups, kept.rows)
@@ -38,9 +44,11 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
     if len(remaining) < 2:
         after = " after data.drop_labels" if spec.drop_labels else ""
         mistakes.append(
-            f"data.label: must have two labels or more in column {spec.label!r}, "
+            f"data.label: must have two labels or more in column {quoted(spec.label)}, "
             f"got {labels_phrase(remaining) or 'none'}{after}"
         )
+    if (no_classes := mistake_of_many(remaining, spec.label)) is not None:
+        mistakes.append(no_classes)
     if mistakes:
         raise DataError(mistakes)
     return kept
@@ -56,12 +64,16 @@ def sample(examples: RawExamples, size: int, seed: int) -> RawExamples:
     names, labels = np.unique(np.array(examples.labels, dtype=object), return_inverse=True)
     counts = np.bincount(labels)
     quotas = _proportional(counts, size)
-    lost = [f"{name!r} ({count} of {len(examples)})" for name, count, quota in zip(names, counts, quotas, strict=True)
-            if quota == 0]  # fmt: skip
+    lost = [
+        f"{quoted(name)} ({count} of {len(examples)})"
+        for name, count, quota in zip(names, counts, quotas, strict=True)
+        if quota == 0
+    ]
     if lost:
+        more = f" and {len(lost) - _LOST_SHOWN} more" if len(lost) > _LOST_SHOWN else ""
         raise DataError(
             f"data.max_examples: must leave an example of every label, got {size}, which leaves none of "
-            f"{', '.join(lost)}; raise it, or name the label in data.drop_labels"
+            f"{', '.join(lost[:_LOST_SHOWN])}{more}; raise it, or name the label in data.drop_labels"
         )
     order = generator(seed, Purpose.SAMPLE).permutation(len(examples))
     chosen = np.concatenate([order[labels[order] == label][:quota] for label, quota in enumerate(quotas)])
@@ -79,4 +91,4 @@ def _proportional(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.in
 def _gaps(key: str, column: str | None, what: str, values: Sequence[str] | None, rows: Sequence[int]) -> list[str]:
     """One mistake if values are blank, else none."""
     blank = [row for value, row in zip(values or (), rows, strict=False) if not value.strip()]
-    return [f"{key}: column {column!r} must be filled in, got {what} in {rows_phrase(blank)}"] if blank else []
+    return [f"{key}: column {quoted(column)} must be filled in, got {what} in {rows_phrase(blank)}"] if blank else []

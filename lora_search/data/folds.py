@@ -18,11 +18,14 @@ import numpy.typing as npt
 
 from lora_search.data.randomness import Purpose, generator
 from lora_search.errors import DataError
+from lora_search.spec.quoting import quoted
 
 Indices = npt.NDArray[np.int64]
 
 # a draw is refused only when a label's few groups happen to meet in one part; another order nearly always parts them
 _DRAWS = 100
+_LABELS_SHOWN = 3
+_NAME_WIDTH = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,19 +208,29 @@ def _too_little(counts: npt.NDArray[np.int64], names: Sequence[str], folds: int)
         return [
             f"cv.folds: must be at most the number of groups, got {folds} folds for {len(counts)} groups of examples"
         ]
-    mistakes = []
+    few: list[str] = []
+    lone: list[str] = []
     for name, examples, groups in zip(names, counts.sum(axis=0), (counts > 0).sum(axis=0), strict=True):
         if examples < folds:
-            mistakes.append(
-                f"cv.folds: must be at most the examples of each label, got {folds} folds for "
-                f"{examples} example{'' if examples == 1 else 's'} of {name!r}"
-            )
+            few.append(f"{examples} example{'' if examples == 1 else 's'} of {quoted(name, _NAME_WIDTH)}")
         elif groups < 2:
-            mistakes.append(
-                f"data.label: must occur in two groups or more to be trained and evaluated, got {name!r} with "
-                f"{examples} examples in one group (examples of one data.group and copies of one text stay together)"
+            lone.append(f"{quoted(name, _NAME_WIDTH)} with {examples} examples in one group")
+    return [
+        *_each_or_all(f"cv.folds: must be at most the examples of each label, got {folds} folds for ", few, len(names)),
+        *(
+            f"{mistake} (examples of one data.group and copies of one text stay together)"
+            for mistake in _each_or_all(
+                "data.label: must occur in two groups or more to be trained and evaluated, got ", lone, len(names)
             )
-    return mistakes
+        ),
+    ]
+
+
+def _each_or_all(rule: str, labels: Sequence[str], of: int) -> list[str]:
+    """One sentence per label, or one for all where they are many."""
+    if len(labels) <= _LABELS_SHOWN:
+        return [f"{rule}{label}" for label in labels]
+    return [f"{rule}{', '.join(labels[:_LABELS_SHOWN])} and so on: {len(labels)} of {of} labels"]
 
 
 def _fingerprint(first: Indices, second: Indices) -> str:

@@ -22,8 +22,8 @@ from transformers.models.auto.modeling_auto import (
 from lora_search.data import Dataset
 from lora_search.errors import InputError
 from lora_search.export import RECIPES
-from lora_search.export.loading import Loading
 from lora_search.export.rendering import render
+from lora_search.handover import Loading
 from lora_search.spec import closest
 from lora_search.study import Prepared
 from lora_search.study.refit import ChosenTrial

@@ -18,6 +18,7 @@ from lora_search.errors import ModelError
 from lora_search.models.checkpoint import Checkpoint, find_checkpoint
 from lora_search.models.structure import ModelStructure, inspect_model
 from lora_search.spec.experiment import ModelSpec
+from lora_search.spec.quoting import quoted
 
 _INITIALIZER_RANGE = 0.02  # standard deviation, of BERT and most after it
 # What a config says about its labels, its origin and the library's version is no part of what the frozen base computes.
@@ -36,6 +37,7 @@ class FrozenBase:
         structure: where adapters go and what is trained whole.
         label_names: label i of the model is ``label_names[i]``.
         fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
+        resized: whether the checkpoint brings a head of another size, which a loader must be told to pass over.
     """
 
     model: Any
@@ -43,6 +45,7 @@ class FrozenBase:
     structure: ModelStructure
     label_names: tuple[str, ...]
     fingerprint: str
+    resized: bool = False
 
 
 def load_base(spec: ModelSpec, label_names: Sequence[str]) -> FrozenBase:
@@ -59,15 +62,16 @@ def load_base(spec: ModelSpec, label_names: Sequence[str]) -> FrozenBase:
     checkpoint = find_checkpoint(spec)
     config = _load_config(checkpoint, label_names)
     tokenizer = _load_tokenizer(checkpoint)
-    model, fresh = _load_model(checkpoint, config)
-    structure = inspect_model(model, fresh)
+    model, report = _load_model(checkpoint, config)
+    structure = inspect_model(model, _fresh_parameters(model, report))
     _check_tokenizer(checkpoint, tokenizer, model)
     _draw_head(model, structure.head_modules)
     # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.eval()
     model.requires_grad_(False)
-    return FrozenBase(model, tokenizer, structure, tuple(label_names), _fingerprint(model, structure.head_modules))
+    fingerprint = _fingerprint(model, structure.head_modules)
+    return FrozenBase(model, tokenizer, structure, tuple(label_names), fingerprint, bool(report["mismatched_keys"]))
 
 
 def load_structure(spec: ModelSpec, label_count: int = 2) -> ModelStructure:
@@ -98,35 +102,61 @@ def structure_from_config(config: Any, *, trust_remote_code: bool = False) -> Mo
 
 def _load_config(checkpoint: Checkpoint, label_names: Sequence[str]) -> Any:
     with checkpoint.reading():
+        checkpoint.check_no_adapter()
         config = AutoConfig.from_pretrained(
             checkpoint.source,
             id2label=dict(enumerate(label_names)),
             label2id={name: label for label, name in enumerate(label_names)},
             **checkpoint.arguments,
         )
+    _check_config(checkpoint, config)
     config.problem_type = "single_label_classification"
     config.get_text_config().use_cache = False
     return config
+
+
+def _check_config(checkpoint: Checkpoint, config: Any) -> None:
+    """What transformers would act on and should not.
+
+    Raises:
+        ModelError: quantized weights, or attention to be fetched from the hub.
+    """
+    name = quoted(checkpoint.name)
+    quantization = getattr(config, "quantization_config", None)
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+        raise ModelError(
+            f"model.base: must have its weights as floating-point numbers or in a GGUF file, got {name}, quantized with"
+            f" {method or 'an unknown method'}; name the model it was made from"
+        )
+    attention = getattr(config, "_attn_implementation", None)
+    if isinstance(attention, str) and "/" in attention and not checkpoint.trust_remote_code:
+        raise ModelError(
+            f"model.trust_remote_code: must be true to fetch the code of {quoted(attention)} that {name} asks for and run"
+            " it, got false; read that code first"
+        )
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     with checkpoint.reading():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.arguments)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise ModelError(f"model.base: must come with its tokenizer, got {checkpoint.name!r}, which has no vocabulary")
+        raise ModelError(
+            f"model.base: must come with its tokenizer, got {quoted(checkpoint.name)}, which has no vocabulary"
+        )
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(
                 "model.base: must have a padding or end-of-text token,"
-                f" the tokenizer of {checkpoint.name!r} has neither"
+                f" the tokenizer of {quoted(checkpoint.name)} has neither"
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def _load_model(checkpoint: Checkpoint, config: Any) -> tuple[Any, frozenset[str]]:
-    """The model and the names of its parameters that did not come from the checkpoint."""
+def _load_model(checkpoint: Checkpoint, config: Any) -> tuple[Any, dict[str, Any]]:
+    """The model and what the loader says of it: ``missing_keys``, ``mismatched_keys``."""
     # What the checkpoint lacks is drawn at random: from a fixed seed here, and without moving the caller's generator.
     with checkpoint.reading(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -139,7 +169,7 @@ def _load_model(checkpoint: Checkpoint, config: Any) -> tuple[Any, frozenset[str
             output_loading_info=True,
             **checkpoint.arguments,
         )
-    return model, _fresh_parameters(model, report)
+    return model, report
 
 
 def _fresh_parameters(model: Any, report: dict[str, Any]) -> frozenset[str]:
@@ -173,7 +203,7 @@ def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None
     rows = model.get_input_embeddings().weight.shape[0]
     if max(tokenizer.vocab_size, tokenizer.pad_token_id + 1) > rows:
         raise ModelError(
-            f"model.base: must come with its own tokenizer, the one of {checkpoint.name!r} has"
+            f"model.base: must come with its own tokenizer, the one of {quoted(checkpoint.name)} has"
             f" {max(tokenizer.vocab_size, tokenizer.pad_token_id + 1)} tokens for {rows} embeddings"
         )
 

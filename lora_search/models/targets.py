@@ -10,6 +10,11 @@ from lora_search.errors import ModelError
 from lora_search.models.roles import projections_of
 from lora_search.models.structure import Kind, LinearModule, ModelStructure
 from lora_search.spec.names import TARGET_GROUPS, layer_indices
+from lora_search.spec.quoting import cut
+
+_NOTEWORTHY_SHARE = 0.01
+_NAMES_SHOWN = 4
+_NAME_WIDTH = 60
 
 
 def resolve_targets(structure: ModelStructure, targets: str, layers: str) -> tuple[LinearModule, ...]:
@@ -61,6 +66,20 @@ def target_notes(structure: ModelStructure, targets: str) -> tuple[str, ...]:
     )
 
 
+def structure_notes(structure: ModelStructure) -> tuple[str, ...]:
+    """What of the layers no adapter goes on, if it is enough to matter; one sentence, usually none."""
+    frozen = sum(weight.parameters for weight in structure.frozen_weights)
+    share = frozen / max(1, structure.layer_parameters)
+    if share < _NOTEWORTHY_SHARE:
+        return ()
+    names = [weight.leaf for weight in sorted(structure.frozen_weights, key=lambda weight: -weight.parameters)]
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return (
+        f"{share:.0%} of the weights of the layers stay frozen whatever the targets: {', '.join(names[:_NAMES_SHOWN])}{more}"
+        " are in no linear module (stacked experts of a mixture, for one), and a LoRA goes on linear modules only",
+    )
+
+
 @dataclass(frozen=True)
 class TargetRow:
     """One targetable module as ``lora-search targets`` lists it.
@@ -109,7 +128,7 @@ def _in_group(structure: ModelStructure, group: str) -> tuple[LinearModule, ...]
     if not members:
         raise ModelError(
             f"search.targets: must exist in the model, got {group}, but no linear module of its layers is that;"
-            f" {_what_there_is(structure)}"
+            f" {'; '.join((_what_there_is(structure), *structure_notes(structure)))}"
         )
     return members
 
@@ -126,15 +145,16 @@ def _matches(module: LinearModule, name: str) -> bool:
 
 
 def _unknown_name(structure: ModelStructure, name: str) -> str:
+    shown = cut(name, _NAME_WIDTH)
     outside = [full for full in structure.module_names if full == name or full.endswith(f".{name}")]
     if outside:
         return (
-            f"search.targets: must name linear modules inside the layers, got {name}, which is {outside[0]};"
+            f"search.targets: must name linear modules inside the layers, got {shown}, which is {outside[0]};"
             f" {_what_there_is(structure)}"
         )
     near = _meant(structure, name)
     hint = f" (did you mean {near}?)" if near else ""
-    return f"search.targets: must name linear modules of the model, got {name}{hint}; {_what_there_is(structure)}"
+    return f"search.targets: must name linear modules of the model, got {shown}{hint}; {_what_there_is(structure)}"
 
 
 def _meant(structure: ModelStructure, name: str) -> str | None:

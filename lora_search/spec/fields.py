@@ -18,8 +18,8 @@ class Section(BaseModel):
 class Range(Section):
     """A learning-rate range, searched on a log scale."""
 
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    low: float = Field(gt=0, le=1000)
+    high: float = Field(gt=0, le=1000)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -48,7 +48,7 @@ def _rate_kind(value: Any) -> str | None:
 # The last argument of each validator is what an editor should accept, for the JSON Schema.
 Rank = Annotated[int, Field(ge=1, le=4096)]
 Ranks = Annotated[tuple[Rank, ...], BeforeValidator(_listed, json_schema_input_type=Rank | tuple[Rank, ...])]
-Ratio = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(gt=0, le=1_000_000)]
 Ratios = Annotated[tuple[Ratio, ...], BeforeValidator(_listed, json_schema_input_type=Ratio | tuple[Ratio, ...])]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dropouts = Annotated[
@@ -66,7 +66,7 @@ LayerChoices = Annotated[
 ]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 LearningRate = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[float, Field(gt=0), Tag("number")],
+    Annotated[Range, Tag("range")] | Annotated[float, Field(gt=0, le=1000), Tag("number")],
     Discriminator(_rate_kind, "learning_rate", "must be a number, or a range { low = ..., high = ... }"),
 ]
 UNION_TAGS: frozenset[str] = frozenset({"range", "number"})

@@ -25,9 +25,13 @@ from lora_search.errors import ExperimentError
 from lora_search.spec.experiment import Experiment
 from lora_search.spec.locations import HUB_PREFIX, PACKAGE_PREFIX
 from lora_search.spec.mistakes import KeyPath, mistakes_of, shown_value
+from lora_search.spec.paths import expanded
+from lora_search.spec.quoting import in_one_line
 from lora_search.spec.suggestions import closest
 from lora_search.spec.toml import toml_document
 
+_REASON_WIDTH = 200  # characters of a library's message worth repeating
+_BACKSLASHES = """; a path with backslashes goes in single quotes: 'C:\\data\\a.csv'"""
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -70,7 +74,13 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), trials: int
     experiment = None
     try:
         # By way of JSON, where pydantic's strict mode takes a list for a tuple but neither "8" nor true for a number.
-        experiment = Experiment.model_validate_json(json.dumps(raw, default=str), strict=True)
+        document = json.dumps(raw, default=str)
+    except (ValueError, RecursionError) as error:  # what TOML's hexadecimal may hold, and no number of ours is
+        raise ExperimentError(
+            f"{path}: must hold plain values, got a number too long or values nested too deeply"
+        ) from error
+    try:
+        experiment = Experiment.model_validate_json(document, strict=True)
     except ValidationError as error:
         mistakes += [f"{_source(mistake.path, path, given)}: {mistake}" for mistake in mistakes_of(error, raw)]
     if experiment is None or mistakes:
@@ -90,7 +100,7 @@ def parse_override(text: str) -> Override:
         raise ExperimentError(f"--set: must be KEY=VALUE, got {shown_value(text)}")
     try:
         table = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits, or too many brackets
         table = {}
     # A line break in VALUE could smuggle in further keys; then it was text.
     return Override(parts, table["value"] if table.keys() == {"value"} else value.strip(), "--set")
@@ -132,6 +142,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError(f"{path}: {_syntax_mistake(str(error), text)}") from error
+    except RecursionError as error:
+        raise ExperimentError(
+            f"{path}: must hold plain values, got lists or tables nested too deeply to read"
+        ) from error
+    except ValueError as error:  # a whole number of thousands of digits
+        raise ExperimentError(f"{path}: {in_one_line(str(error), _REASON_WIDTH)}") from error
 
 
 def _neighbour(path: Path) -> str:
@@ -146,7 +162,8 @@ def _syntax_mistake(message: str, text: str) -> str:
     if match is None:
         return message
     where = f"line {match[2]}, column {match[3]}" if match[2] else f"line {len(text.splitlines()) or 1}, at its end"
-    return f"{where}: {match[1][0].lower()}{match[1][1:]}"
+    hint = _BACKSLASHES if "escape" in match[1] or "hex value" in match[1] else ""
+    return f"{where}: {in_one_line(match[1][0].lower() + match[1][1:], _REASON_WIDTH)}{hint}"
 
 
 def _set(raw: dict[str, Any], override: Override) -> None:
@@ -176,7 +193,7 @@ def _with_local_paths(experiment: Experiment, folder: Path) -> Experiment:
 def _local(location: str, folder: Path) -> str:
     if location.startswith((HUB_PREFIX, PACKAGE_PREFIX)):
         return location
-    written = Path(os.path.expanduser(location))
+    written = expanded(location)
     for start in (Path(), folder):
         try:
             if (start / written).exists():

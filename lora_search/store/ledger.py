@@ -39,6 +39,7 @@ from lora_search.store.opening import check_place, continued, create, dispose, o
 from lora_search.store.predictions import examples_path, write_cell_predictions, write_examples
 from lora_search.store.reader import StudyTables, tables_of
 from lora_search.store.records import SCORES, CellKey, CellResult, TrialRecord, TrialState
+from lora_search.store.spreadsheets import without_formulas
 
 
 class Ledger:

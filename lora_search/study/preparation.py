@@ -13,7 +13,7 @@ from itertools import product
 import torch
 
 from lora_search.data import Dataset, EncodedExamples, Splits, encode, load_dataset
-from lora_search.errors import InputError
+from lora_search.errors import DataError, InputError
 from lora_search.models import (
     FrozenBase,
     LinearModule,
@@ -21,12 +21,15 @@ from lora_search.models import (
     adapter_parameters,
     load_base,
     load_structure,
+    position_limit,
     resolve_targets,
+    structure_notes,
     target_notes,
 )
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.experiment import SearchSpec
 from lora_search.store.records import CellKey
+from lora_search.study.tokens import check_tokens
 from lora_search.training import Cell, choose_dtype
 
 
@@ -36,6 +39,7 @@ class Prepared:
 
     experiment: Experiment
     base: FrozenBase
+    dataset: Dataset
     data: EncodedExamples
     splits: Splits
     modules: dict[tuple[str, str], tuple[LinearModule, ...]]
@@ -78,7 +82,7 @@ def prepare(experiment: Experiment) -> Prepared:
     """
     try:
         dataset = load_dataset(experiment.data, experiment.seed)
-        splits = _split(experiment, dataset)
+        splits = _split(experiment, dataset)  # what the texts alone say, before the model is read
     except InputError as error:
         if more := _mistakes_in_model(experiment):
             raise InputError([*error.mistakes, *more]) from error
@@ -89,21 +93,28 @@ def prepare(experiment: Experiment) -> Prepared:
     if experiment.training.precision != "auto":
         choose_dtype(experiment.training.precision, device, 1)
     data = encode(dataset, base.tokenizer, _max_length(experiment, base))
-    notes = [*data.report.sentences()]
+    if (data.groups != dataset.groups).any():
+        splits = _split(experiment, data)
+    notes = [*data.report.sentences(), *check_tokens(experiment.model, base, data, dataset.rows)]
+    notes.extend(structure_notes(base.structure))
     for targets in experiment.search.targets:
         notes.extend(target_notes(base.structure, targets))
-    return Prepared(experiment, base, data, splits, modules, device, tuple(notes))
+    return Prepared(experiment, base, dataset, data, splits, modules, device, tuple(notes))
 
 
-def _split(experiment: Experiment, dataset: Dataset) -> Splits:
-    return Splits.make(
-        dataset.labels,
-        dataset.groups,
-        folds=experiment.cv.folds,
-        holdout=experiment.data.holdout,
-        seed=experiment.seed,
-        label_names=dataset.label_names,
-    )
+def _split(experiment: Experiment, data: Dataset | EncodedExamples) -> Splits:
+    """The folds; where there can be none, what is odd about the data is part of the answer."""
+    try:
+        return Splits.make(
+            data.labels,
+            data.groups,
+            folds=experiment.cv.folds,
+            holdout=experiment.data.holdout,
+            seed=experiment.seed,
+            label_names=data.label_names,
+        )
+    except InputError as error:
+        raise DataError([*error.mistakes, *(f"data: {warning}" for warning in data.report.warnings())]) from error
 
 
 def _mistakes_in_model(experiment: Experiment) -> tuple[str, ...]:
@@ -137,13 +148,8 @@ def _resolved(search: SearchSpec, structure: ModelStructure) -> dict[tuple[str, 
 
 def _max_length(experiment: Experiment, base: FrozenBase) -> int:
     """The experiment's limit, or the model's where that is lower."""
-    config = base.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None:
-        return experiment.data.max_length
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # their first positions are the padding's
-        positions -= config.pad_token_id + 1
-    return min(experiment.data.max_length, int(positions))
+    limit = position_limit(base.model)
+    return experiment.data.max_length if limit is None else min(experiment.data.max_length, limit)
 
 
 def default_device() -> torch.device:

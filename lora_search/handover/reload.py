@@ -1,9 +1,10 @@
-"""The proof that the written folder is the trained adapter: it is loaded as its model card says, and must predict what
-our own model predicts."""
+"""The proof that a written folder is the adapter meant: it is loaded as its model card says, and must predict what our
+own model predicts."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,24 +16,32 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_search.data import Dataset
 from lora_search.errors import LoraSearchError
-from lora_search.export.loading import Loading
-from lora_search.study.refit import Refit
+from lora_search.handover.loading import Loading
 
 TOLERANCE = 1e-4
 """Most that a class probability may differ."""
 _LOG_TOLERANCE = 1e-3  # of log probabilities, absolute and relative: a saturated probability hides a wrong logit
-_SAMPLE = 64
+_MOST_EXAMPLES = 64
 _BATCH = 16
 
 
-def check_reload(folder: Path, refit: Refit, dataset: Dataset, loading: Loading) -> float:
-    """Load an export through PEFT in float32, and compare its class probabilities with our own.
+def check_reload(
+    folder: Path,
+    predict: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    lengths: NDArray[np.int64],
+    dataset: Dataset,
+    loading: Loading,
+    most: int = _MOST_EXAMPLES,
+) -> float:
+    """Load an adapter through PEFT in float32, and compare its class probabilities with our own.
 
     Args:
-        folder: the export.
-        refit: what was trained.
-        dataset: its texts; up to 64 of them are predicted, the shortest and the longest among them.
+        folder: its files and its tokenizer.
+        predict: our own class probabilities (examples, labels) of examples, by their positions.
+        lengths: (n,) tokens of every example.
+        dataset: their texts.
         loading: how the folder is loaded.
+        most: examples to predict, the shortest and the longest among them.
 
     Returns:
         The largest difference of a class probability.
@@ -40,8 +49,8 @@ def check_reload(folder: Path, refit: Refit, dataset: Dataset, loading: Loading)
     Raises:
         LoraSearchError: they differ by more than ``TOLERANCE``.
     """
-    examples = _sample(refit.prepared.data.lengths)
-    ours = refit.predict(examples)
+    examples = _sample(lengths, most)
+    ours = predict(examples)
     theirs = _predict_through_peft(folder, dataset, examples, loading)
     difference = float(np.abs(ours - theirs).max())
     logs_agree = np.allclose(_logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE)
@@ -60,10 +69,10 @@ def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     return logs
 
 
-def _sample(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sample(lengths: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Examples spread over all lengths."""
     by_length = np.argsort(lengths, kind="stable")
-    places = np.linspace(0, len(lengths) - 1, min(_SAMPLE, len(lengths))).round().astype(np.int64)
+    places = np.linspace(0, len(lengths) - 1, min(most, len(lengths))).round().astype(np.int64)
     return by_length[places]
 
 
@@ -74,7 +83,7 @@ def _predict_through_peft(
     """Class probabilities (examples, labels) of the base and the adapter as their files are."""
     arguments = {**loading.checkpoint.arguments, **loading.model}
     with loading.checkpoint.reading():
-        base = AutoModelForSequenceClassification.from_pretrained(loading.base, **arguments)
+        base = AutoModelForSequenceClassification.from_pretrained(loading.base, use_safetensors=True, **arguments)
     with warnings.catch_warnings():
         # PEFT asks transformers for an old name, which is nothing the user could mend
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
