@@ -4,8 +4,8 @@
 
 Half of the inputs are experiment files (with overrides), half are data files of every format. They are random text,
 right files with bytes changed, and right structures with values changed, by Hypothesis, which also makes a failing one
-small. Each must be read, or refused with an ``InputError`` whose mistakes are one readable line each. An experiment that
-is read must be the same when it is written out and read again.
+small. Each must be read, or refused with an ``InputError`` whose mistakes are one readable line each. An experiment
+that is read must be the same when it is written out and read again.
 
 Results go to results/audits/fuzz.json. ``tests/functional/test_functional_bad_inputs.py`` runs a few hundred.
 """
@@ -113,16 +113,17 @@ OVERRIDES = st.lists(
 )
 
 CELLS = st.text(st.sampled_from(' ab,;"\\\n\r\t\0é\u200b'), max_size=8) | st.text(CHARACTERS, max_size=8)
+KEYS = st.sampled_from(["text", "label", "data", "columns", "index", "train"]) | st.text(max_size=5)
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=5)
-    | st.dictionaries(st.sampled_from(["text", "label", "data", "columns", "index", "train"]) | st.text(max_size=5), inner,
-                      max_size=4),
+    | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=20,
 )  # fmt: skip
 ROWS = st.lists(st.tuples(CELLS, CELLS | st.sampled_from(["a", "b"])), max_size=12)
-RECORDS = st.lists(st.fixed_dictionaries({}, optional={"text": JSON | st.text(), "label": JSON | st.sampled_from("ab")}),
-                   max_size=8)  # fmt: skip
+RECORDS = st.lists(
+    st.fixed_dictionaries({}, optional={"text": JSON | st.text(), "label": JSON | st.sampled_from("ab")}), max_size=8
+)
 
 
 def _as_csv(rows: list[tuple[str, str]], delimiter: str, quoting: Any) -> bytes:

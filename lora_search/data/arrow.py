@@ -69,11 +69,7 @@ def read_saved(folder: Path, split: str | None, wanted: Mapping[str, str]) -> Ta
     import datasets
 
     try:
-        loaded = datasets.load_from_disk(str(folder))
-        if isinstance(loaded, datasets.DatasetDict):
-            loaded = loaded[_split_of(list(loaded), split, folder)]
-        elif split is not None:
-            raise DataError(f"data.split: must be left out where {folder.name} has no splits, got {quoted(split)}")
+        loaded = _split_of(datasets.load_from_disk(str(folder)), split, folder)
         require_columns(folder.name, loaded.column_names, wanted)
         return table_of(loaded, wanted)
     except DataError:
@@ -95,13 +91,19 @@ def table_of(dataset: Any, wanted: Mapping[str, str]) -> Table:
     return _with_names(columns, names)
 
 
-def _split_of(splits: list[str], split: str | None, folder: Path) -> str:
-    if split is None and len(splits) == 1:
-        return splits[0]
-    wanted = split or "train"
+def _split_of(loaded: Any, split: str | None, folder: Path) -> Any:
+    """The dataset meant: the split of a ``DatasetDict``, or a ``Dataset``, which has none."""
+    import datasets
+
+    if not isinstance(loaded, datasets.DatasetDict):
+        if split is not None:
+            raise DataError(f"data.split: must be left out where {folder.name} has no splits, got {quoted(split)}")
+        return loaded
+    splits = list(loaded)
+    wanted = split or ("train" if len(splits) > 1 else splits[0] if splits else "train")
     if wanted not in splits:
         raise DataError(f"data.split: must be one of {listed(splits) or 'none'} in {folder.name}, got {quoted(wanted)}")
-    return wanted
+    return loaded[wanted]
 
 
 def _stored_names(metadata: Mapping[bytes, bytes] | None, wanted: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

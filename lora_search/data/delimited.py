@@ -188,8 +188,8 @@ def _check_nothing_swallowed(rows: _Rows, lines: Sequence[str], name: str, label
         taken = sum(is_row(line) for line in lines[first - 1 : last])
         if taken > 1 and (place is not None or taken >= last - first):
             raise DataError(
-                f"{_about_quotes(name, first, last)} and takes in {counted(taken - 1, 'row')}; if that is the text, save"
-                " the data as jsonl or parquet"
+                f"{_about_quotes(name, first, last)} and takes in {counted(taken - 1, 'row')}; if that is the text,"
+                " save the data as jsonl or parquet"
             )
 
 

@@ -2,7 +2,8 @@
 
 What may become a string is decided here, once for all formats: texts must be strings where they are stored; labels and
 groups may be whole numbers or booleans, which become their decimal or word (1 -> ``"1"``), and groups may be dates and
-times, which become their ISO form. A missing value becomes ``""``; which of them are mistakes is for ``examples`` to say, after labels were dropped.
+times, which become their ISO form. A missing value becomes ``""``; which of them are mistakes is for ``examples`` to
+say, after labels were dropped.
 """
 
 from __future__ import annotations

@@ -132,8 +132,8 @@ def _check_config(checkpoint: Checkpoint, config: Any) -> None:
     attention = getattr(config, "_attn_implementation", None)
     if isinstance(attention, str) and "/" in attention and not checkpoint.trust_remote_code:
         raise ModelError(
-            f"model.trust_remote_code: must be true to fetch the code of {quoted(attention)} that {name} asks for and run"
-            " it, got false; read that code first"
+            f"model.trust_remote_code: must be true to fetch the code of {quoted(attention)} that {name} asks for and"
+            " run it, got false; read that code first"
         )
 
 

@@ -1,8 +1,9 @@
 """How many tokens a model has positions for, and how it counts them.
 
 RoBERTa and its kin (Longformer, MPNet, ESM, ...) count from the padding id on: the first token has position
-``padding_idx + 1``, and a token whose id is the padding's has none of its own. That id is fixed when the model is built.
-So their positions depend on what the *config* pads with, whatever the tokenizer pads with, and so does their limit.
+``padding_idx + 1``, and a token whose id is the padding's has none of its own. That id is fixed when the model is
+built. So their positions depend on what the *config* pads with, whatever the tokenizer pads with, and so does their
+limit.
 """
 
 from __future__ import annotations

@@ -75,8 +75,9 @@ def structure_notes(structure: ModelStructure) -> tuple[str, ...]:
     names = [weight.leaf for weight in sorted(structure.frozen_weights, key=lambda weight: -weight.parameters)]
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return (
-        f"{share:.0%} of the weights of the layers stay frozen whatever the targets: {', '.join(names[:_NAMES_SHOWN])}{more}"
-        " are in no linear module (stacked experts of a mixture, for one), and a LoRA goes on linear modules only",
+        f"{share:.0%} of the weights of the layers stay frozen whatever the targets:"
+        f" {', '.join(names[:_NAMES_SHOWN])}{more} are in no linear module (stacked experts of a mixture, for one),"
+        " and a LoRA goes on linear modules only",
     )
 
 

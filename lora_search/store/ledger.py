@@ -197,7 +197,7 @@ class Ledger:
         """Bring ``trials.csv`` and ``cells.csv`` up to date."""
         tables = self.tables()
         for name, frame in ((TRIALS_FILE, tables.trials), (CELLS_FILE, tables.cells)):
-            text = frame.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%SZ")
+            text = without_formulas(frame).to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%SZ")
             write_atomically(self.folder / name, text)
 
     def write_examples(self, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> None:

@@ -40,9 +40,9 @@ def check_tokens(
             token = base.tokenizer.convert_ids_to_tokens(int(ids.max()))
             raise ModelError(
                 f"model.base: must have an embedding for every token of the data, got {quoted(spec.base)}, whose"
-                f" tokenizer knows {len(known)} tokens while the model has rows for {embeddings}: {quoted(token)} in data"
-                f" row {rows[example]} has none; save the model after resize_token_embeddings, or take the token out of"
-                " the tokenizer"
+                f" tokenizer knows {len(known)} tokens while the model has rows for {embeddings}: {quoted(token)} in"
+                f" data row {rows[example]} has none; save the model after resize_token_embeddings, or take the token"
+                " out of the tokenizer"
             )
     _check_types(spec, base, data)
     if not beyond:
@@ -65,6 +65,6 @@ def _check_types(spec: ModelSpec, base: FrozenBase, data: EncodedExamples) -> No
     if tables and most >= tables[0].num_embeddings:
         raise ModelError(
             f"model.base: must tell as many kinds of token apart as its tokenizer makes, got {quoted(spec.base)}, which"
-            f" has {tables[0].num_embeddings} and is given {most + 1}; a text pair needs a model, or a tokenizer, made for"
-            " pairs"
+            f" has {tables[0].num_embeddings} and is given {most + 1}; a text pair needs a model, or a tokenizer, made"
+            " for pairs"
         )

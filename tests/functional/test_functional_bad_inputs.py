@@ -1,4 +1,4 @@
-"""The table of bad inputs, each with its lines; and some hundred made at random. Nothing but clean mistakes comes out."""
+"""The table of bad inputs, each with its lines, and some hundred made at random: only clean mistakes come out."""
 
 from __future__ import annotations
 

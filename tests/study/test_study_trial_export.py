@@ -161,10 +161,12 @@ def test_whatever_the_export_would_refuse_is_told_before_anything_is_written(
     save_bert(tmp_path / "base")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trial_export, "initial_a", lambda key, name, rank, size: torch.full((rank, size), torch.nan))
-    with pytest.raises(ModelError, match="must predict through PEFT what it predicts here, got .* nothing was trained"):
+    with pytest.raises(
+        ModelError, match=r"must predict through PEFT what it predicts here, got .* nothing was trained"
+    ):
         run(experiment())
     monkeypatch.setattr(trial_export, "initial_a", lambda key, name, rank, size: torch.zeros(rank + 1, size))
-    with pytest.raises(ModelError, match="must be a model whose adapters PEFT can load, got .* nothing was trained"):
+    with pytest.raises(ModelError, match=r"must be a model whose adapters PEFT can load, got .* nothing was trained"):
         run(experiment())
     assert not (tmp_path / "results").exists()
 
