@@ -32,6 +32,7 @@ def check_reload(
     dataset: Dataset,
     loading: Loading,
     most: int = _MOST_EXAMPLES,
+    batch: int = _BATCH,
 ) -> float:
     """Load an adapter through PEFT in float32, and compare its class probabilities with our own.
 
@@ -42,6 +43,7 @@ def check_reload(
         dataset: their texts.
         loading: how the folder is loaded.
         most: examples to predict, the shortest and the longest among them.
+        batch: how many of about one length are padded to each other.
 
     Returns:
         The largest difference of a class probability.
@@ -51,7 +53,7 @@ def check_reload(
     """
     examples = _sample(lengths, most)
     ours = predict(examples)
-    theirs = _predict_through_peft(folder, dataset, examples, loading)
+    theirs = _predict_through_peft(folder, dataset, examples, loading, batch)
     difference = float(np.abs(ours - theirs).max())
     logs_agree = np.allclose(_logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE)
     if not (difference <= TOLERANCE and logs_agree):  # so that a NaN does not pass
@@ -78,7 +80,7 @@ def _sample(lengths: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 @torch.no_grad()
 def _predict_through_peft(
-    folder: Path, dataset: Dataset, examples: NDArray[np.int64], loading: Loading
+    folder: Path, dataset: Dataset, examples: NDArray[np.int64], loading: Loading, size: int
 ) -> NDArray[np.float32]:
     """Class probabilities (examples, labels) of the base and the adapter as their files are."""
     arguments = {**loading.checkpoint.arguments, **loading.model}
@@ -90,8 +92,8 @@ def _predict_through_peft(
         model = PeftModel.from_pretrained(base, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=loading.checkpoint.trust_remote_code)
     probabilities = []
-    for start in range(0, len(examples), _BATCH):
-        batch = examples[start : start + _BATCH]
+    for start in range(0, len(examples), size):
+        batch = examples[start : start + size]
         texts = [dataset.texts[example] for example in batch]
         pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in batch]
         encoded = tokenizer(texts, pairs, return_tensors="pt", **loading.tokenizer)

@@ -26,7 +26,7 @@ from lora_search.spec.experiment import Experiment
 from lora_search.spec.locations import HUB_PREFIX, PACKAGE_PREFIX
 from lora_search.spec.mistakes import KeyPath, mistakes_of, shown_value
 from lora_search.spec.paths import expanded
-from lora_search.spec.quoting import in_one_line
+from lora_search.spec.quoting import cut, in_one_line
 from lora_search.spec.suggestions import closest
 from lora_search.spec.toml import toml_document
 
@@ -94,6 +94,10 @@ def parse_override(text: str) -> Override:
     Raises:
         ExperimentError: it is not ``KEY=VALUE``.
     """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        raise ExperimentError(f"--set: must be UTF-8 text, got {ascii(cut(text))}") from None
     key, equals, value = text.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not equals or not all(parts):

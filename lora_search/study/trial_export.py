@@ -29,6 +29,7 @@ from lora_search.training import Cell, Engine, EngineSettings
 from lora_search.training.memory import free_bytes
 
 _EXAMPLES = 8
+_BATCH = 3  # so that what is padded far by one side is padded little by the other: it must make no difference
 _DEVIATION = 0.05  # of B: enough that an adapter in the wrong place shows
 _REASON_WIDTH = 200  # characters of a library's message worth repeating
 _COPIES = 1.5  # of the base, in memory: the second copy, and what loading it takes
@@ -100,7 +101,7 @@ def _write_and_reload(prepared: Prepared, adapter: AdapterSpec, modules: tuple[L
         (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
         save_file(to_peft_state(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
         base.tokenizer.save_pretrained(folder)
-        check_reload(folder, predict, data.lengths, prepared.dataset, loading, most=_EXAMPLES)
+        check_reload(folder, predict, data.lengths, prepared.dataset, loading, most=_EXAMPLES, batch=_BATCH)
 
 
 def _untrained(prepared: Prepared, adapter: AdapterSpec, modules: tuple[LinearModule, ...]) -> dict[str, Tensor]:
