@@ -25,6 +25,7 @@ from lora_search.export import RECIPES
 from lora_search.export.rendering import render
 from lora_search.handover import Loading
 from lora_search.spec import closest
+from lora_search.spec.quoting import quoted
 from lora_search.study import Prepared
 from lora_search.study.refit import ChosenTrial
 from lora_search.training.batches import step_count
@@ -150,7 +151,7 @@ def check_recipe(trainer: str | None, chosen: ChosenTrial) -> None:
     if trainer not in RECIPES:
         near = closest(trainer, RECIPES)
         hint = "" if near is None else f", did you mean {near}?"
-        raise InputError(f"recipe: must be {', '.join(RECIPES[:-1])} or {RECIPES[-1]}, got {trainer!r}{hint}")
+        raise InputError(f"recipe: must be {', '.join(RECIPES[:-1])} or {RECIPES[-1]}, got {quoted(trainer)}{hint}")
     if trainer != "trl" and not chosen.adapter.alpha.is_integer():
         raise InputError(
             f"recipe: must be trl for an adapter whose alpha is no whole number, got {trainer} for trial"
