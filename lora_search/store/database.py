@@ -109,7 +109,7 @@ def _reading_mode(path: Path) -> str:
     """
     if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
         return "mode=rw"
-    return "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    return "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
 
 
 def read_header(folder: Path, connection: sqlite3.Connection) -> Header:
