@@ -1,7 +1,7 @@
 """The ``lora-search`` command: parse, call one function, print.
 
 Exit codes: 0 done; 2 the user's input is wrong (one line per mistake on standard error, with file and key path);
-130 interrupted (what was finished is recorded); 1 a bug, with its traceback.
+130 interrupted and 143 terminated (what was finished is recorded); 1 a bug, with its traceback.
 """
 
 from __future__ import annotations
@@ -188,14 +188,25 @@ def export(
 
 
 @app.command()
-def doctor(results: Results = Path("results")) -> None:
-    """Say what this machine offers: device, bf16, versions, hub."""
-    from lora_search.study import examine_machine
+def doctor(
+    study: Annotated[
+        Path | None,
+        typer.Argument(metavar="[STUDY]", help="A study's folder, to look over and mend.", show_default=False),
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Say what this machine offers, or mend a study."""
+    if study is None:
+        from lora_search.study import examine_machine
 
-    findings = examine_machine(results)
-    width = max(len(what) for what, _ in findings)
-    for what, finding in findings:
-        print(f"{what:<{width}}  {finding}")
+        _print_findings(examine_machine(results))
+        return
+    from lora_search.store.mending import mend_study
+
+    findings = mend_study(study)
+    _print_findings([(finding.what, finding.found) for finding in findings])
+    if not all(finding.sound for finding in findings):
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -224,14 +235,16 @@ def main() -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """An interrupt inside says how to go on, and ends with its own exit code."""
+    """An interrupt inside says how to go on, and ends with the exit code that shells give its signal."""
     try:
         yield
     except KeyboardInterrupt as interrupted:
         folder = getattr(interrupted, "folder", None)
         _say(f"Interrupted. {f'Everything finished is in {folder}; go' if folder else 'Go'} on with:")
         _say("  " + _command_line())
-        raise typer.Exit(130) from None
+        # a run has told apart which signal it was; elsewhere the class of the interrupt does
+        terminated = getattr(interrupted, "terminated", type(interrupted) is not KeyboardInterrupt)
+        raise typer.Exit(143 if terminated else 130) from None
 
 
 @contextmanager
@@ -287,6 +300,12 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
             for text, width, right in zip(line, widths, numeric, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def _print_findings(findings: Sequence[tuple[str, str]]) -> None:
+    width = max(len(what) for what, _ in findings)
+    for what, finding in findings:
+        print(f"{what:<{width}}  {finding}")
 
 
 def _print_verdict(judged: Any) -> None:

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from lora_search import load_experiment, run_study
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment
-from lora_search.statistics.doubts import HOLDOUT_FACT
+from lora_search.spec.facts import HOLDOUT
 from lora_search.store.files import json_text, write_atomically
 from lora_search.store.reader import StudyTables
 from lora_search.study.environment import hardware, versions
@@ -104,7 +104,7 @@ def compare(tables: StudyTables) -> dict[str, Any]:
     """The hold-out's word on a finished study; refits every trial that does not diverge."""
     verdict = tables.verdict()
     assert verdict is not None  # run_study has just written it
-    kept, margin = tables.facts[HOLDOUT_FACT], verdict["margin"]
+    kept, margin = HOLDOUT.of(tables.facts), verdict["margin"]
     refits = refit_all(tables)
     recommended, best = (refits[verdict[which]["trial"]] for which in ("recommended", "best"))
     highest = max(refits.values(), key=accuracy)
@@ -113,8 +113,11 @@ def compare(tables: StudyTables) -> dict[str, Any]:
         "examples": len(recommended.prepared.splits.development),
         "holdout_examples": len(recommended.result.examples),
         "recommended_holdout_accuracy": again,
-        "recorded_by_the_study": kept["scores"]["accuracy"],
-        "reproduced": kept["trial"] == verdict["recommended"]["trial"] and kept["scores"]["accuracy"] == again,
+        # an undecided study keeps its hold-out
+        "recorded_by_the_study": None if kept is None else kept.scores["accuracy"],
+        "reproduced": None
+        if kept is None
+        else kept.trial == verdict["recommended"]["trial"] and kept.scores["accuracy"] == again,
         "best_holdout_accuracy": accuracy(best),
         **against(recommended, best, margin),
         "highest": {

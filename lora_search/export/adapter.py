@@ -14,6 +14,7 @@ from lora_search.export.place import RECORD_FILE, Place, contents
 from lora_search.export.recipes import Recipe, check_recipe
 from lora_search.export.weights import Weights
 from lora_search.models import load_base, resolve_targets
+from lora_search.spec import facts
 from lora_search.store.files import json_text
 from lora_search.store.reader import StudyTables, read_study
 from lora_search.study import Prepared, prepare
@@ -130,7 +131,10 @@ def _record(
         "recommended": chosen.is_recommended,
         "warnings": [*chosen.notes, *chosen.verdict["warnings"]],
         "labels": data.get("labels"),
-        "facts": {key: tables.facts.get(key) for key in ("data fingerprint", "model fingerprint", "precision")},
+        "facts": {
+            fact.name: fact.of(tables.facts)
+            for fact in (facts.DATA_FINGERPRINT, facts.MODEL_FINGERPRINT, facts.PRECISION)
+        },
         "experiment": tables.experiment.model_dump(mode="json"),
         "versions": versions(),
         "files": files,

@@ -10,8 +10,8 @@ from typing import Any
 
 from lora_search.export.loading import Loading
 from lora_search.export.rendering import render
+from lora_search.spec import facts
 from lora_search.statistics import score_interval
-from lora_search.statistics.doubts import HEAD_FACT
 from lora_search.statistics.wording import adapter_name, percent_sure, points
 from lora_search.store.reader import StudyTables
 from lora_search.study.environment import versions
@@ -90,7 +90,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "learning_rate": f"{chosen.nuisance.learning_rate:.4g}",
             "steps": refit.result.steps,
             "max_length": prepared.data.report.max_length,
-            "precision": tables.facts.get("precision", "fp32"),
+            "precision": facts.PRECISION.of(tables.facts) or "fp32",
             "adapter_parameters": f"{int(chosen.row['adapter_parameters']):,}",
             "head_parameters": f"{structure.head_parameters:,}",
             "head_modules": ", ".join(f"`{name}`" for name in structure.head_modules),
@@ -163,7 +163,7 @@ def _interval(scores: Sequence[float], folds: int) -> str:
 
 def _head_alone(tables: StudyTables, metric: str) -> str | None:
     """What training no adapter scores, if the study found out."""
-    scores = [float(cell[metric]) for cell in tables.facts.get(HEAD_FACT) or ()]
+    scores = [cell.scores[metric] for cell in facts.HEAD_ALONE.of(tables.facts) or () if cell.failure is None]
     return f"{sum(scores) / len(scores):.4f}" if scores else None
 
 

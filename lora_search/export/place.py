@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lora_search.errors import StudyError
+from lora_search.errors import LoraSearchError, StudyError
 from lora_search.spec.paths import kind_of, looked_up
+from lora_search.store.faults import refusal
 
 RECORD_FILE = "export.json"
 _MOST_NAMED = 3
@@ -37,11 +38,16 @@ class Place:
 
     @contextmanager
     def filled(self) -> Iterator[Path]:
-        """A new folder beside the place; when the block ends it takes the place, and if it fails it is gone."""
+        """A new folder beside the place; when the block ends it takes the place, and if it fails it is gone.
+
+        Raises:
+            StudyError: it cannot be written to, or not wholly: the disk may be full.
+        """
         with self._beside() as temporary:
             new, old = temporary / "new", temporary / "old"
-            new.mkdir()
-            yield new
+            with self._told_of_what_is_written(temporary):
+                new.mkdir()
+                yield new
             try:
                 if self.path.exists():
                     self.path.rename(old)
@@ -87,6 +93,18 @@ class Place:
             folder = TemporaryDirectory(dir=parent, prefix=f".{self.path.name[:_MOST_LETTERS]}-")
         with folder as name:
             yield Path(name)
+
+    @contextmanager
+    def _told_of_what_is_written(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except LoraSearchError:  # told already
+            raise
+        except Exception as error:
+            refused = refusal(folder, error)
+            if refused is None:
+                raise
+            raise StudyError(f"{self.out}: must be a folder that can be written to, got: {refused}") from error
 
     @contextmanager
     def _told_of(self, parent: Path) -> Iterator[None]:

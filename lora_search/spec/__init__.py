@@ -1,5 +1,6 @@
 """experiment.toml -> Experiment: what the user wrote, validated and frozen."""
 
+from lora_search.spec import facts
 from lora_search.spec.adapter import AdapterSpec, Nuisance
 from lora_search.spec.experiment import METRICS, DataSpec, Experiment, Metric, ModelSpec
 from lora_search.spec.fields import Range
@@ -19,6 +20,7 @@ __all__ = [
     "Range",
     "closest",
     "experiment_to_toml",
+    "facts",
     "json_schema",
     "layer_indices",
     "load_experiment",

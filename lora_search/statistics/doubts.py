@@ -8,16 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from lora_search.spec import Experiment, Range, layer_indices
+from lora_search.spec import Experiment, Range, facts, layer_indices
 from lora_search.statistics import guards
 from lora_search.statistics.selection import TrialSummary, Verdict
-
-HOLDOUT_FACT = "holdout"
-"""The fact under which a study keeps what its hold-out said: {"trial": number, "scores": {metric: score}}."""
-
-HEAD_FACT = "head alone"
-"""The fact that keeps the scores of training no adapter, at the learning rate of a trial, which is the best:
-[{"trial": number, "repeat": r, "fold": k, metric: score, ...}, ...]."""
 
 
 class RecordedStudy(Protocol):
@@ -115,17 +108,19 @@ def _of_the_data(study: RecordedStudy, verdict: Verdict) -> list[str | None]:
 
 
 def _of_the_head(study: RecordedStudy, verdict: Verdict, best: TrialSummary) -> str | None:
-    alone = study.facts.get(HEAD_FACT)
+    alone = facts.HEAD_ALONE.of(study.facts)
     if not alone:
         return None
+    if failed := [cell for cell in alone if cell.failure is not None]:
+        return guards.head_alone_failed(len(failed), len(alone), str(failed[0].failure))
     cells = study.cells[(study.cells["trial"] == best.trial) & (study.cells["state"] == "complete")]
     scores = {
         (int(r), int(k)): float(s) for r, k, s in zip(cells["repeat"], cells["fold"], cells["score"], strict=True)
     }
     differences = [
-        scores[cell["repeat"], cell["fold"]] - float(cell[verdict.metric])
+        scores[cell.repeat, cell.fold] - cell.scores[verdict.metric]
         for cell in alone
-        if (cell["repeat"], cell["fold"]) in scores
+        if (cell.repeat, cell.fold) in scores
     ]
     if not differences:
         return None
@@ -133,19 +128,23 @@ def _of_the_head(study: RecordedStudy, verdict: Verdict, best: TrialSummary) -> 
 
 
 def _of_the_holdout(study: RecordedStudy, verdict: Verdict) -> str | None:
-    kept = study.facts.get(HOLDOUT_FACT)
+    kept = facts.HOLDOUT.of(study.facts)
     if kept is None or verdict.recommended is None:
         return None
-    if kept["trial"] != verdict.recommended.trial:
+    if kept.failure is not None:
+        same = kept.trial == verdict.recommended.trial
+        return guards.holdout_training_failed(kept.trial, kept.failure) if same else None
+    if kept.trial != verdict.recommended.trial:
         return (
-            f"The hold-out was scored by trial {kept['trial']}, which was recommended then; it cannot be used twice, so"
+            f"The hold-out was scored by trial {kept.trial}, which was recommended then; it cannot be used twice, so"
             f" there is no hold-out score of trial {verdict.recommended.trial}."
         )
     if verdict.corrected_score is None or verdict.corrected_interval is None:
         return None
     examples = int(study.environment.get("data", {}).get("holdout_examples", 1))
-    score = float(kept["scores"][verdict.metric])
-    return guards.holdout_disagrees(score, verdict.corrected_score, verdict.corrected_interval, examples)
+    return guards.holdout_disagrees(
+        kept.scores[verdict.metric], verdict.corrected_score, verdict.corrected_interval, examples
+    )
 
 
 def _of_racing(study: RecordedStudy, verdict: Verdict) -> str | None:

@@ -236,6 +236,33 @@ def holdout_disagrees(holdout: float, corrected: float, interval: tuple[float, f
     )
 
 
+def head_alone_failed(failed: int, trainings: int, reason: str) -> str:
+    """Trainings of the head alone diverged, so that it is not known what the adapters have to beat.
+
+    Args:
+        failed: how many.
+        trainings: of how many.
+        reason: of the first.
+    """
+    return (
+        f"Training the head alone diverged in {failed} of {trainings} folds at the best trial's learning rate"
+        f" ({reason}): what the adapters have to beat is not known."
+    )
+
+
+def holdout_training_failed(trial: int, reason: str) -> str:
+    """The recommended trial diverged when it was trained on everything but the hold-out.
+
+    Args:
+        trial: its number.
+        reason: why.
+    """
+    return (
+        f"Trial {trial} diverged when it was trained on all examples but the hold-out ({reason}), so there is no"
+        " hold-out score: its learning rate is close to too high."
+    )
+
+
 def warnings_of(*sentences: str | None) -> tuple[str, ...]:
     """The sentences there are."""
     return tuple(sentence for sentence in sentences if sentence is not None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lora_search.statistics.doubts import HOLDOUT_FACT, RecordedStudy, doubts
+from lora_search.spec import facts
+from lora_search.statistics.doubts import RecordedStudy, doubts
 from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
 from lora_search.statistics.selection import Verdict, decide
 
@@ -68,7 +69,7 @@ def _corrected(study: RecordedStudy, verdict: Verdict) -> CorrectedScore | None:
 
 def _holdout_score(study: RecordedStudy, verdict: Verdict) -> float | None:
     """The hold-out's score of the recommended trial; None where it was spent on another, or there is none."""
-    kept = study.facts.get(HOLDOUT_FACT)
-    if kept is None or verdict.recommended is None or kept["trial"] != verdict.recommended.trial:
+    kept = facts.HOLDOUT.of(study.facts)
+    if kept is None or verdict.recommended is None or kept.trial != verdict.recommended.trial:
         return None
-    return float(kept["scores"][study.experiment.verdict.metric])
+    return kept.scores.get(study.experiment.verdict.metric)

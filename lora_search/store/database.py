@@ -1,19 +1,20 @@
 """``study.db`` as the standard library sees it: our tables, beside Optuna's in the same file.
 
 SQLite keeps a write-ahead log, so a reader never waits for the writer nor the writer for a reader, and a killed writer
-leaves whole transactions. Nothing here opens the file but SQLite: POSIX takes a process's locks on a file away as soon
-as the process closes any descriptor of it, and another program that then believes itself alone deletes the log under a
-run ("How To Corrupt An SQLite Database File", section 2.2). What is said once per study (experiment, environments,
-facts) is JSON in ``lora_study``.
+leaves whole transactions. What is said once per study (experiment, environments, verdict) is JSON in ``lora_study``,
+what is found out once in ``lora_facts``.
+
+Format 2 keeps the scores of a cell as JSON, whatever they are, and the checksum of its predictions. Studies of format 1
+had a column for each of four scores; they are read as they are, and brought to format 2 when a run goes on with one.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,20 @@ from typing import Any
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment
 from lora_search.store.files import STUDY_FILE, json_text
-from lora_search.store.records import SCORES
+from lora_search.store.records import CellKey
 
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 60.0
-_SCORE_COLUMNS = ", ".join(f"{score} real" for score in SCORES)
+_CELLS = """
+create table lora_cells (
+    trial integer not null references lora_trials, repeat integer not null, fold integer not null,
+    state text not null, scores text not null, train_loss real, examples integer not null,
+    train_examples integer not null, steps integer not null, tokens integer not null, seconds real not null,
+    wall_seconds real not null, pack integer not null, pack_cells integer not null, failure text,
+    finished_at text not null, predictions text,
+    primary key (trial, repeat, fold)
+) without rowid
+"""
 _TABLES = f"""
 create table lora_study (key text primary key, value text not null) without rowid;
 create table lora_facts (key text primary key, value text not null) without rowid;
@@ -34,15 +44,10 @@ create table lora_trials (
     adapter_parameters integer not null, head_parameters integer not null,
     origin text not null, state text not null, failure text
 );
-create table lora_cells (
-    trial integer not null references lora_trials, repeat integer not null, fold integer not null,
-    state text not null, {_SCORE_COLUMNS}, train_loss real, examples integer not null, train_examples integer not null,
-    steps integer not null, tokens integer not null, seconds real not null, wall_seconds real not null,
-    pack integer not null, pack_cells integer not null, failure text, finished_at text not null,
-    primary key (trial, repeat, fold)
-) without rowid;
+{_CELLS};
 pragma user_version = {VERSION};
 """
+_SCORES_OF_FORMAT_1 = ("accuracy", "macro_f1", "matthews_correlation", "log_loss")
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,6 @@ def create_tables(path: Path, header: Header) -> None:
         write_header(connection, header)
 
 
-def write_header(connection: sqlite3.Connection, header: Header) -> None:
-    """Replace the header, in one transaction."""
-    rows = [("experiment", header.experiment.model_dump_json()), ("environments", json_text(header.environments))]
-    with connection:
-        connection.executemany("insert or replace into lora_study values (?, ?)", rows)
-
-
 def connect_writing(folder: Path) -> sqlite3.Connection:
     """A connection for the one run that holds the folder's lock."""
     connection = sqlite3.connect(folder / STUDY_FILE, timeout=BUSY_SECONDS)
@@ -80,36 +78,65 @@ def connect_writing(folder: Path) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def reading(folder: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write, with damage reported as a ``StudyError``, whatever of it is found inside.
+def check_version(path: Path, connection: sqlite3.Connection) -> None:
+    """That these are tables of ours, and of a format that is read here.
 
     Raises:
-        StudyError: no study there, or not one of ours, or damaged.
+        StudyError: a newer one.
+        sqlite3.DatabaseError: none of ours.
     """
-    path = folder / STUDY_FILE
-    try:
-        address = f"{path.absolute().as_uri()}?{_reading_mode(path)}"
-        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
-            connection.execute("pragma query_only = on")
-            _check_version(path, connection)
-            yield connection
-    except sqlite3.DatabaseError as error:
-        raise StudyError(f"{path}: must be a study's database, got a damaged or foreign file: {error}") from error
-    except OSError as error:
-        raise StudyError(f"{path}: must be readable, got: {error.strerror}") from error
+    version = format_of(connection)
+    if version > VERSION:
+        raise StudyError(f"{path}: was written by a newer lora-search, of format {version}; this one reads {VERSION}")
+    if version < 1:
+        raise sqlite3.DatabaseError("no tables of lora-search")
 
 
-def _reading_mode(path: Path) -> str:
-    """How to open without leaving anything behind, even in a folder that may not be written to.
+def format_of(connection: sqlite3.Connection) -> int:
+    """The number of the format the tables are in; 0 for none of ours."""
+    (version,) = connection.execute("pragma user_version").fetchone()
+    return int(version)
 
-    Where writing is allowed SQLite may lay its log beside the database, and takes it away again when the last one
-    closes; what comes through the connection is refused all the same. Elsewhere a database without a log beside it is
-    read as if nothing could change it, for which SQLite needs to lay nothing.
+
+def check_integrity(connection: sqlite3.Connection) -> None:
+    """Look through every page of the file.
+
+    Raises:
+        sqlite3.DatabaseError: what SQLite found.
     """
-    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
-        return "mode=rw"
-    return "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    (first,) = connection.execute("pragma quick_check(1)").fetchone()
+    if first != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(first).split()))
+
+
+def bring_up_to_date(connection: sqlite3.Connection, checksum_of: Callable[[CellKey], str | None]) -> None:
+    """Bring tables of an older format to this one, in one transaction.
+
+    Args:
+        checksum_of: of the predictions of a cell that has some; None where they are not there.
+    """
+    if format_of(connection) == VERSION:
+        return
+    cells = cells_of(connection)
+    connection.execute("begin immediate")
+    with connection:
+        connection.execute("drop table lora_cells")
+        connection.execute(_CELLS)
+        for row in cells:
+            complete = row["state"] == "complete"
+            checksum = checksum_of(CellKey(row["trial"], row["repeat"], row["fold"])) if complete else None
+            insert_cell(connection, {**row, "predictions": checksum})
+        connection.execute(f"pragma user_version = {VERSION}")
+
+
+# -- header, facts and verdict -----------------------------------------------------------------------------------
+
+
+def write_header(connection: sqlite3.Connection, header: Header) -> None:
+    """Replace the header, in one transaction."""
+    rows = [("experiment", header.experiment.model_dump_json()), ("environments", json_text(header.environments))]
+    with connection:
+        connection.executemany("insert or replace into lora_study values (?, ?)", rows)
 
 
 def read_header(folder: Path, connection: sqlite3.Connection) -> Header:
@@ -127,25 +154,51 @@ def read_header(folder: Path, connection: sqlite3.Connection) -> Header:
 
 
 def read_facts(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Everything measured once for the study, by name."""
+    """Everything found out once for the study, by name (see ``spec.facts``)."""
     rows: Mapping[str, str] = dict(connection.execute("select key, value from lora_facts order by key").fetchall())
     return {key: json.loads(value) for key, value in rows.items()}
 
 
-def check_integrity(connection: sqlite3.Connection) -> None:
-    """Look through every page of the file.
-
-    Raises:
-        sqlite3.DatabaseError: what SQLite found.
-    """
-    (first,) = connection.execute("pragma quick_check(1)").fetchone()
-    if first != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(first).split()))
+def write_verdict(connection: sqlite3.Connection, verdict: str) -> None:
+    """Keep the text of ``verdict.json``: of what is recorded in this very database."""
+    with connection:
+        connection.execute("insert or replace into lora_study values ('verdict', ?)", (verdict,))
 
 
-def _check_version(path: Path, connection: sqlite3.Connection) -> None:
-    (version,) = connection.execute("pragma user_version").fetchone()
-    if version > VERSION:
-        raise StudyError(f"{path}: was written by a newer lora-search, of format {version}; this one reads {VERSION}")
-    if version < 1:
-        raise sqlite3.DatabaseError("no tables of lora-search")
+def read_verdict_text(connection: sqlite3.Connection) -> str | None:
+    """The text of ``verdict.json``; None before the first verdict, and in studies of format 1."""
+    row = connection.execute("select value from lora_study where key = 'verdict'").fetchone()
+    return None if row is None else str(row[0])
+
+
+# -- cells -------------------------------------------------------------------------------------------------------
+
+
+def insert_cell(connection: sqlite3.Connection, row: Mapping[str, Any]) -> None:
+    """Add a cell: the columns of ``lora_cells`` by name, ``scores`` as a mapping."""
+    values = {**row, "scores": json_text(row["scores"]).strip()}
+    names = ", ".join(values)
+    connection.execute(f"insert into lora_cells ({names}) values ({', '.join('?' * len(values))})", [*values.values()])
+
+
+def cells_of(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """The recorded cells by trial, repeat and fold: columns by name, ``scores`` as a mapping, in whichever format."""
+    rows = rows_of(connection, "select * from lora_cells order by trial, repeat, fold")
+    return [_in_this_format(row) for row in rows]
+
+
+def rows_of(connection: sqlite3.Connection, query: str) -> list[dict[str, Any]]:
+    """What a query finds, every row by the names of its columns."""
+    cursor = connection.execute(query)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _in_this_format(row: dict[str, Any]) -> dict[str, Any]:
+    if "scores" in row:
+        kept = json.loads(row["scores"])
+    else:
+        kept = {name: row.pop(name) for name in _SCORES_OF_FORMAT_1}
+        kept = kept if row["state"] == "complete" else {}
+    scores = {name: math.nan if score is None else float(score) for name, score in kept.items()}
+    return {"predictions": None, **row, "scores": scores}

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ TRIALS_FILE = "trials.csv"
 CELLS_FILE = "cells.csv"
 PREDICTIONS_FOLDER = "predictions"
 LOCK_FILE = ".lock"
+RESCUED_FILE = "study-rescued.db"
+BACKUP_FILE = "study-before-doctor.db"
+
+
+def log_of(database: Path) -> Path:
+    """SQLite's write-ahead log of a database: what was committed and is not in the file itself yet."""
+    return database.with_name(f"{database.name}-wal")
+
+
+def index_of(database: Path) -> Path:
+    """The index of that log, which the programs that have the database open share."""
+    return database.with_name(f"{database.name}-shm")
 
 
 def temporary_name(path: Path) -> Path:
@@ -27,13 +40,18 @@ def temporary_name(path: Path) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, bring it to the disk, and rename it."""
+    """Write a file beside its place, bring it to the disk, and rename it; what cannot be written leaves nothing."""
     temporary = temporary_name(path)
-    with temporary.open("wb") as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def json_text(value: Any) -> str:

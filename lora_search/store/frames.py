@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lora_search.spec import AdapterSpec, Metric, Nuisance
+from lora_search.store.database import rows_of
+from lora_search.store.records import SCORES, TrialRecord
 
 _TRIAL_COLUMNS: Mapping[str, Any] = {
     "trial": "int64",
@@ -36,10 +41,8 @@ _CELL_COLUMNS: Mapping[str, Any] = {
     "fold": "int64",
     "state": "str",
     "score": "float64",
-    "accuracy": "float64",
-    "macro_f1": "float64",
-    "matthews_correlation": "float64",
-    "log_loss": "float64",
+}
+_COLUMNS_AFTER_SCORES: Mapping[str, Any] = {
     "train_loss": "float64",
     "examples": "int64",
     "train_examples": "int64",
@@ -54,13 +57,19 @@ _CELL_COLUMNS: Mapping[str, Any] = {
 }
 
 
-def cells_frame(connection: sqlite3.Connection, metric: Metric) -> pd.DataFrame:
-    """One row per recorded cell, sorted by trial, repeat and fold; ``score`` is ``metric`` on the fold.
+def cells_frame(cells: Sequence[Mapping[str, Any]], metric: Metric) -> pd.DataFrame:
+    """One row per recorded cell, in order; ``score`` is ``metric`` on the fold, and every score has a column.
 
     Scores are NaN for a failed cell, ``failure`` is None for a complete one.
+
+    Args:
+        cells: as ``database.cells_of`` gives them.
+        metric: of the verdict.
     """
-    rows = _rows(connection, "select * from lora_cells order by trial, repeat, fold")
-    return _frame([{**row, "score": row[metric]} for row in rows], _CELL_COLUMNS)
+    names = tuple(dict.fromkeys(name for cell in cells for name in cell["scores"])) or SCORES
+    unknown = dict.fromkeys(names, math.nan)
+    rows = [{**cell, **unknown, **cell["scores"], "score": cell["scores"].get(metric, math.nan)} for cell in cells]
+    return _frame(rows, {**_CELL_COLUMNS, **dict.fromkeys(names, "float64"), **_COLUMNS_AFTER_SCORES})
 
 
 def trials_frame(connection: sqlite3.Connection, cells: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +81,7 @@ def trials_frame(connection: sqlite3.Connection, cells: pd.DataFrame) -> pd.Data
     complete = cells[cells["state"] == "complete"].groupby("trial")["score"].agg(["count", "mean", "std"])
     shares = cells["wall_seconds"] / cells["pack_cells"]
     spent = cells.assign(wall_seconds=shares).groupby("trial")[["seconds", "wall_seconds"]].sum()
-    rows = [_trial(row) for row in _rows(connection, "select * from lora_trials order by trial")]
+    rows = [_trial(row) for row in rows_of(connection, "select * from lora_trials order by trial")]
     for row in rows:
         number = row["trial"]
         row["cells"], row["score_mean"], row["score_std"] = (
@@ -82,16 +91,21 @@ def trials_frame(connection: sqlite3.Connection, cells: pd.DataFrame) -> pd.Data
     return _frame(rows, _TRIAL_COLUMNS)
 
 
+def trial_record(row: Mapping[str, Any]) -> TrialRecord:
+    """The record behind a row of the trials table."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    fields = {field.name for field in dataclasses.fields(TrialRecord)}
+    return TrialRecord(
+        adapter=AdapterSpec.model_validate({name: plain[name] for name in AdapterSpec.model_fields}),
+        nuisance=Nuisance.model_validate({name: plain[name] for name in Nuisance.model_fields}),
+        **{name: value for name, value in plain.items() if name in fields},
+    )
+
+
 def _trial(row: dict[str, Any]) -> dict[str, Any]:
     adapter = AdapterSpec.model_validate_json(row.pop("adapter"))
     nuisance = Nuisance.model_validate_json(row.pop("nuisance"))
     return {**row, **adapter.model_dump(), **nuisance.model_dump()}
-
-
-def _rows(connection: sqlite3.Connection, query: str) -> list[dict[str, Any]]:
-    cursor = connection.execute(query)
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _frame(rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> pd.DataFrame:

@@ -15,30 +15,26 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 
 from lora_search.errors import StudyError
-from lora_search.spec import AdapterSpec, Experiment, Nuisance, experiment_to_toml
-from lora_search.store.database import Header, connect_writing, write_header
-from lora_search.store.files import (
-    CELLS_FILE,
-    ENVIRONMENT_FILE,
-    EXPERIMENT_FILE,
-    STUDY_FILE,
-    TRIALS_FILE,
-    VERDICT_FILE,
-    json_text,
-    write_atomically,
-)
+from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.spec.facts import Fact
+from lora_search.store.database import Header, insert_cell, read_facts, write_header, write_verdict
+from lora_search.store.derived import header_files, table_files, verdict_file
+from lora_search.store.files import STUDY_FILE, json_text, write_atomically
 from lora_search.store.lock import FolderLock
-from lora_search.store.opening import check_place, continued, create, dispose, optuna_storage
-from lora_search.store.predictions import examples_path, write_cell_predictions, write_examples
+from lora_search.store.opening import check_place, continued, create
+from lora_search.store.predictions import write_cell_predictions, write_examples
 from lora_search.store.reader import StudyTables, tables_of
-from lora_search.store.records import SCORES, CellKey, CellResult, TrialRecord, TrialState
+from lora_search.store.records import CellKey, CellResult, TrialRecord, TrialState
+from lora_search.store.writing import WritableDatabase
+
+Value = TypeVar("Value")
 
 
 class Ledger:
@@ -48,8 +44,7 @@ class Ledger:
         self.folder = folder
         self.experiment = experiment
         self._lock = lock
-        self._storage = optuna_storage(folder / STUDY_FILE)
-        self._database = connect_writing(folder)
+        self._open = WritableDatabase(folder)
 
     @classmethod
     def open(cls, folder: str | Path, experiment: Experiment, environment: Mapping[str, Any]) -> Self:
@@ -79,17 +74,22 @@ class Ledger:
                 check_place(folder)
                 create(folder, header)
             ledger = cls(folder, experiment, lock)
-            ledger._write_header(header)
         except BaseException:
             lock.release()
+            raise
+        try:
+            ledger._write_header(header)
+        except BaseException:
+            ledger.close()
             raise
         return ledger
 
     def close(self) -> None:
         """Let go of the folder; what was recorded is already on the disk. A second call does nothing."""
-        dispose(self._storage)
-        self._database.close()
-        self._lock.release()
+        try:
+            self._open.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -99,9 +99,14 @@ class Ledger:
     ) -> None:
         self.close()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What befell the study's files while this run wrote to them, as sentences."""
+        return tuple(self._open.notes)
+
     def optuna_study(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
         """The Optuna study of this folder: named like the experiment, score to maximize, parameters to minimize."""
-        return optuna.load_study(study_name=self.experiment.name, storage=self._storage, sampler=sampler)
+        return optuna.load_study(study_name=self.experiment.name, storage=self._open.storage, sampler=sampler)
 
     def add_trial(self, record: TrialRecord) -> None:
         """Record a trial.
@@ -120,8 +125,8 @@ class Ledger:
             record.failure,
         )
         try:
-            with self._database:
-                self._database.execute("insert into lora_trials values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            with self._open.connection as database:
+                database.execute("insert into lora_trials values (?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
             raise ValueError(f"trial must be new, got {record.trial}, which is recorded") from error
 
@@ -131,8 +136,8 @@ class Ledger:
         Raises:
             ValueError: no such trial.
         """
-        with self._database:
-            changed = self._database.execute(
+        with self._open.connection as database:
+            changed = database.execute(
                 "update lora_trials set state = ?, failure = ? where trial = ?", (state, failure, int(trial))
             )
         if changed.rowcount == 0:
@@ -140,7 +145,7 @@ class Ledger:
 
     def trials(self) -> list[TrialRecord]:
         """Every recorded trial, by number."""
-        rows = self._database.execute(
+        rows = self._open.connection.execute(
             "select trial, adapter, nuisance, adapter_parameters, head_parameters, origin, state, failure "
             "from lora_trials order by trial"
         )
@@ -158,77 +163,91 @@ class Ledger:
             ValueError: it is recorded already, or its trial is not.
         """
         key = (int(result.key.trial), int(result.key.repeat), int(result.key.fold))
-        if not self._database.execute("select 1 from lora_trials where trial = ?", key[:1]).fetchone():
+        database = self._open.connection
+        if not database.execute("select 1 from lora_trials where trial = ?", key[:1]).fetchone():
             raise ValueError(f"trial must be a recorded one, got {result.key}")
         known = "select 1 from lora_cells where trial = ? and repeat = ? and fold = ?"
-        if self._database.execute(known, key).fetchone():
+        if database.execute(known, key).fetchone():
             raise ValueError(f"cell must be new, got {result.key}, which is recorded")
-        if result.state == "complete":
-            write_cell_predictions(self.folder, result)
-        row = (*key, *_cell_values(result))
-        with self._database:
-            self._database.execute(f"insert into lora_cells values ({', '.join('?' * len(row))})", row)
+        checksum = write_cell_predictions(self.folder, result) if result.state == "complete" else None
+        with database:
+            insert_cell(database, _cell_row(result, checksum))
 
     def cell_keys(self) -> set[CellKey]:
         """The cells that are recorded, complete or failed."""
-        return {CellKey(*row) for row in self._database.execute("select trial, repeat, fold from lora_cells")}
+        return {CellKey(*row) for row in self._open.connection.execute("select trial, repeat, fold from lora_cells")}
 
     def next_pack(self) -> int:
         """A pack number no recorded cell has."""
-        (number,) = self._database.execute("select coalesce(max(pack) + 1, 0) from lora_cells").fetchone()
+        (number,) = self._open.connection.execute("select coalesce(max(pack) + 1, 0) from lora_cells").fetchone()
         return int(number)
 
-    def fact(self, key: str) -> Any:
-        """Something measured once for the study, or ``None``."""
-        row = self._database.execute("select value from lora_facts where key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+    def facts(self) -> dict[str, Any]:
+        """Everything found out once for the study, as JSON values by name (see ``spec.facts``)."""
+        return read_facts(self._open.connection)
 
-    def set_fact(self, key: str, value: Any) -> None:
-        """Keep a JSON value for this and every later run of the study."""
-        with self._database:
-            self._database.execute("insert or replace into lora_facts values (?, ?)", (key, json_text(value)))
+    def fact(self, fact: Fact[Value]) -> Value | None:
+        """Something found out once for the study, or ``None``."""
+        return fact.of(self.facts())
+
+    def set_fact(self, fact: Fact[Value], value: Value) -> None:
+        """Keep a value for this and every later run of the study."""
+        self.set_facts({fact.name: fact.to_json(value)})
+
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """Keep several, as JSON values by name, all or none of them."""
+        rows = [(name, json_text(value)) for name, value in facts.items()]
+        with self._open.connection as database:
+            database.executemany("insert or replace into lora_facts values (?, ?)", rows)
 
     def tables(self) -> StudyTables:
         """The study as it stands, as ``read_study`` would give it."""
-        return tables_of(self.folder, self._database)
+        return tables_of(self.folder, self._open.connection)
 
     def write_tables(self) -> None:
         """Bring ``trials.csv`` and ``cells.csv`` up to date."""
-        tables = self.tables()
-        for name, frame in ((TRIALS_FILE, tables.trials), (CELLS_FILE, tables.cells)):
-            text = frame.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%SZ")
-            write_atomically(self.folder / name, text)
+        self._write(table_files(self.tables()))
+        self._open.settle()
 
     def write_examples(self, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
-        """Keep what predictions are judged by: true label and group of every example of the encoded data, both (n,)."""
-        if not examples_path(self.folder).exists():
-            write_examples(self.folder, labels, groups)
+        """Keep what predictions are judged by: true label and group of every example of the encoded data, both (n,).
+
+        Written again where the file is missing or another one."""
+        write_examples(self.folder, labels, groups)
 
     def write_verdict(self, verdict: Mapping[str, Any]) -> None:
-        """Write ``verdict.json``; a number that is not finite becomes null."""
-        write_atomically(self.folder / VERDICT_FILE, json_text(verdict))
+        """Record the verdict on what is recorded, and write ``verdict.json``; what is not finite becomes null."""
+        write_verdict(self._open.connection, json_text(verdict))
+        self._write(verdict_file(verdict))
 
     def _write_header(self, header: Header) -> None:
         """Bring what the study says about itself up to date, in the database and then in the files made from it."""
-        write_header(self._database, header)
-        write_atomically(self.folder / EXPERIMENT_FILE, experiment_to_toml(header.experiment))
-        write_atomically(self.folder / ENVIRONMENT_FILE, json_text(header.environment()))
+        write_header(self._open.connection, header)
+        self._write(header_files(self.tables()))
+
+    def _write(self, texts: Mapping[str, str]) -> None:
+        for name, text in texts.items():
+            write_atomically(self.folder / name, text)
 
 
-def _cell_values(result: CellResult) -> tuple[Any, ...]:
-    """The columns after the key, as Python numbers: SQLite would store numpy's as raw bytes."""
-    return (
-        result.state,
-        *(float(result.scores[score]) if score in result.scores else None for score in SCORES),
-        float(result.train_loss),
-        len(result.examples),
-        int(result.train_examples),
-        int(result.steps),
-        int(result.tokens),
-        float(result.seconds),
-        float(result.wall_seconds),
-        int(result.pack),
-        int(result.pack_cells),
-        result.failure,
-        datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
+def _cell_row(result: CellResult, checksum: str | None) -> dict[str, Any]:
+    """The columns of a cell, as Python numbers: SQLite would store numpy's as raw bytes."""
+    return {
+        "trial": int(result.key.trial),
+        "repeat": int(result.key.repeat),
+        "fold": int(result.key.fold),
+        "state": result.state,
+        "scores": {name: float(score) for name, score in result.scores.items()},
+        "train_loss": float(result.train_loss),
+        "examples": len(result.examples),
+        "train_examples": int(result.train_examples),
+        "steps": int(result.steps),
+        "tokens": int(result.tokens),
+        "seconds": float(result.seconds),
+        "wall_seconds": float(result.wall_seconds),
+        "pack": int(result.pack),
+        "pack_cells": int(result.pack_cells),
+        "failure": result.failure,
+        "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "predictions": checksum,
+    }

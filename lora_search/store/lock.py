@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import time
 from pathlib import Path
 from typing import Self
 
 from lora_search.errors import StudyError
 from lora_search.store.files import LOCK_FILE
+
+_PATIENCE = 30.0  # seconds
+_PAUSE = 0.1
 
 
 class FolderLock:
@@ -30,18 +35,15 @@ class FolderLock:
         """
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            # flock and not lockf: two runs inside one process (two notebook cells) must exclude each other as well.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(descriptor, 100).decode(errors="replace").strip()
-            os.close(descriptor)
-            who = f" ({holder})" if holder else ""
-            raise StudyError(f"{folder}: another run is writing to {folder}{who}") from error
+            holder = _taken_in_time(descriptor)
         except OSError as error:
             os.close(descriptor)
             raise StudyError(
                 f"{folder}: must be on a file system that can lock files, got: {error.strerror}"
             ) from error
+        if holder is not None:
+            os.close(descriptor)
+            raise StudyError(f"{folder}: another run is writing to {folder}{f' ({holder})' if holder else ''}")
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
         return cls(descriptor)
@@ -51,3 +53,38 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _taken_in_time(descriptor: int) -> str | None:
+    """None when the lock is taken; else who has it, an empty string if that is not said."""
+    patience = time.monotonic() + _PATIENCE
+    while not _taken(descriptor):
+        holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
+        # what a killed run forked has the lock too, and ends as soon as it notices
+        if not _has_ended(holder) or time.monotonic() > patience:
+            return holder
+        time.sleep(_PAUSE)
+    return None
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        # flock and not lockf: two runs inside one process (two notebook cells) must exclude each other as well.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _has_ended(holder: str) -> bool:
+    """Whether a holder is a process of this machine that is no more."""
+    named = re.fullmatch(r"process (\d+) on (.+)", holder)
+    if named is None or named[2] != os.uname().nodename:
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # there, and somebody else's
+        return False
+    return False

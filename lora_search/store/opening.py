@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ from sqlalchemy import URL
 
 from lora_search.errors import StudyError
 from lora_search.spec.paths import kind_of, looked_up
-from lora_search.store.database import BUSY_SECONDS, Header, check_integrity, create_tables, read_header, reading
+from lora_search.store.database import BUSY_SECONDS, Header, check_integrity, create_tables, read_header
 from lora_search.store.differences import differences
 from lora_search.store.files import STUDY_FILE, temporary_name
+from lora_search.store.reading import read_from
 
 
 def check_place(folder: Path) -> None:
@@ -39,14 +41,17 @@ def continued(folder: Path, header: Header) -> Header:
     Raises:
         StudyError: the study is damaged, or another experiment's.
     """
-    with reading(folder) as connection:
-        check_integrity(connection)
-        recorded = read_header(folder, connection)
+    recorded = read_from(folder, lambda connection: _checked_header(folder, connection))
     if found := differences(recorded.experiment, header.experiment):
         advice = f"{folder}: is another experiment's study; give this one another name"
         raise StudyError([*(f"{folder}: {difference}" for difference in found), advice])
     new = () if header.environments[0] == recorded.environments[-1] else header.environments
     return Header(header.experiment, (*recorded.environments, *new))
+
+
+def _checked_header(folder: Path, connection: sqlite3.Connection) -> Header:
+    check_integrity(connection)
+    return read_header(folder, connection)
 
 
 def create(folder: Path, header: Header) -> None:

@@ -1,17 +1,26 @@
-"""Out-of-fold predictions: one small npz file per complete cell, read without pickle."""
+"""Out-of-fold predictions: one small npz file per complete cell, read without pickle, and known by its checksum.
+
+A file is written once and never changed, so what is read of a recorded cell is the same whenever it is read.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lora_search.errors import StudyError
 from lora_search.store.files import PREDICTIONS_FOLDER, write_atomically
 from lora_search.store.records import CellKey, CellResult
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile)
 
 
 def predictions_path(folder: Path, key: CellKey) -> Path:
@@ -19,17 +28,78 @@ def predictions_path(folder: Path, key: CellKey) -> Path:
     return folder / PREDICTIONS_FOLDER / f"trial-{key.trial:04d}-repeat-{key.repeat}-fold-{key.fold}.npz"
 
 
-def write_cell_predictions(folder: Path, result: CellResult) -> None:
-    """Write the file of one cell, whole or not at all."""
-    content = io.BytesIO()
-    np.savez(
-        content,
+def write_cell_predictions(folder: Path, result: CellResult) -> str:
+    """Write the file of one cell, whole or not at all; returns its checksum."""
+    return _write(
+        predictions_path(folder, result.key),
         example=np.asarray(result.examples, dtype=np.int64),
         probability=np.asarray(result.probabilities, dtype=np.float32),
     )
-    path = predictions_path(folder, result.key)
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, content.getvalue())
+
+
+def read_cell_predictions(
+    folder: Path, key: CellKey, checksum: str | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The examples (n,) of one cell and their probabilities (n, labels).
+
+    Args:
+        folder: the study's.
+        key: which cell.
+        checksum: what the file has to be; None where a study of format 1 kept none.
+
+    Raises:
+        StudyError: the file is missing or damaged, or is another one.
+    """
+    path = predictions_path(folder, key)
+    try:
+        content = path.read_bytes()
+        if checksum is not None and checksum_of(content) != checksum:
+            raise ValueError("its checksum is not the one that was recorded with it")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            examples, probabilities = arrays["example"], arrays["probability"]
+            if examples.ndim != 1 or probabilities.ndim != 2 or len(examples) != len(probabilities):
+                raise ValueError(f"its arrays are of shapes {examples.shape} and {probabilities.shape}")
+            return examples, probabilities
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: is missing, and study.db says that {key} is complete{_remedy(folder)}") from error
+    except _UNREADABLE as error:
+        raise StudyError(
+            f"{path}: must be the predictions of {key}, got a damaged file: {error}{_remedy(folder)}"
+        ) from error
+
+
+def predictions_frame(folder: Path, checksums: Mapping[CellKey, str | None]) -> pd.DataFrame:
+    """The predictions of these cells, one row per cell and example.
+
+    Returns:
+        trial, repeat, fold, example (position in the encoded data), and the probability of each label as p0, p1, ...
+        (float32). No p columns without a cell.
+
+    Raises:
+        StudyError: a file is missing or damaged, or is of other labels than the rest.
+    """
+    keys = sorted(checksums)
+    parts = [(key, *read_cell_predictions(folder, key, checksums[key])) for key in keys]
+    labels = {probabilities.shape[1]: key for key, _, probabilities in reversed(parts)}
+    if len(labels) > 1:
+        (count, first), (other, second), *_ = labels.items()
+        raise StudyError(
+            f"{predictions_path(folder, second)}: must be of as many labels as the other predictions, got {other}, and"
+            f" {count} for {first}"
+        )
+    sizes = [len(examples) for _, examples, _ in parts]
+    columns: dict[str, Any] = {
+        name: np.repeat(np.array([getattr(key, name) for key in keys], dtype=np.int64), sizes)
+        for name in ("trial", "repeat", "fold")
+    }
+    columns["example"] = np.concatenate([np.zeros(0, dtype=np.int64), *(examples for _, examples, _ in parts)])
+    if parts:
+        probabilities = np.concatenate([part for *_, part in parts])
+        columns |= {f"p{label}": probabilities[:, label] for label in range(probabilities.shape[1])}
+    return pd.DataFrame(columns)
+
+
+# -- what the predicted examples are -----------------------------------------------------------------------------
 
 
 def examples_path(folder: Path) -> Path:
@@ -38,25 +108,65 @@ def examples_path(folder: Path) -> Path:
 
 
 def write_examples(folder: Path, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
-    """Write the true label and the group of every example of the encoded data, both (n,)."""
-    content = io.BytesIO()
-    np.savez(content, label=np.asarray(labels, dtype=np.int64), group=np.asarray(groups, dtype=np.int64))
+    """Write the true label and the group of every example of the encoded data, both (n,), unless they are there."""
     path = examples_path(folder)
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, content.getvalue())
+    arrays = {"label": np.asarray(labels, dtype=np.int64), "group": np.asarray(groups, dtype=np.int64)}
+    try:
+        same = path.read_bytes() == _content(**arrays)
+    except OSError:
+        same = False
+    if not same:
+        _write(path, **arrays)
 
 
-def read_cell_predictions(folder: Path, key: CellKey) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The examples (n,) of one cell and their probabilities (n, labels).
+def read_examples(folder: str | Path) -> pd.DataFrame:
+    """What the predicted examples are: their true ``label`` and their ``group``, by position in the encoded data.
 
     Raises:
-        StudyError: the file is missing or damaged.
+        StudyError: the file is damaged.
     """
-    path = predictions_path(folder, key)
+    path = examples_path(Path(folder))
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return arrays["example"], arrays["probability"]
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: is missing, and study.db says that {key} is complete") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise StudyError(f"{path}: must be the predictions of {key}, got a damaged file: {error}") from error
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return pd.DataFrame({"label": arrays["label"], "group": arrays["group"]})
+    except FileNotFoundError:
+        return pd.DataFrame({"label": np.zeros(0, dtype=np.int64), "group": np.zeros(0, dtype=np.int64)})
+    except _UNREADABLE as error:
+        raise StudyError(
+            f"{path}: must be the labels of the examples, got a damaged file: {error}; it is written again when the"
+            " study goes on"
+        ) from error
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def checksum_of(content: bytes) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def recorded_checksum(folder: Path, key: CellKey) -> str | None:
+    """Of the predictions that a cell has on the disk; None where there are none that can be read."""
+    try:
+        read_cell_predictions(folder, key)
+        return checksum_of(predictions_path(folder, key).read_bytes())
+    except (StudyError, OSError):
+        return None
+
+
+def _content(**arrays: NDArray[Any]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+def _write(path: Path, **arrays: NDArray[Any]) -> str:
+    content = _content(**arrays)
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, content)
+    return checksum_of(content)
+
+
+def _remedy(folder: Path) -> str:
+    return f"; lora-search doctor {folder} mends the study"

@@ -1,28 +1,30 @@
 """A study folder -> frames. The light door of the store: pandas, numpy and SQLite, no Optuna, no torch.
 
-Reading never writes, never waits for a run that is writing, and sees only what that run has finished recording.
+Reading never writes, never waits for a run that is writing, and sees only what that run has finished recording. What is
+read together belongs together: tables, facts and verdict are of one moment, and predictions of the cells in the tables.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, closest
 from lora_search.spec.paths import kind_of
-from lora_search.store.database import read_facts, read_header, reading
+from lora_search.store.database import cells_of, format_of, read_facts, read_header, read_verdict_text
 from lora_search.store.files import STUDY_FILE, VERDICT_FILE
 from lora_search.store.frames import cells_frame, trials_frame
-from lora_search.store.predictions import examples_path, read_cell_predictions
+from lora_search.store.predictions import predictions_frame, read_examples
+from lora_search.store.reading import in_transaction, read_from
 from lora_search.store.records import CellKey
-from lora_search.store.verdicts import check_trials, named_trials, read_verdict
+from lora_search.store.verdicts import named_trials, read_verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +39,12 @@ class StudyTables:
         trials: one row per trial: trial, state, origin, rank, alpha, targets, layers, scaling, learning_rate, dropout,
             adapter_parameters, head_parameters, cells (complete ones), score_mean, score_std, seconds, wall_seconds,
             failure.
-        cells: one row per recorded cell: trial, repeat, fold, state, score (the verdict's metric), accuracy, macro_f1,
-            matthews_correlation, log_loss, train_loss, examples, train_examples, steps, tokens, seconds, wall_seconds,
-            pack, pack_cells, failure, finished_at.
-        facts: what was measured once and is kept on resume.
+        cells: one row per recorded cell: trial, repeat, fold, state, score (the verdict's metric), a column for every
+            score there is (accuracy, macro_f1, matthews_correlation, log_loss), train_loss, examples, train_examples,
+            steps, tokens, seconds, wall_seconds, pack, pack_cells, failure, finished_at.
+        facts: what was found out once and is kept on resume (see ``spec.facts``).
+        recorded_verdict: the last verdict of the run, on trials of this table; None before the first.
+        checksums: of the prediction files of complete cells, None where none was kept.
     """
 
     folder: Path
@@ -49,10 +53,14 @@ class StudyTables:
     trials: pd.DataFrame = field(repr=False)
     cells: pd.DataFrame = field(repr=False)
     facts: dict[str, Any] = field(repr=False)
+    recorded_verdict: dict[str, Any] | None = field(repr=False, default=None)
+    checksums: Mapping[CellKey, str | None] = field(repr=False, default_factory=dict)
 
     def predictions(self) -> pd.DataFrame:
-        """Out-of-fold predictions of every complete cell; see ``read_predictions``."""
-        return read_predictions(self.folder)
+        """Out-of-fold predictions of every complete cell of these tables; see ``read_predictions``."""
+        complete = self.cells.loc[self.cells["state"] == "complete", ["trial", "repeat", "fold"]]
+        keys = [CellKey(*map(int, row)) for row in complete.itertuples(index=False)]
+        return predictions_frame(self.folder, {key: self.checksums.get(key) for key in keys})
 
     def examples(self) -> pd.DataFrame:
         """True ``label`` and ``group`` of every example of the encoded data; empty in a study that never trained.
@@ -63,17 +71,8 @@ class StudyTables:
         return read_examples(self.folder)
 
     def verdict(self) -> dict[str, Any] | None:
-        """``verdict.json``, or ``None`` before the first verdict.
-
-        Raises:
-            StudyError: the file is damaged, or no verdict on this study.
-        """
-        path = self.folder / VERDICT_FILE
-        verdict = read_verdict(path)
-        if verdict is not None and not named_trials(verdict) <= set(self.trials["trial"]):
-            # a study that went on since these tables were read may have a verdict on later trials
-            check_trials(path, verdict, _recorded_trials(self.folder))
-        return verdict
+        """What ``verdict.json`` said when these tables were read, or ``None`` before the first verdict."""
+        return self.recorded_verdict
 
 
 def read_study(folder: str | Path) -> StudyTables:
@@ -84,21 +83,46 @@ def read_study(folder: str | Path) -> StudyTables:
     """
     folder = Path(folder)
     _check_is_study(folder)
-    with reading(folder) as connection:
-        return tables_of(folder, connection)
-
-
-def _recorded_trials(folder: Path) -> set[int]:
-    with reading(folder) as connection:
-        return {int(number) for (number,) in connection.execute("select trial from lora_trials")}
+    return read_from(folder, lambda connection: tables_of(folder, connection))
 
 
 def tables_of(folder: Path, connection: sqlite3.Connection) -> StudyTables:
     """As ``read_study``, over an open connection."""
-    header = read_header(folder, connection)
-    cells = cells_frame(connection, header.experiment.verdict.metric)
+    return in_transaction(connection, lambda connection: _tables(folder, connection))
+
+
+def _tables(folder: Path, connection: sqlite3.Connection) -> StudyTables:
+    header, rows = read_header(folder, connection), cells_of(connection)
+    cells = cells_frame(rows, header.experiment.verdict.metric)
     trials = trials_frame(connection, cells)
-    return StudyTables(folder, header.experiment, header.environment(), trials, cells, read_facts(connection))
+    return StudyTables(
+        folder,
+        header.experiment,
+        header.environment(),
+        trials,
+        cells,
+        read_facts(connection),
+        _verdict(folder, connection, trials),
+        {
+            CellKey(row["trial"], row["repeat"], row["fold"]): row["predictions"]
+            for row in rows
+            if row["state"] == "complete"
+        },
+    )
+
+
+def _verdict(folder: Path, connection: sqlite3.Connection, trials: pd.DataFrame) -> dict[str, Any] | None:
+    text = read_verdict_text(connection)
+    if text is not None:
+        return dict(json.loads(text))
+    if format_of(connection) > 1:
+        return None
+    # a study of format 1 has it in its file alone, which may be damaged, or of a later moment than these tables
+    try:
+        verdict = read_verdict(folder / VERDICT_FILE)
+    except StudyError:
+        return None
+    return None if verdict is None or not named_trials(verdict) <= set(trials["trial"]) else verdict
 
 
 def read_predictions(folder: str | Path) -> pd.DataFrame:
@@ -111,38 +135,7 @@ def read_predictions(folder: str | Path) -> pd.DataFrame:
     Raises:
         StudyError: no study there, or a prediction file missing or damaged.
     """
-    folder = Path(folder)
-    _check_is_study(folder)
-    query = "select trial, repeat, fold from lora_cells where state = 'complete' order by trial, repeat, fold"
-    with reading(folder) as connection:
-        keys = [CellKey(*row) for row in connection.execute(query)]
-    parts = [(key, *read_cell_predictions(folder, key)) for key in keys]
-    sizes = [len(examples) for _, examples, _ in parts]
-    columns: dict[str, Any] = {
-        name: np.repeat(np.array([getattr(key, name) for key in keys], dtype=np.int64), sizes)
-        for name in ("trial", "repeat", "fold")
-    }
-    columns["example"] = np.concatenate([np.zeros(0, dtype=np.int64), *(examples for _, examples, _ in parts)])
-    if parts:
-        probabilities = np.concatenate([part for *_, part in parts])
-        columns |= {f"p{label}": probabilities[:, label] for label in range(probabilities.shape[1])}
-    return pd.DataFrame(columns)
-
-
-def read_examples(folder: str | Path) -> pd.DataFrame:
-    """What the predicted examples are: their true ``label`` and their ``group``, by position in the encoded data.
-
-    Raises:
-        StudyError: the file is damaged.
-    """
-    path = examples_path(Path(folder))
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return pd.DataFrame({"label": arrays["label"], "group": arrays["group"]})
-    except FileNotFoundError:
-        return pd.DataFrame({"label": np.zeros(0, dtype=np.int64), "group": np.zeros(0, dtype=np.int64)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise StudyError(f"{path}: must be the labels of the examples, got a damaged file: {error}") from error
+    return read_study(folder).predictions()
 
 
 def list_studies(results: str | Path) -> list[Path]:

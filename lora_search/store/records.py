@@ -19,7 +19,7 @@ TrialState = Literal["running", "complete", "pruned", "failed"]
 CellState = Literal["complete", "failed"]
 
 SCORES: tuple[str, ...] = ("accuracy", "macro_f1", "matthews_correlation", "log_loss")
-"""What every complete cell was scored by, on the examples of its fold."""
+"""The columns of scores in a table of cells that has none yet."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -66,7 +66,7 @@ class CellResult:
     Attributes:
         key: which training.
         state: ``failed`` is a training that diverged.
-        scores: accuracy, macro_f1, matthews_correlation and log_loss on the fold; empty for a failed cell.
+        scores: on the fold, by the names of the metrics; NaN where there was nothing to score, empty for a failed cell.
         train_loss: mean loss of the last epoch; NaN where it stopped being a number.
         examples: int64 (n,), the fold's examples, as positions in the encoded data.
         probabilities: float32 (n, labels), the out-of-fold prediction for each; n is 0 for a failed cell.
@@ -101,8 +101,8 @@ class CellResult:
     def __post_init__(self) -> None:
         if (self.state == "failed") != (self.failure is not None):
             raise ValueError(f"failure must be given for a failed cell and for no other, got {self.failure!r}")
-        if self.state == "complete" and set(self.scores) != set(SCORES):
-            raise ValueError(f"scores must be {', '.join(SCORES)}, got {', '.join(sorted(self.scores)) or 'none'}")
+        if (self.state == "complete") != bool(self.scores):
+            raise ValueError(f"scores must be given for a complete cell and for no other, got {dict(self.scores)}")
         if self.examples.ndim != 1 or self.probabilities.ndim != 2 or len(self.examples) != len(self.probabilities):
             raise ValueError(
                 "examples must have shape (n,) and probabilities (n, labels), "

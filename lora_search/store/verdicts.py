@@ -6,7 +6,7 @@ What a verdict means is not known here, only its shape. Keys beyond these are ke
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,18 +98,6 @@ def named_trials(verdict: Mapping[str, Any]) -> set[int]:
     """The numbers of all trials a verdict is on."""
     named = (verdict["recommended"], verdict["best"], *verdict["comparisons"])
     return {trial["trial"] for trial in named if trial is not None}
-
-
-def check_trials(path: Path, verdict: Mapping[str, Any], trials: Collection[int]) -> None:
-    """That a verdict that was read is on no trials but these.
-
-    Raises:
-        StudyError: it is one of another study.
-    """
-    if strange := sorted(named_trials(verdict) - set(trials)):
-        raise StudyError(
-            f"{path}: must be a verdict on this study's trials, got one on trial {strange[0]}, which is none{_REMEDY}"
-        )
 
 
 def _shortcoming(error: ValidationError) -> str:

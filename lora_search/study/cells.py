@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lora_search.spec import facts
 from lora_search.store.ledger import Ledger
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.preparation import Prepared
 from lora_search.study.progress import StudyProgress, pack_title
 from lora_search.training import Engine
-
-BUDGETS_FACT = "budgets"
-"""The ledger's name for the engine's ``budgets``: settings that a resumed study begins with."""
 
 
 class CellRunner:
@@ -45,13 +43,13 @@ class CellRunner:
         for trained in results:
             if trained.result.key not in recorded:
                 self.ledger.add_cell(trained.result)
-        for note in self.engine.notes:
+        for note in (*self.engine.notes, *self.ledger.notes):
             self.note(note)
 
     def _record_budgets(self) -> None:
         """What the pack was found to have room for, so that a resumed study does not find it out again."""
-        if self.engine.budgets != self.ledger.fact(BUDGETS_FACT):
-            self.ledger.set_fact(BUDGETS_FACT, self.engine.budgets)
+        if self.engine.budgets != self.ledger.fact(facts.BUDGETS):
+            self.ledger.set_fact(facts.BUDGETS, self.engine.budgets)
 
     def work_of(self, record: TrialRecord) -> float:
         """Cost of one cell of a trial, in layers computed."""

@@ -157,9 +157,17 @@ def measured_dtype(prepared: Prepared) -> torch.dtype:
     return choose_dtype(prepared.experiment.training.precision, prepared.device, width)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: somebody ended this process, as by Ctrl-C, but not at its keyboard."""
+
+
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM inside the block is an interrupt: the state is saved and the way to resume is said, as for Ctrl-C."""
+    """SIGTERM inside the block is an interrupt: the state is saved and the way to resume is said, as for Ctrl-C.
+
+    Raises:
+        Terminated: where it arrived.
+    """
     import signal
     import threading
 
@@ -168,7 +176,7 @@ def terminated_as_interrupt() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from lora_search.spec import Experiment
+from lora_search.spec import Experiment, facts
 from lora_search.statistics import CellRequest, next_cells
 from lora_search.statistics.matrix import score_matrix
 from lora_search.statistics.racing import Elimination, race
 from lora_search.store.ledger import Ledger
 
-_FACT = "racing"
-_FINALISTS_FACT = "finalist repeats"
 _TELLING = 0.5
 
 
@@ -57,12 +55,12 @@ class Racer:
 
         A rung is looked at anew when trials have been added to it, which a raised total does.
         """
-        kept: dict[str, Any] = self.ledger.fact(_FACT) or {"spent": 0.0, "looks": {}}
+        kept: facts.Looks = self.ledger.fact(facts.RACING) or {"spent": 0.0, "looks": {}}
         name = f"{len(self.ledger.trials())} trials, repeat {repeat}, fold {fold}"
         if name not in kept["looks"]:
             found, spent = self._race(kept["spent"])
             kept = {"spent": spent, "looks": {**kept["looks"], name: found}}
-            self.ledger.set_fact(_FACT, kept)
+            self.ledger.set_fact(facts.RACING, kept)
         return [Loss(loss["trial"], loss["reason"]) for loss in kept["looks"][name]]
 
     def _race(self, spent: float) -> tuple[list[dict[str, Any]], float]:
@@ -95,8 +93,8 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
     """
     spec, cv = experiment.verdict, experiment.cv
     trials = len(ledger.trials())
-    found: dict[str, Any] = ledger.fact(_FINALISTS_FACT) or {}
-    kept: list[list[list[int]]] = found["requests"] if found.get("trials") == trials else []
+    found = ledger.fact(facts.FINALISTS)
+    kept = found["requests"] if found is not None and found["trials"] == trials else []
     if kept:
         yield [CellRequest(*request) for request in kept[-1]]
     while True:
@@ -115,5 +113,6 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
         if not wanted or (extra >= spec.extra_repeats and wanted[-1].repeat >= cv.repeats):
             return
         kept = [*kept, [list(astuple(request)) for request in wanted]]
-        ledger.set_fact(_FINALISTS_FACT, {"trials": trials, "requests": kept})
+        asked: facts.FinalistRequests = {"trials": trials, "requests": kept}
+        ledger.set_fact(facts.FINALISTS, asked)
         yield list(wanted)

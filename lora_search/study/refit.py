@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lora_search.errors import StudyError
-from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.spec import AdapterSpec, Nuisance, facts
 from lora_search.statistics.judging import judge
+from lora_search.store.frames import trial_record
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, CellResult
-from lora_search.study.cells import BUDGETS_FACT
-from lora_search.study.preparation import Prepared, measured_dtype, prepare
-from lora_search.training import Cell, Engine, EngineSettings, Step, choose_dtype, lanes_of
+from lora_search.study.faults import enough_memory
+from lora_search.study.preparation import Prepared, prepare
+from lora_search.study.settings import settings_of
+from lora_search.training import Cell, Engine, EngineSettings, Step
 
 _MOST_LISTED = 12
+_FINGERPRINTS = {"data": facts.DATA_FINGERPRINT, "model": facts.MODEL_FINGERPRINT}
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,9 @@ def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[S
     prepared = prepare(tables.experiment)
     check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
     cell = refit_cell(prepared, chosen.trial, chosen.adapter, chosen.nuisance)
-    engine = Engine(prepared.base, prepared.data, tables.experiment.training, _recorded_settings(tables, prepared))
-    (trained,) = engine.train([cell], 0, listener)
+    engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings_of(prepared, tables.facts))
+    with enough_memory():
+        (trained,) = engine.train([cell], 0, listener)
     if trained.result.state == "failed":
         raise StudyError(
             f"{tables.folder}: trial {chosen.trial} must train to the end on all {len(cell.train)} training examples,"
@@ -146,15 +150,8 @@ def chosen_trial(tables: StudyTables, trial: int | None = None) -> ChosenTrial:
     if found.empty:
         raise StudyError(f"trial: must be one of {_listed(tables)} in {tables.folder}, got {trial}")
     row = {str(name): value for name, value in found.iloc[0].items()}
-    adapter = AdapterSpec(
-        rank=int(row["rank"]),
-        alpha=float(row["alpha"]),
-        targets=row["targets"],
-        layers=row["layers"],
-        scaling=row["scaling"],
-    )
-    nuisance = Nuisance(learning_rate=float(row["learning_rate"]), dropout=float(row["dropout"]))
-    return ChosenTrial(trial, adapter, nuisance, row, verdict, (*notes, *_shortcomings(row)))
+    record = trial_record(row)
+    return ChosenTrial(trial, record.adapter, record.nuisance, row, verdict, (*notes, *_shortcomings(row)))
 
 
 def check_unchanged(tables: StudyTables, **fingerprints: str) -> None:
@@ -167,21 +164,12 @@ def check_unchanged(tables: StudyTables, **fingerprints: str) -> None:
         StudyError: they differ, so that the study's scores say nothing about what would be trained now.
     """
     for what, fingerprint in fingerprints.items():
-        kept = tables.facts.get(f"{what} fingerprint")
+        kept = _FINGERPRINTS[what].of(tables.facts)
         if kept is not None and kept != fingerprint:
             raise StudyError(
                 f"{tables.folder}: the {what} must be what the study ran on, and has changed since;"
                 " run a study of another name on it"
             )
-
-
-def _recorded_settings(tables: StudyTables, prepared: Prepared) -> EngineSettings:
-    """The precision, lanes and budgets the study ran with, the precision so far as this machine has it."""
-    facts = tables.facts
-    precision = facts.get("precision")
-    dtype = measured_dtype(prepared) if precision is None else choose_dtype(precision, prepared.device, 1)
-    lanes = facts.get("lanes") or lanes_of(prepared.device)
-    return EngineSettings(prepared.device, dtype, lanes=lanes, **facts.get(BUDGETS_FACT, {}))
 
 
 def _doubts(verdict: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,42 +14,42 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-import torch
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from lora_search.errors import StudyError
-from lora_search.spec import Experiment, load_experiment
+from lora_search.spec import Experiment, facts, load_experiment
 from lora_search.spec.paths import kind_of
-from lora_search.statistics.doubts import HEAD_FACT, HOLDOUT_FACT
 from lora_search.statistics.judging import judge
 from lora_search.store.differences import differences
 from lora_search.store.files import STUDY_FILE
 from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
 from lora_search.store.reader import StudyTables, read_study
-from lora_search.store.records import CellKey, TrialRecord
+from lora_search.store.records import CellKey, CellResult, TrialRecord
 from lora_search.study.asking import TrialSource, note_score
-from lora_search.study.cells import BUDGETS_FACT, CellRunner
+from lora_search.study.cells import CellRunner
 from lora_search.study.environment import describe_environment
-from lora_search.study.preparation import Prepared, measured_dtype, prepare, terminated_as_interrupt
+from lora_search.study.faults import told_in_one_line
+from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
 from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import Racer, finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
 from lora_search.study.schedule import generation_of, packs_of, rungs_of
-from lora_search.training import Engine, EngineSettings, lanes_of
+from lora_search.study.settings import facts_of, moved_from, settings_of
+from lora_search.training import Engine
 
 Outcome = Literal["complete", "pruned", "failed"]
 _OPTUNA_STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was interrupted; everything finished is recorded in ``folder``."""
+    """The run was interrupted, by Ctrl-C or, if ``terminated``, by SIGTERM; everything finished is in ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, terminated: bool = False) -> None:
         super().__init__(f"interrupted; {folder} holds everything that was finished")
         self.folder = folder
+        self.terminated = terminated
 
 
 def run_study(
@@ -80,12 +80,13 @@ def run_study(
     with quiet_optuna(), terminated_as_interrupt():
         prepared = prepare(experiment)
         _check_study_is_of(prepared, folder)
-        with Ledger.open(folder, experiment, describe_environment(prepared)) as ledger:
+        environment = describe_environment(prepared)
+        with told_in_one_line(folder), Ledger.open(folder, experiment, environment) as ledger:
             try:
                 return StudyRun(prepared, ledger, progress).run()
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 ledger.write_tables()
-                raise Interrupted(folder) from None
+                raise Interrupted(folder, terminated=isinstance(interrupt, Terminated)) from None
             finally:
                 progress.end()
 
@@ -110,21 +111,28 @@ class StudyRun:
         self.experiment = prepared.experiment
         self.ledger = ledger
         self.progress = progress
-        engine = Engine(prepared.base, prepared.data, self.experiment.training, self._settings())
-        ledger.set_fact("precision", "bf16" if engine.settings.dtype == torch.bfloat16 else "fp32")
+        kept = ledger.facts()
+        engine = Engine(prepared.base, prepared.data, self.experiment.training, settings_of(prepared, kept))
+        self._moved_from = moved_from(prepared.device, kept)
+        ledger.set_facts(facts_of(engine))
         self.source = TrialSource(prepared, ledger)
         self.cells = CellRunner(prepared, ledger, engine, progress)
         self.racer = Racer(self.experiment, ledger, self.source.total)
 
     def run(self) -> StudyTables:
         """Until every trial is finished and the verdict is as good as the budget makes it. Returns the tables."""
-        for what, of in (("data", self.prepared.data), ("model", self.prepared.base)):
-            self.ledger.set_fact(f"{what} fingerprint", of.fingerprint)
+        self.ledger.set_fact(facts.DATA_FINGERPRINT, self.prepared.data.fingerprint)
+        self.ledger.set_fact(facts.MODEL_FINGERPRINT, self.prepared.base.fingerprint)
         self.ledger.write_examples(self.prepared.data.labels, self.prepared.data.groups)
         self.source.begin()
         self._begin()
         for note in self.prepared.notes:
             self.cells.note(note)
+        if self._moved_from is not None:
+            device = self.prepared.device.type
+            self.cells.note(
+                f"this study ran on {self._moved_from} before and goes on on {device}, which rounds otherwise"
+            )
         while True:
             trials = self.source.generation()
             unfinished = [record for record in trials if record.state == "running"]
@@ -139,16 +147,6 @@ class StudyRun:
         return self.ledger.tables()
 
     # -- setting out ---------------------------------------------------------------------------------------------
-
-    def _settings(self) -> EngineSettings:
-        """Device, precision, lanes and budgets; found once and kept, so that a resumed study computes as it did."""
-        kept = self.ledger.fact("precision")
-        dtype = measured_dtype(self.prepared) if kept is None else _DTYPES[kept]
-        lanes = self.ledger.fact("lanes")
-        if lanes is None:
-            lanes = lanes_of(self.prepared.device)
-            self.ledger.set_fact("lanes", lanes)
-        return EngineSettings(self.prepared.device, dtype, lanes=lanes, **(self.ledger.fact(BUDGETS_FACT) or {}))
 
     def _begin(self) -> None:
         known = {record.trial: record for record in self.ledger.trials()}
@@ -209,45 +207,51 @@ class StudyRun:
             self.progress.expect(sum(self.cells.work_of(records[key.trial]) for key in keys))
             for pack in packs_of(self.prepared, records, keys):
                 self.cells.train(pack, records)
-            failures = self._failures(readmitted)
-            for trial in readmitted:  # in Optuna, where a trial ends once, it stays stopped
-                self._finish(records[trial], "failed" if trial in failures else "complete", failures.get(trial))
+            # in Optuna, where a trial ends once, it stays as it ended first
+            failures = self._failures({key.trial for key in keys})
+            for trial, failure in failures.items():
+                if records[trial].state != "failed":
+                    self._finish(records[trial], "failed", failure)
+            for trial in readmitted:
+                if trial not in failures:
+                    self._finish(records[trial], "complete", None)
             self._judge()
 
     def _train_head_alone(self) -> None:
         """What no adapter at all would score, at the best trial's learning rate: what every adapter has to beat."""
         best = judge(self.ledger.tables()).best
-        kept = self.ledger.fact(HEAD_FACT)
-        if best is None or (kept is not None and all(cell.get("trial") == best.trial for cell in kept)):
+        kept = self.ledger.fact(facts.HEAD_ALONE)
+        if best is None or (kept and all(cell.trial == best.trial for cell in kept)):
             return
         record = next(record for record in self.ledger.trials() if record.trial == best.trial)
         keys = [CellKey(record.trial, 0, fold) for fold in range(self.experiment.cv.folds)]
         cells = [replace(self.prepared.cell(key, record.adapter, record.nuisance), modules=()) for key in keys]
         self._announce("the head alone, to compare with", len(cells))
-        scores = [
-            {
-                "trial": record.trial,
-                "repeat": trained.result.key.repeat,
-                "fold": trained.result.key.fold,
-                **trained.result.scores,
-            }
-            for trained in self.cells.engine.train(cells, pack=-1, listener=self.progress.step)
-            if trained.result.state == "complete"
-        ]
-        self.ledger.set_fact(HEAD_FACT, scores)
+        results = [trained.result for trained in self.cells.engine.train(cells, -1, self.progress.step)]
+        alone = tuple(_head_alone(result) for result in results)
+        self.ledger.set_fact(facts.HEAD_ALONE, alone)
 
     def _score_holdout(self) -> None:
-        """Score the hold-out, once: by the recommended trial, refitted, after the verdict no longer depends on it."""
-        recommended = judge(self.ledger.tables()).recommended
-        if recommended is None or not len(self.prepared.splits.holdout) or self.ledger.fact(HOLDOUT_FACT) is not None:
+        """Score the hold-out, once: by the recommended trial, refitted, after the verdict no longer depends on it.
+
+        It is kept while the verdict may still change its mind, and where the training that was to score it failed.
+        """
+        verdict = judge(self.ledger.tables())
+        recommended, kept = verdict.recommended, self.ledger.fact(facts.HOLDOUT)
+        if recommended is None or not len(self.prepared.splits.holdout):
+            return
+        if kept is not None and (kept.failure is None or kept.trial == recommended.trial):
+            return
+        if verdict.status != "decided":
+            self.cells.note("the hold-out is kept until the verdict is decided")
             return
         record = next(record for record in self.ledger.trials() if record.trial == recommended.trial)
         cell = refit_cell(self.prepared, record.trial, record.adapter, record.nuisance)
         self._announce(f"trial {record.trial} on all examples, to score the hold-out", self.cells.work_of(record))
         (trained,) = self.cells.engine.train([cell], pack=-1, listener=self.progress.step)
-        if trained.result.state == "complete":
-            self.ledger.set_fact(HOLDOUT_FACT, {"trial": record.trial, "scores": dict(trained.result.scores)})
-            self._judge()
+        score = facts.HoldoutScore(record.trial, trained.result.scores, trained.result.failure)
+        self.ledger.set_fact(facts.HOLDOUT, score)
+        self._judge()
 
     def _announce(self, title: str, work: float) -> None:
         """A training that is no cell of the study, after all of them."""
@@ -273,3 +277,8 @@ class StudyRun:
     def _judge(self) -> None:
         self.ledger.write_verdict(judge(self.ledger.tables()).to_dict())
         self.ledger.write_tables()
+
+
+def _head_alone(result: CellResult) -> facts.HeadAlone:
+    key = result.key
+    return facts.HeadAlone(key.trial, key.repeat, key.fold, result.scores, result.failure)

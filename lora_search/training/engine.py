@@ -22,6 +22,7 @@ from lora_search.data import EncodedExamples
 from lora_search.errors import MachineError
 from lora_search.models.base import FrozenBase
 from lora_search.spec.experiment import TrainingSpec
+from lora_search.spec.facts import Budgets
 from lora_search.training.batches import IntArray
 from lora_search.training.cell import Cell
 from lora_search.training.inputs import TokenStorage, takes_types
@@ -34,6 +35,7 @@ from lora_search.training.memory import (
     first_token_budget,
     free_bytes,
     is_out_of_memory,
+    release_memory,
 )
 from lora_search.training.pack_run import Listener, PackRun, TrainedCell
 from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
@@ -196,7 +198,7 @@ class Engine:
         )
 
     @property
-    def budgets(self) -> dict[str, int | bool]:
+    def budgets(self) -> Budgets:
         """What memory was found to allow, as the settings of that name: an engine made with them begins there."""
         return {"token_budget": self.token_budget, "checkpointing": self.checkpointing}
 
@@ -222,12 +224,25 @@ class Engine:
             listener: called after every step.
 
         Returns:
-            One result per cell, in order. A cell whose loss stopped being a number is ``failed``; the others are not
-            affected.
+            One result per cell, in order; of several smaller packs where memory has no room for all at once. A cell
+            whose loss stopped being a number is ``failed``; the others are not affected.
         """
-        run = PackRun(self, cells, pack, listener)
+        run = self._built(cells, pack, listener)
+        if run is None:
+            release_memory(self.settings.device)
+            first, second = cells[: len(cells) // 2], cells[len(cells) // 2 :]
+            return [*self.train(first, pack, listener), *self.train(second, pack, listener)]
         self.provide_for(cells)  # with what the pack itself needs already taken
         return run.run()
+
+    def _built(self, cells: Sequence[Cell], pack: int, listener: Listener | None) -> PackRun | None:
+        """A pack ready to be trained; None where there is no room for all its adapters and their optimizer at once."""
+        try:
+            return PackRun(self, cells, pack, listener)
+        except (RuntimeError, MemoryError) as error:
+            if len(cells) == 1 or not is_out_of_memory(error):
+                raise
+            return None
 
     def predict(self, cell: Cell, state: dict[str, Tensor], examples: IntArray) -> np.ndarray:
         """Probabilities float32 (examples, labels) of a trained cell."""

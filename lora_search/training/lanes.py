@@ -119,8 +119,10 @@ class Team:
             case _Broken(report):
                 raise RuntimeError(f"a process that computed for this one failed:\n{report}")
             case _:
-                ended = "a process that computed for this one was ended from outside; memory may have run out"
-                raise MachineError(ended)
+                raise MachineError(
+                    "a process that computed for this one was ended from outside, as a system does that runs out of"
+                    " memory; the same command goes on, and has more room with less running beside it"
+                )
 
 
 @contextmanager

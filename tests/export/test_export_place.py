@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from lora_search import export_adapter
 from lora_search.errors import LoraSearchError, StudyError
@@ -194,11 +195,29 @@ def test_a_termination_leaves_nothing(study_of, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", _TERMINATED, str(study)], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == 143, done.stderr
     assert done.stderr.splitlines()[-2:] == [
         "Interrupted. Go on with:",
         f"  lora-search export {study} out --trial 0 --weights",
     ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "full",
+    [OSError(28, "No space left on device"), Exception("No space left on device (os error 28)")],
+    ids=["python", "rust"],
+)
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(study_of, tmp_path, monkeypatch, full):
+    def written(*_, **__):
+        raise full
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", written)
+    with pytest.raises(StudyError) as caught:
+        export_adapter(study_of("bert"), tmp_path / "out", weights=True, progress=False)
+    assert caught.value.mistakes == (
+        f"{tmp_path / 'out'}: must be a folder that can be written to, got: No space left on device",
+    )
     assert list(tmp_path.iterdir()) == []
 
 

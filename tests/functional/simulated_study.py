@@ -22,6 +22,11 @@ FAILING_RATE = 0.03
 """Trials with a higher learning rate diverge."""
 
 
+def diverges(cell: Any) -> bool:
+    """Whether a training fails; for a test to replace."""
+    return bool(cell.nuisance.learning_rate > FAILING_RATE)
+
+
 class FormulaEngine:
     """Scores follow from the adapter's size, the fold and the trial's own luck."""
 
@@ -40,7 +45,7 @@ def _result(cell: Any, pack: int, together: int) -> CellResult:
     luck = np.random.default_rng([key.trial, key.repeat, key.fold, size])
     level = 0.7 + 0.02 * np.log1p(cell.adapter.rank * size / 64) + 0.02 * np.random.default_rng(key.trial).normal()
     score = float(np.clip(level + 0.02 * luck.normal() + 0.01 * key.fold, 0.0, 1.0))
-    failed = cell.nuisance.learning_rate > FAILING_RATE
+    failed = diverges(cell)
     count = 0 if failed else len(cell.evaluate)
     first = luck.random(count, dtype=np.float32)
     return CellResult(
@@ -71,7 +76,7 @@ WRITES = [
     (Ledger, "add_trial"),
     (Ledger, "set_trial_state"),
     (Ledger, "add_cell"),
-    (Ledger, "set_fact"),
+    (Ledger, "set_facts"),
     (Ledger, "write_examples"),
     (Ledger, "write_tables"),
     (Ledger, "write_verdict"),

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import optuna
 import pytest
+import simulated_study
 from simulated_study import Killed, die_at, simulated
 from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
+from lora_search.spec.facts import HEAD_ALONE, HOLDOUT
 from lora_search.store.files import STUDY_FILE
 from lora_search.study import prepare
 from lora_search.study.race import Loss, Racer
@@ -20,6 +22,8 @@ SPEC = {
     "search": {"trials": 12},
     "verdict": {"extra_repeats": 2, "margin": 0.02, "confidence": 0.8},
 }
+
+DECIDED = {**SPEC, "verdict": {"extra_repeats": 0, "margin": 0.9, "confidence": 0.6}}
 
 
 @pytest.fixture
@@ -47,7 +51,6 @@ def test_stopped_trials_have_fewer_cells_and_say_why(run):
     verdict = study.verdict()
     assert verdict["cells_skipped_by_racing"] == int((planned - pruned["cells"]).sum())
     assert verdict["recommended"]["trial"] in set(complete["trial"])
-    assert verdict["holdout_score"] is not None
 
 
 def test_finalists_get_whole_repeats_and_only_as_many_as_allowed(run):
@@ -115,3 +118,89 @@ def test_a_readmission_that_is_killed_goes_on(stops_the_best):
             break
     assert deaths > 5
     assert_same_study(study.folder, undisturbed.folder)
+
+
+# -- trainings after the trials that diverge ------------------------------------------------------------------------
+
+
+def failing(monkeypatch, which):
+    """Of the simulated trainings, those that ``which`` says of a cell fail as well."""
+    plain = simulated_study.diverges
+    monkeypatch.setattr(simulated_study, "diverges", lambda cell: plain(cell) or which(cell))
+
+
+def test_a_finalist_whose_extra_repeat_diverges_is_not_recommended(world, tmp_path, monkeypatch):
+    experiment = world.experiment(**SPEC)
+    prepared = prepare(experiment)
+
+    def run(name, before_write=None):
+        with simulated(monkeypatch, prepared, before_write):
+            return run_study(experiment, tmp_path / name, progress=False)
+
+    sound = run("sound")
+    repeated = sound.cells.loc[sound.cells["repeat"] > 0, "trial"]
+    finalist = sound.verdict()["recommended"]["trial"]
+    assert finalist in set(repeated)
+    failing(monkeypatch, lambda cell: cell.key.trial == finalist and cell.key.repeat > 0)
+    study = run("diverged")
+    row = study.trials.loc[study.trials["trial"] == finalist].iloc[0]
+    assert (row["state"], row["failure"]) == ("failed", "the loss was nan at step 3 of 10")
+    assert study.verdict()["recommended"]["trial"] != finalist
+    assert finalist not in {comparison["trial"] for comparison in study.verdict()["comparisons"]}
+    while True:
+        try:
+            killed = run("killed", die_at(17))
+        except Killed:
+            continue
+        break
+    assert_same_study(killed.folder, study.folder)
+
+
+def test_a_refit_for_the_hold_out_that_diverges_is_told_and_not_tried_again(world, tmp_path, monkeypatch):
+    experiment = world.experiment(**DECIDED)
+    refits = []
+
+    def is_refit(cell):
+        if cell.key.fold == experiment.cv.folds:
+            refits.append(cell.key.trial)
+        return cell.key.fold == experiment.cv.folds
+
+    failing(monkeypatch, is_refit)
+    with simulated(monkeypatch, prepare(experiment)):
+        study = run_study(experiment, tmp_path, progress=False)
+        again = run_study(experiment, tmp_path, progress=False)
+    recommended = study.verdict()["recommended"]["trial"]
+    assert refits == [recommended]
+    assert again.verdict() == study.verdict()
+    assert study.verdict()["holdout_score"] is None
+    said = (
+        f"Trial {recommended} diverged when it was trained on all examples but the hold-out (the loss was nan at step 3"
+    )
+    assert any(warning.startswith(said) for warning in study.verdict()["warnings"])
+
+
+def test_a_head_alone_that_diverges_is_told(world, tmp_path, monkeypatch):
+    experiment = world.experiment(**SPEC)
+    failing(monkeypatch, lambda cell: not cell.modules and cell.key.fold == 1)
+    with simulated(monkeypatch, prepare(experiment)):
+        study = run_study(experiment, tmp_path, progress=False)
+    said = (
+        "Training the head alone diverged in 1 of 4 folds at the best trial's learning rate (the loss was nan at step 3"
+    )
+    assert any(warning.startswith(said) for warning in study.verdict()["warnings"])
+    assert [cell.failure is None for cell in HEAD_ALONE.of(study.facts)] == [True, False, True, True]
+
+
+def test_an_undecided_study_keeps_its_hold_out(world, tmp_path, monkeypatch):
+    undecided = {**SPEC, "verdict": {"extra_repeats": 0, "margin": 0.001, "confidence": 0.999}}
+    experiment = world.experiment(**undecided)
+    with simulated(monkeypatch, prepare(experiment)):
+        study = run_study(experiment, tmp_path, progress=False)
+    assert (study.verdict()["status"], study.verdict()["holdout_score"]) == ("undecided", None)
+    assert HOLDOUT.of(study.facts) is None
+    experiment = world.experiment(**DECIDED)
+    with simulated(monkeypatch, prepare(experiment)):
+        study = run_study(experiment, tmp_path, progress=False)
+    assert study.verdict()["status"] == "decided"
+    assert study.verdict()["holdout_score"] is not None
+    assert HOLDOUT.of(study.facts).trial == study.verdict()["recommended"]["trial"]

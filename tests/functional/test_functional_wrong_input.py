@@ -238,13 +238,11 @@ def test_a_place_no_adapter_can_be_written_to(finished, tmp_path, lora_search, o
 
 
 @pytest.mark.parametrize("command", ["status", "report", "export"])
-def test_a_verdict_that_is_none(older, lora_search, command):
+def test_a_damaged_verdict_file_is_in_nobodys_way(older, lora_search, command):
+    """It is for other programs; the study has its verdict among its records."""
     (older / "verdict.json").write_text("{}")
     answer = lora_search(command, older, *(["adapter"] if command == "export" else []))
-    assert (answer.code, answer.out) == (2, "")
-    (line,) = answer.err.splitlines()
-    assert line.startswith(f"{older / 'verdict.json'}: must be a verdict, got one without status, sentence, ")
-    assert line.endswith("; delete it, and the study is judged anew")
+    assert (answer.code, "verdict.json" in answer.err) == (0, False)
 
 
 def test_a_report_that_cannot_be_written(older, lora_search):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,18 +66,42 @@ def cell(number: int, repeat: int = 0, fold: int = 0, **changes: Any) -> CellRes
     return CellResult(**{**fields, **changes})
 
 
-def failed_cell(number: int, repeat: int = 0, fold: int = 0) -> CellResult:
-    return cell(
-        number,
-        repeat,
-        fold,
-        state="failed",
-        scores={},
-        train_loss=float("nan"),
-        examples=np.zeros(0, dtype=np.int64),
-        probabilities=np.zeros((0, 3), dtype=np.float32),
-        failure="the loss became NaN in step 3",
-    )
+def failed_cell(number: int, repeat: int = 0, fold: int = 0, **changes: Any) -> CellResult:
+    fields: dict[str, Any] = {
+        "state": "failed",
+        "scores": {},
+        "train_loss": float("nan"),
+        "examples": np.zeros(0, dtype=np.int64),
+        "probabilities": np.zeros((0, 3), dtype=np.float32),
+        "failure": "the loss became NaN in step 3",
+    }
+    return cell(number, repeat, fold, **{**fields, **changes})
+
+
+FORMAT_1 = """
+pragma foreign_keys = off;
+create table old (
+    trial integer not null references lora_trials, repeat integer not null, fold integer not null,
+    state text not null, accuracy real, macro_f1 real, matthews_correlation real, log_loss real, train_loss real,
+    examples integer not null, train_examples integer not null, steps integer not null, tokens integer not null,
+    seconds real not null, wall_seconds real not null, pack integer not null, pack_cells integer not null,
+    failure text, finished_at text not null, primary key (trial, repeat, fold)
+) without rowid;
+insert into old select trial, repeat, fold, state, json_extract(scores, '$.accuracy'),
+    json_extract(scores, '$.macro_f1'), json_extract(scores, '$.matthews_correlation'),
+    json_extract(scores, '$.log_loss'), train_loss, examples, train_examples, steps, tokens, seconds, wall_seconds,
+    pack, pack_cells, failure, finished_at from lora_cells;
+drop table lora_cells;
+alter table old rename to lora_cells;
+delete from lora_study where key = 'verdict';
+pragma user_version = 1;
+"""
+
+
+def as_format_1(folder: Path) -> None:
+    """Make a study what the first version of this package would have left."""
+    with closing(sqlite3.connect(folder / "study.db")) as connection:
+        connection.executescript(FORMAT_1)
 
 
 def verdict(**changes: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
 
 import lora_search.store
+from lora_search.spec.facts import PRECISION
 from lora_search.store.ledger import Ledger
 
 STORE = str(Path(lora_search.store.__file__).parent)
@@ -34,7 +35,7 @@ def scenario(folder: Path) -> None:
             if result.key not in ledger.cell_keys():
                 ledger.add_cell(result)
         ledger.set_trial_state(1, "complete")
-        ledger.set_fact("precision", "bf16")
+        ledger.set_fact(PRECISION, "bf16")
         ledger.write_tables()
 
 

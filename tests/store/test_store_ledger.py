@@ -14,6 +14,7 @@ from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial, ve
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, load_experiment
+from lora_search.spec.facts import HOLDOUT, PRECISION, HoldoutScore
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import read_study
 from lora_search.store.records import CellKey
@@ -45,7 +46,7 @@ def test_a_new_study_is_a_folder_with_the_resolved_experiment(folder: Path) -> N
 def test_what_is_recorded_is_there_in_the_next_run(folder: Path) -> None:
     records = [trial(0, origin="guess"), trial(1, rank=2, state="failed", failure="out of memory")]
     with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        assert (ledger.trials(), ledger.cell_keys(), ledger.next_pack(), ledger.fact("precision")) == (
+        assert (ledger.trials(), ledger.cell_keys(), ledger.next_pack(), ledger.fact(PRECISION)) == (
             [],
             set(),
             0,
@@ -55,16 +56,21 @@ def test_what_is_recorded_is_there_in_the_next_run(folder: Path) -> None:
             ledger.add_trial(record)
         ledger.add_cell(cell(0, 0, 1, pack=4))
         ledger.add_cell(failed_cell(0, 1, 0))
-        ledger.set_fact("budget", {"tokens": np.int64(4096), "ratio": float("nan")})
-        ledger.set_fact("precision", "fp32")
-        ledger.set_fact("precision", "bf16")
+        ledger.set_facts({"budget": {"tokens": np.int64(4096), "ratio": float("nan")}})
+        ledger.set_fact(PRECISION, "fp32")
+        ledger.set_fact(PRECISION, "bf16")
+        ledger.set_fact(HOLDOUT, HoldoutScore(1, {"accuracy": float("nan"), "macro_f1": 0.5}))
         ledger.set_trial_state(0, "pruned")
     with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
         assert ledger.trials() == [trial(0, origin="guess", state="pruned"), records[1]]
         assert ledger.cell_keys() == {CellKey(0, 0, 1), CellKey(0, 1, 0)}
         assert ledger.next_pack() == 5
-        assert ledger.fact("precision") == "bf16"
-        assert ledger.fact("budget") == {"tokens": 4096, "ratio": None}
+        assert ledger.fact(PRECISION) == "bf16"
+        assert ledger.facts()["budget"] == {"tokens": 4096, "ratio": None}
+        kept = ledger.fact(HOLDOUT)
+        assert kept is not None
+        assert (kept.trial, kept.scores["macro_f1"], kept.failure) == (1, 0.5, None)
+        assert np.isnan(kept.scores["accuracy"])
         ledger.set_trial_state(0, "failed", "it stopped")
         assert ledger.trials()[0].failure == "it stopped"
 
@@ -98,8 +104,10 @@ def test_a_record_is_made_once_and_of_what_exists(folder: Path) -> None:
 
 
 def test_a_cell_that_contradicts_itself_is_no_record() -> None:
-    with pytest.raises(ValueError, match="scores must be accuracy, macro_f1, matthews_correlation, log_loss, got none"):
+    with pytest.raises(ValueError, match=r"scores must be given for a complete cell and for no other, got \{\}"):
         cell(0, scores={})
+    with pytest.raises(ValueError, match=r"scores must be given for a complete cell and for no other, got \{'acc"):
+        failed_cell(0, scores={"accuracy": 0.5})
     with pytest.raises(ValueError, match="failure must be given for a failed cell"):
         cell(0, state="failed")
     with pytest.raises(ValueError, match=r"got \(7,\) and \(6, 3\)"):

@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial, verdict
+from store_builders import ENVIRONMENT, as_format_1, cell, experiment, failed_cell, trial, verdict
 
 from lora_search.errors import StudyError
 from lora_search.store.ledger import Ledger
 from lora_search.store.predictions import read_cell_predictions, write_cell_predictions
 from lora_search.store.reader import list_studies, read_predictions, read_study
 from lora_search.store.records import CellKey
+from lora_search.store.verdicts import read_verdict
 
 TRIAL_COLUMNS = [
     "trial",
@@ -247,13 +248,17 @@ def test_lost_and_damaged_files_are_named(folder: Path) -> None:
         (json.dumps(verdict(comparisons=[{}])), "must be a verdict, got one without comparisons.0.trial, "),
     ],
 )
-def test_a_damaged_verdict_is_named(folder: Path, content: str, rule: str) -> None:
-    (folder / "verdict.json").write_text(content)
-    with pytest.raises(StudyError) as caught:
-        read_study(folder).verdict()
-    (mistake,) = caught.value.mistakes
-    assert mistake.startswith(f"{folder / 'verdict.json'}: {rule}")
-    assert "\n" not in mistake
+def test_a_damaged_verdict_is_named_and_the_study_judged_anew(folder: Path, content: str, rule: str) -> None:
+    path = folder / "verdict.json"
+    path.write_text(content)
+    if "this study's trials" not in rule:
+        with pytest.raises(StudyError) as caught:
+            read_verdict(path)
+        (mistake,) = caught.value.mistakes
+        assert mistake.startswith(f"{path}: {rule}")
+        assert "\n" not in mistake
+    as_format_1(folder)  # in which a verdict is kept in this file alone
+    assert read_study(folder).verdict() is None
 
 
 @pytest.mark.parametrize(
@@ -265,14 +270,71 @@ def test_a_verdict_reads_back_as_it_was_written(folder: Path, content: dict[str,
     assert read_study(folder).verdict() == content
 
 
-def test_tables_read_before_a_trial_was_recorded_tell_the_verdict_on_it(folder: Path) -> None:
-    before = read_study(folder)
-    later = int(before.trials["trial"].max()) + 1
-    content = verdict(best=verdict()["best"] | {"trial": later})
+def test_tables_keep_the_verdict_on_their_own_trials(folder: Path) -> None:
     with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
+        ledger.write_verdict(verdict())
+        before = read_study(folder)
+        later = int(before.trials["trial"].max()) + 1
         ledger.add_trial(trial(later))
-        ledger.write_verdict(content)
-    assert before.verdict() == content
+        ledger.write_verdict(verdict(best=verdict()["best"] | {"trial": later}))
+        ledger.add_cell(cell(later))
+    assert before.verdict() == verdict()
+    assert set(before.predictions()["trial"]) == {0, 1}
+    now = read_study(folder).verdict()
+    assert now is not None
+    assert now["best"]["trial"] == later
+    (folder / "verdict.json").write_text("{")
+    assert read_study(folder).verdict() == now, "the file is for others"
+
+
+def test_a_study_of_format_1_reads_and_goes_on(folder: Path) -> None:
+    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
+        ledger.write_verdict(verdict())
+    expected = read_study(folder)
+    as_format_1(folder)
+    (folder / "predictions" / "trial-0000-repeat-0-fold-2.npz").unlink()
+    before = read_study(folder)
+    for study in (before, expected):
+        assert study.verdict() == verdict()
+    pd.testing.assert_frame_equal(before.cells, expected.cells, check_exact=True)
+    pd.testing.assert_frame_equal(before.trials, expected.trials, check_exact=True)
+    assert set(before.checksums.values()) == {None}
+    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
+        ledger.add_cell(cell(2))
+        after = ledger.tables()
+    pd.testing.assert_frame_equal(after.cells.iloc[:4], expected.cells, check_exact=True)
+    assert after.verdict() == verdict()
+    assert after.checksums == {
+        **expected.checksums,
+        CellKey(0, 0, 2): None,
+        CellKey(2, 0, 0): after.checksums[CellKey(2, 0, 0)],
+    }
+
+
+def test_predictions_of_another_cell_in_its_place_are_noticed(folder: Path) -> None:
+    files = folder / "predictions"
+    (files / "trial-0000-repeat-0-fold-0.npz").replace(files / "trial-0000-repeat-0-fold-2.npz")
+    with pytest.raises(StudyError, match=r"fold-0\.npz: is missing, .*; lora-search doctor .* mends the study$"):
+        read_predictions(folder)
+    with Ledger.open(folder, experiment(), ENVIRONMENT):
+        pass
+    (files / "trial-0000-repeat-0-fold-0.npz").write_bytes((files / "trial-0000-repeat-0-fold-2.npz").read_bytes())
+    with pytest.raises(
+        StudyError, match=r"fold-2\.npz: must be the predictions of .* got a damaged file: its checksum"
+    ):
+        read_predictions(folder)
+
+
+def test_scores_may_be_of_any_name(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "s", experiment(), ENVIRONMENT) as ledger:
+        ledger.add_trial(trial(0))
+        ledger.add_cell(failed_cell(0, 0, 0))
+        ledger.add_cell(cell(0, 0, 1, scores={"macro_f1": 0.25, "span_f1": 1 / 3, "spans": float("nan")}))
+        cells = ledger.tables().cells
+    assert list(cells.columns[4:8]) == ["score", "macro_f1", "span_f1", "spans"]
+    np.testing.assert_array_equal(cells["score"], [np.nan, 0.25])
+    np.testing.assert_array_equal(cells["span_f1"], [np.nan, 1 / 3])
+    assert cells["spans"].isna().all()
 
 
 def test_a_study_that_cannot_be_looked_up(tmp_path: Path) -> None:

@@ -125,6 +125,26 @@ def test_padding_is_counted_by_what_was_computed_once():
     assert engine.real_tokens < engine.padded_tokens < 1.5 * engine.real_tokens
 
 
+def test_a_pack_with_no_room_for_all_its_adapters_is_trained_in_parts(monkeypatch):
+    base, data = tiny_base("bert"), toy_data()
+    cells = [make_cell(base, trial, rank=1 + trial, rate=1e-3, drop=0.2) for trial in range(3)]
+    expected = make_engine(base, data).train(cells, 0)
+    plain, built = run_module.AdapterPack, []
+
+    def limited(model, slots, *arguments, **settings):
+        built.append(len(slots))
+        if len(slots) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(model, slots, *arguments, **settings)
+
+    monkeypatch.setattr(run_module, "AdapterPack", limited)
+    found = make_engine(base, data).train(cells, 5)
+    assert built == [3, 1, 2, 1, 1]
+    for ours, theirs in zip(found, expected, strict=True):
+        close(ours, theirs)
+    assert [(one.result.pack, one.result.pack_cells) for one in found] == [(5, 1)] * 3
+
+
 def test_too_little_memory_for_the_smallest_batch_is_an_error_in_the_end():
     base, _ = limited_base(1, 400)
     with pytest.raises(torch.OutOfMemoryError):

@@ -119,7 +119,7 @@ def test_a_lane_that_is_ended_from_outside_is_missed():
             os.kill(os.getpid(), signal.SIGKILL)
         return team.share(None)
 
-    with pytest.raises(MachineError, match="was ended from outside; memory may have run out"):  # noqa: SIM117
+    with pytest.raises(MachineError, match="was ended from outside, as a system does that runs out of memory"):  # noqa: SIM117
         with started_team(2, work) as team:
             work(team)
     assert multiprocessing.active_children() == []

@@ -1,0 +1,149 @@
+"""What a study finds out once and keeps: the name and the type of every fact, in one place.
+
+A study keeps facts as JSON by name; whoever reads or writes one does it through its ``Fact`` here, so that a name is
+spelled once and a type checker knows what comes back. The names are those of studies already recorded, and stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+
+Value = TypeVar("Value")
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Fact(Generic[Value]):
+    """One thing a study keeps.
+
+    Attributes:
+        name: under which it is kept.
+        from_json, to_json: between its value and what JSON can say; the value itself by default.
+    """
+
+    name: str
+    from_json: Callable[[Any], Value] = _as_it_is
+    to_json: Callable[[Value], Any] = _as_it_is
+
+    def of(self, facts: Mapping[str, Any]) -> Value | None:
+        """The value among a study's ``facts``; None where it is not known yet."""
+        kept = facts.get(self.name)
+        return None if kept is None else self.from_json(kept)
+
+
+class Budgets(TypedDict):
+    """What memory was found to allow: padded tokens of a micro-batch, and whether layers are computed twice."""
+
+    token_budget: int
+    checkpointing: bool
+
+
+class Looks(TypedDict):
+    """What racing has spent of its risk, and whom it stopped at every rung it looked at, by the rung's name."""
+
+    spent: float
+    looks: dict[str, list[dict[str, Any]]]
+
+
+class FinalistRequests(TypedDict):
+    """The cells asked for after the trials, one list of (trial, repeat, fold) per request, and the number of trials."""
+
+    trials: int
+    requests: list[list[list[int]]]
+
+
+@dataclass(frozen=True)
+class HeadAlone:
+    """One training of no adapter, at the learning rate of a trial.
+
+    Attributes:
+        trial: whose learning rate, which is the best.
+        repeat, fold: which examples.
+        scores: on the fold; empty where it failed.
+        failure: why it failed; None otherwise.
+    """
+
+    trial: int
+    repeat: int
+    fold: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class HoldoutScore:
+    """What the hold-out said of a trial trained on everything else.
+
+    Attributes:
+        trial: its number.
+        scores: on the hold-out; empty where that training failed, and the hold-out was not looked at.
+        failure: why it failed; None otherwise.
+    """
+
+    trial: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+
+
+def _scores(kept: Mapping[str, float | None]) -> dict[str, float]:
+    """JSON has no NaN: what is not finite was kept as null."""
+    return {name: math.nan if score is None else float(score) for name, score in kept.items()}
+
+
+def _heads(kept: Iterable[Mapping[str, Any]]) -> tuple[HeadAlone, ...]:
+    keys = ("trial", "repeat", "fold", "failure")
+    return tuple(
+        HeadAlone(
+            trial=cell["trial"],
+            repeat=cell["repeat"],
+            fold=cell["fold"],
+            scores=_scores({name: score for name, score in cell.items() if name not in keys}),
+            failure=cell.get("failure"),
+        )
+        for cell in kept
+    )
+
+
+def _kept_heads(cells: Iterable[HeadAlone]) -> list[dict[str, Any]]:
+    return [
+        {"trial": cell.trial, "repeat": cell.repeat, "fold": cell.fold, **cell.scores}
+        | ({} if cell.failure is None else {"failure": cell.failure})
+        for cell in cells
+    ]
+
+
+def _kept_holdout(score: HoldoutScore) -> dict[str, Any]:
+    failure = {} if score.failure is None else {"failure": score.failure}
+    return {"trial": score.trial, "scores": dict(score.scores), **failure}
+
+
+PRECISION: Fact[Literal["fp32", "bf16"]] = Fact("precision")
+"""What the frozen base computes in."""
+
+DEVICE: Fact[str] = Fact("device")
+"""The kind of device (``cpu``, ``cuda``) on which ``LANES`` and ``BUDGETS`` were found."""
+
+LANES: Fact[int] = Fact("lanes")
+"""Processes that compute micro-batches at the same time."""
+
+BUDGETS: Fact[Budgets] = Fact("budgets")
+
+DATA_FINGERPRINT: Fact[str] = Fact("data fingerprint")
+MODEL_FINGERPRINT: Fact[str] = Fact("model fingerprint")
+
+RACING: Fact[Looks] = Fact("racing")
+
+FINALISTS: Fact[FinalistRequests] = Fact("finalist repeats")
+
+HEAD_ALONE: Fact[tuple[HeadAlone, ...]] = Fact("head alone", _heads, _kept_heads)
+"""What no adapter at all scores, one training per fold."""
+
+HOLDOUT: Fact[HoldoutScore] = Fact(
+    "holdout", lambda kept: HoldoutScore(kept["trial"], _scores(kept["scores"]), kept.get("failure")), _kept_holdout
+)

@@ -1,0 +1,117 @@
+"""What can go wrong with a file or a database that is nobody's mistake in this program, each told in one line.
+
+A disk that is full, a folder that may not be written to, a file that is no database: the user can do something about
+these, so they are told as errors of the study. Everything else stays what it is, and is shown as a bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lora_search.errors import LoraSearchError, StudyError
+from lora_search.store.files import STUDY_FILE
+
+GOING_ON = "every training that was finished is recorded, and the same command goes on"
+
+_OUTSIDE = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.ENOENT,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ESTALE,
+    }
+)
+_TOLD_OF = re.compile(r"\(os error (\d+)\)$")
+"""How the libraries written in Rust (tokenizers, safetensors) end what they say of a file."""
+_DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_ERROR", "SQLITE_SCHEMA"})
+_SAID = {
+    "SQLITE_BUSY": "must not be kept locked by another program, and was for a minute",
+    "SQLITE_CANTOPEN": "must be in a folder where SQLite may keep its log beside it",
+    "SQLITE_FULL": "must have room on its disk, got a full one",
+    "SQLITE_IOERR": "must be on a disk that can be read and written, got an error of the disk",
+    "SQLITE_PERM": "must be a file that may be written to",
+    "SQLITE_READONLY": "must be a file that may be written to",
+}
+
+
+def database_error(path: Path, error: sqlite3.Error) -> StudyError:
+    """What SQLite said of ``path``, as an error of the study."""
+    name = _primary(error)
+    if name in _SAID:
+        return StudyError(f"{path}: {_SAID[name]} ({' '.join(str(error).split())})")
+    return StudyError(f"{path}: must be a study's database, got a damaged or foreign file: {error}")
+
+
+@contextmanager
+def told_as_study_errors(folder: Path) -> Iterator[None]:
+    """Inside the block, what the disk and the database refuse a run is told in one line, with how to go on.
+
+    Args:
+        folder: the study's.
+
+    Raises:
+        StudyError: as the block was refused something.
+    """
+    try:
+        yield
+    except LoraSearchError:  # told already
+        raise
+    except Exception as error:
+        if (refused := refusal(folder, error)) is not None:
+            going_on = f"; {GOING_ON}" if folder.is_dir() else ""
+            raise StudyError(f"{folder}: must be a folder that can be written to, got: {refused}{going_on}") from error
+        said = _database_cause(error)
+        if said is None:
+            raise
+        (sentence,) = database_error(folder / STUDY_FILE, said).mistakes
+        raise StudyError(f"{sentence}; {GOING_ON}") from error
+
+
+def refusal(folder: Path, error: BaseException) -> str | None:
+    """What the system refused a file of ``folder``, in its words: no space left on the device, and the like.
+
+    Returns:
+        None where the error is of another kind, or about another place.
+    """
+    if isinstance(error, OSError):
+        number, name = error.errno, error.filename
+    else:
+        told = _TOLD_OF.search(str(error))
+        number, name = int(told[1]) if told else None, None
+    return os.strerror(number) if number in _OUTSIDE and number is not None and _inside(folder, name) else None
+
+
+def _inside(folder: Path, name: str | bytes | None) -> bool:
+    """Whether an error is about a file of the study; one without a name is, for only its files are written to."""
+    if name is None:
+        return True
+    return Path(str(name)).absolute().is_relative_to(folder.absolute())
+
+
+def _database_cause(error: BaseException | None) -> sqlite3.Error | None:
+    """What SQLite said, behind what SQLAlchemy and Optuna made of it; None if that is not where an error comes from."""
+    while error is not None:
+        if isinstance(error, sqlite3.Error):
+            return (
+                error if isinstance(error, sqlite3.DatabaseError) and _primary(error) in {*_SAID, *_DAMAGED} else None
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _primary(error: sqlite3.Error) -> str:
+    """``SQLITE_IOERR`` of ``SQLITE_IOERR_WRITE``; empty where SQLite gave no code."""
+    name = getattr(error, "sqlite_errorname", "")
+    return "_".join(name.split("_")[:2])

@@ -1,0 +1,133 @@
+"""``study.db`` open for the one run that writes it: our connection and Optuna's, and what to do when it is taken away.
+
+Both must look at the same log. SQLite shares the index of a log among the connections of one process, so after a loss
+all of them are closed before the first is opened anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+import optuna
+
+from lora_search.errors import StudyError
+from lora_search.store.database import connect_writing
+from lora_search.store.files import RESCUED_FILE, STUDY_FILE, index_of, log_of
+from lora_search.store.formats import upgrade
+from lora_search.store.opening import dispose, optuna_storage
+from lora_search.store.watching import Loss, Watch
+
+
+class WritableDatabase:
+    """Connections to a study's database, all or none of them open.
+
+    Args:
+        folder: the study's, locked by this run.
+
+    Attributes:
+        notes: what befell the database, as sentences for the user.
+
+    Raises:
+        StudyError: an incompatible version of Optuna made it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / STUDY_FILE
+        self.notes: list[str] = []
+        self._connect()
+        try:
+            upgrade(folder, self._connection)
+        except BaseException:
+            self._disconnect()
+            raise
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Ours, to a database that is still there.
+
+        Raises:
+            StudyError: it is not, and could not be put back.
+        """
+        self._look()
+        return self._connection
+
+    @property
+    def storage(self) -> optuna.storages.RDBStorage:
+        """Optuna's, of the same database.
+
+        Raises:
+            StudyError: as of ``connection``.
+        """
+        self._look()
+        return self._storage
+
+    def settle(self) -> None:
+        """Bring what the log holds into the file itself, as far as nobody reads it: the file is then good alone."""
+        self.connection.execute("pragma wal_checkpoint(passive)").fetchall()
+
+    def close(self) -> None:
+        """Close all connections; a second call does nothing."""
+        if not self._open:
+            return
+        with suppress(
+            StudyError, sqlite3.Error, OSError
+        ):  # to be told when something is recorded, not when all is over
+            self._look()
+        self._disconnect()
+
+    def _connect(self) -> None:
+        self._storage = optuna_storage(self.path)
+        self._connection = connect_writing(self.folder)
+        self._open = True
+        self._connection.execute("begin immediate")  # now there is a log, and a lock that keeps it there
+        self._connection.commit()
+        self._watch = Watch.of(self.path)
+
+    def _disconnect(self) -> None:
+        dispose(self._storage)
+        self._connection.close()
+        self._open = False
+
+    # -- losses --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        loss = self._watch.loss()
+        if loss is not None:
+            self._recover(loss)
+
+    def _recover(self, loss: Loss) -> None:
+        """Put back what was lost, from what the open connection still holds: all that was ever recorded."""
+        if loss == "folder":
+            raise StudyError(f"{self.folder}: must stay where it is while a run writes to it, and is gone")
+        rescued = self.path.with_name(RESCUED_FILE)
+        with closing(sqlite3.connect(rescued)) as copy:
+            self._connection.backup(copy)
+        if loss == "replaced":
+            raise StudyError(
+                f"{self.path}: must stay in its place while a run writes to it, and another file was put there; what"
+                f" the run recorded is in {rescued}"
+            )
+        self._disconnect()
+        if loss == "database":
+            for leftover in (log_of(self.path), index_of(self.path)):
+                leftover.unlink(missing_ok=True)
+            rescued.replace(self.path)
+            self._connect()
+        else:
+            self._connect()
+            self._put_back(rescued)
+        what = self.path if loss == "database" else log_of(self.path)
+        self.notes.append(f"{what} was deleted under the run; nothing of what was recorded is lost")
+
+    def _put_back(self, rescued: Path) -> None:
+        if not index_of(self.path).exists():
+            raise StudyError(
+                f"{self.path}: must not be open elsewhere in this process when its log is deleted; what the run"
+                f" recorded is in {rescued}"
+            )
+        with closing(sqlite3.connect(rescued)) as copy:
+            copy.backup(self._connection)
+        rescued.unlink()
