@@ -10,6 +10,7 @@ from typing import Any
 
 from lora_search.export.loading import Loading
 from lora_search.export.rendering import render
+from lora_search.metrics import metric_named
 from lora_search.spec import facts
 from lora_search.statistics import score_interval
 from lora_search.statistics.wording import adapter_name, percent_sure, points
@@ -66,7 +67,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "warnings": _warnings(refit),
             "snippet": usage(loading, out),
             "verdict": verdict,
-            "metric": metric.replace("_", " "),
+            "metric": metric_named(metric).title,
             "rows": evidence_rows(tables, verdict, chosen.trial),
             "folds": experiment.cv.folds,
             "repeats": experiment.cv.repeats,

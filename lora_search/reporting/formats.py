@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lora_search.metrics import METRICS
+
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -76,9 +78,7 @@ def unit_of(metric: str, margin: float = 0.01) -> Unit:
     finer = int(0 < margin < 0.005)
     if metric == "accuracy":
         return Unit("accuracy", 100.0, 1 + finer, f"{NO_BREAK}%", 1 + finer)
-    name = {"macro_f1": "macro F1", "matthews_correlation": "Matthews correlation"}.get(
-        metric, metric.replace("_", " ")
-    )
+    name = METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
     return Unit(name, 1.0, 3 + finer, "", 1 + finer)
 
 

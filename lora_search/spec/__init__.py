@@ -2,19 +2,17 @@
 
 from lora_search.spec import facts
 from lora_search.spec.adapter import AdapterSpec, Nuisance
-from lora_search.spec.experiment import METRICS, DataSpec, Experiment, Metric, ModelSpec
+from lora_search.spec.experiment import DataSpec, Experiment, ModelSpec
 from lora_search.spec.fields import Range
 from lora_search.spec.loading import experiment_to_toml, json_schema, load_experiment
 from lora_search.spec.names import TARGET_GROUPS, layer_indices
 from lora_search.spec.suggestions import closest
 
 __all__ = [
-    "METRICS",
     "TARGET_GROUPS",
     "AdapterSpec",
     "DataSpec",
     "Experiment",
-    "Metric",
     "ModelSpec",
     "Nuisance",
     "Range",

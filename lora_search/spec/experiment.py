@@ -15,6 +15,7 @@ from lora_search.spec.fields import (
     Dropouts,
     LayerChoices,
     LearningRate,
+    MetricName,
     Range,
     Ranks,
     Ratios,
@@ -22,9 +23,6 @@ from lora_search.spec.fields import (
     TargetChoices,
     Texts,
 )
-
-Metric = Literal["accuracy", "macro_f1", "matthews_correlation"]
-METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "matthews_correlation")
 
 
 class ModelSpec(Section):
@@ -130,7 +128,7 @@ class VerdictSpec(Section):
     ``extra_repeats`` are repeats beyond ``cv.repeats`` that the few trials deciding the verdict may get.
     """
 
-    metric: Metric
+    metric: MetricName
     margin: float = Field(default=0.01, ge=0, lt=1)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     extra_repeats: int = Field(default=3, ge=0, le=50)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from lora_search.metrics import VERDICT_METRICS
 from lora_search.spec.names import canonical_layers, canonical_targets
+from lora_search.spec.suggestions import ChoiceError, closest, one_of
 
 
 class Section(BaseModel):
@@ -39,6 +41,12 @@ def _layer_choices(value: Any) -> tuple[Any, ...]:
     return (value,) if is_one else _listed(value)
 
 
+def _metric_name(value: Any) -> str:
+    if isinstance(value, str) and value in VERDICT_METRICS:
+        return value
+    raise ChoiceError(one_of(VERDICT_METRICS), closest(value, VERDICT_METRICS) if isinstance(value, str) else None)
+
+
 def _rate_kind(value: Any) -> str | None:
     if isinstance(value, dict | Range):
         return "range"
@@ -69,5 +77,6 @@ LearningRate = Annotated[
     Annotated[Range, Tag("range")] | Annotated[float, Field(gt=0), Tag("number")],
     Discriminator(_rate_kind, "learning_rate", "must be a number, or a range { low = ..., high = ... }"),
 ]
+MetricName = Annotated[str, BeforeValidator(_metric_name), WithJsonSchema({"enum": list(VERDICT_METRICS), "type": "string"})]
 UNION_TAGS: frozenset[str] = frozenset({"range", "number"})
 """Tags pydantic puts into the location of a mistake; they are no keys of the file."""

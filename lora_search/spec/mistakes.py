@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from lora_search.spec.experiment import Experiment
 from lora_search.spec.fields import UNION_TAGS
-from lora_search.spec.suggestions import ChoiceError, closest
+from lora_search.spec.suggestions import ChoiceError, closest, one_of
 from lora_search.spec.toml import toml_key, toml_value
 
 KeyPath = tuple[str | int, ...]
@@ -112,8 +112,7 @@ def _rule(item: ErrorDetails) -> tuple[str, str | None]:
 
 
 def _choice_rule(choices: list[str], value: Any) -> tuple[str, str | None]:
-    listed = " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
-    return f"must be {listed}", closest(value, choices) if isinstance(value, str) else None
+    return one_of(choices), closest(value, choices) if isinstance(value, str) else None
 
 
 def _number(bound: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
 
@@ -17,6 +17,11 @@ def closest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | Non
     likeness = {choice: SequenceMatcher(None, word.lower(), choice.lower()).ratio() for choice in choices}
     best = max(likeness, key=lambda choice: likeness[choice], default=None)
     return best if best is not None and likeness[best] >= cutoff else None
+
+
+def one_of(choices: Sequence[str]) -> str:
+    """The rule that a value is one of these: ``must be fp32, bf16 or auto``."""
+    return "must be " + " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
 class ChoiceError(ValueError):

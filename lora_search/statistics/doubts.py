@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 
+from lora_search.metrics import metric_named
 from lora_search.spec import Experiment, Range, facts, layer_indices
 from lora_search.statistics import guards
 from lora_search.statistics.selection import TrialSummary, Verdict
@@ -53,19 +53,6 @@ def doubts(study: RecordedStudy, verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def majority_score(labels: np.ndarray, metric: str) -> float:
-    """The score of knowing nothing of the texts: of always answering the most frequent label, or of guessing.
-
-    accuracy: the most frequent label's share p. macro_f1: its F1, 2 p / (1 + p), shared among all labels, or 1 / labels
-    of guesses drawn in proportion, whichever is more. matthews_correlation: 0.
-    """
-    counts = np.bincount(labels)
-    share = float(counts.max() / counts.sum())
-    if metric == "accuracy":
-        return share
-    return max(2 * share / (1 + share), 1.0) / len(counts) if metric == "macro_f1" else 0.0
-
-
 def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSummary) -> list[str | None]:
     search = study.experiment.search
     found: list[str | None] = []
@@ -85,9 +72,8 @@ def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str |
     labels = study.examples()["label"].to_numpy()
     if not len(labels):
         return None
-    return guards.no_better_than_guessing(
-        best.score_mean, best.score_interval[0], majority_score(labels, metric), metric
-    )
+    guess = metric_named(metric).score_of_knowing_nothing(labels)
+    return guards.no_better_than_guessing(best.score_mean, best.score_interval[0], guess, metric)
 
 
 def _of_the_data(study: RecordedStudy, verdict: Verdict) -> list[str | None]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from lora_search.metrics import metric_named
 from lora_search.statistics.comparison import correlated_t, pairwise
 from lora_search.statistics.matrix import score_matrix
 from lora_search.statistics.wording import layers_name, points
@@ -140,7 +141,7 @@ def no_better_than_guessing(score: float, low: float, guess: float, metric: str)
     if (low if math.isfinite(low) else score) > guess:
         return None
     return (
-        f"The best {metric.replace('_', ' ')}, {score:.3f}, is not clearly above what knowing nothing of the texts "
+        f"The best {metric_named(metric).title}, {score:.3f}, is not clearly above what knowing nothing of the texts "
         f"scores ({guess:.3f}): nothing was learned that a verdict could be about."
     )
 

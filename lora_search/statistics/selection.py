@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lora_search.errors import ExperimentError
+from lora_search.metrics import metric_named
 from lora_search.statistics import wording
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
@@ -276,14 +277,13 @@ def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, me
     number = matrix.trials[row]
     record = trials.loc[trials["trial"] == number].iloc[0]
     scores = matrix.scores[row][~np.isnan(matrix.scores[row])]
+    lowest, highest = metric_named(metric).bounds
     return TrialSummary(
         trial=number,
         adapter={name: _plain(record[name]) for name in _ADAPTER_COLUMNS if name in record.index},
         nuisance={name: _plain(record[name]) for name in _NUISANCE_COLUMNS if name in record.index},
         score_mean=float(scores.mean()),
-        score_interval=score_interval(
-            list(scores), folds=folds, lowest=-1.0 if metric == "matthews_correlation" else 0.0, highest=1.0
-        ),
+        score_interval=score_interval(list(scores), folds=folds, lowest=lowest, highest=highest),
         adapter_parameters=int(matrix.parameters[row]),
         head_parameters=int(record["head_parameters"]) if "head_parameters" in record.index else 0,
         seconds=float(matrix.seconds[row]),

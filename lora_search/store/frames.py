@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_search.spec import AdapterSpec, Metric, Nuisance
+from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.store.database import rows_of
 from lora_search.store.records import SCORES, TrialRecord
 
@@ -57,7 +57,7 @@ _COLUMNS_AFTER_SCORES: Mapping[str, Any] = {
 }
 
 
-def cells_frame(cells: Sequence[Mapping[str, Any]], metric: Metric) -> pd.DataFrame:
+def cells_frame(cells: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame:
     """One row per recorded cell, in order; ``score`` is ``metric`` on the fold, and every score has a column.
 
     Scores are NaN for a failed cell, ``failure`` is None for a complete one.

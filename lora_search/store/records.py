@@ -12,13 +12,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_search.metrics import CLASS_METRICS
 from lora_search.spec import AdapterSpec, Nuisance
 
 Origin = Literal["guess", "sampler", "warm-start"]
 TrialState = Literal["running", "complete", "pruned", "failed"]
 CellState = Literal["complete", "failed"]
 
-SCORES: tuple[str, ...] = ("accuracy", "macro_f1", "matthews_correlation", "log_loss")
+SCORES: tuple[str, ...] = tuple(metric.name for metric in CLASS_METRICS)
 """The columns of scores in a table of cells that has none yet."""
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of, on_device
+from lora_search.metrics import CLASS_METRICS, scores_of
 from lora_search.store.records import CellResult
 from lora_search.training.batches import (
     IntArray,
@@ -28,7 +29,6 @@ from lora_search.training.cell import Cell
 from lora_search.training.checkpointing import checkpointed
 from lora_search.training.lanes import Team, started_team
 from lora_search.training.memory import is_out_of_memory, release_memory
-from lora_search.training.metrics import score_predictions
 from lora_search.training.optimizer import PackedAdamW
 from lora_search.training.precision import fast_products
 
@@ -330,9 +330,9 @@ class PackRun:
         return CellResult(
             key=cell.key,
             state="complete" if complete else "failed",
-            scores=score_predictions(self.engine.labels[cell.evaluate], probabilities)
+            scores=scores_of(CLASS_METRICS, self.engine.labels[cell.evaluate], probabilities)
             if complete and len(cell.evaluate)
-            else dict.fromkeys(("accuracy", "macro_f1", "matthews_correlation", "log_loss"), float("nan"))
+            else dict.fromkeys((metric.name for metric in CLASS_METRICS), float("nan"))
             if complete
             else {},
             train_loss=self.last_epoch_loss[slot] if complete else float("nan"),

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_search.spec import METRICS, Experiment, experiment_to_toml, json_schema, load_experiment
+from lora_search.metrics import VERDICT_METRICS
+from lora_search.spec import Experiment, experiment_to_toml, json_schema, load_experiment
 from lora_search.spec.toml import toml_document
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -60,7 +61,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
                 "dropout": draw(distinct(shares)),
             },
             "training": {"weight_decay": draw(numbers), "precision": draw(st.sampled_from(["auto", "fp32", "bf16"]))},
-            "verdict": {"metric": draw(st.sampled_from(METRICS)), "margin": draw(shares)},
+            "verdict": {"metric": draw(st.sampled_from(VERDICT_METRICS)), "margin": draw(shares)},
         }
     )
 
@@ -119,4 +120,4 @@ def test_the_schema_lets_an_editor_accept_what_the_file_may_say() -> None:
         "integer",
         "array",
     }
-    assert schema["$defs"]["VerdictSpec"]["properties"]["metric"]["enum"] == list(METRICS)
+    assert schema["$defs"]["VerdictSpec"]["properties"]["metric"]["enum"] == list(VERDICT_METRICS)

@@ -7,7 +7,7 @@ from engine_builders import make_cell, make_engine, tiny_base, tiny_model, toy_d
 
 from lora_search.adapters import Rows, merge_into
 from lora_search.training import pack_run as run_module
-from lora_search.training import score_predictions
+from lora_search.metrics import CLASS_METRICS, scores_of
 
 
 def same_bits(ours, theirs):
@@ -82,7 +82,7 @@ def test_a_result_says_what_was_done():
         assert result.examples.tolist() == cell.evaluate.tolist()
         assert result.probabilities.dtype == np.float32
         np.testing.assert_allclose(result.probabilities.sum(1), 1, rtol=1e-5)
-        assert result.scores == score_predictions(data.labels[cell.evaluate], result.probabilities)
+        assert result.scores == scores_of(CLASS_METRICS, data.labels[cell.evaluate], result.probabilities)
     assert [result.steps for result in results] == [8, 4]
     assert results[0].wall_seconds == results[1].wall_seconds
     assert sum(result.seconds for result in results) == pytest.approx(results[0].wall_seconds)

@@ -1,0 +1,42 @@
+"""One home for every metric: its name, direction, bounds and unit, the counts it is made of, and what knowing nothing
+scores. NumPy only."""
+
+from collections.abc import Mapping
+
+from lora_search.errors import ExperimentError
+from lora_search.metrics.classes import Accuracy, LogLoss, MacroF1, MatthewsCorrelation
+from lora_search.metrics.metric import Array, Floats, Metric, Unit, scores_of, total
+
+CLASS_METRICS: tuple[Metric, ...] = (Accuracy(), MacroF1(), MatthewsCorrelation(), LogLoss())
+"""What predictions of one class per example are scored by."""
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in CLASS_METRICS}
+"""Every metric, by its name."""
+
+VERDICT_METRICS: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.greater_is_better)
+"""What an experiment may name: the verdict compares scores of which more is better."""
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of a name.
+
+    Raises:
+        ExperimentError: there is none.
+    """
+    if name not in METRICS:
+        raise ExperimentError(f"verdict.metric: must be one of {', '.join(METRICS)}, got {name}")
+    return METRICS[name]
+
+
+__all__ = [
+    "CLASS_METRICS",
+    "METRICS",
+    "VERDICT_METRICS",
+    "Array",
+    "Floats",
+    "Metric",
+    "Unit",
+    "metric_named",
+    "scores_of",
+    "total",
+]

@@ -1,0 +1,71 @@
+"""What every metric promises, whatever it measures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_search.errors import ExperimentError
+from lora_search.metrics import METRICS, VERDICT_METRICS, Metric, metric_named, scores_of, total
+
+every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Classes (n,) and probabilities (n, classes)."""
+    rng, classes = np.random.default_rng(draw(st.integers(0, 2**32 - 1))), draw(st.integers(2, 6))
+    examples = draw(st.integers(1, 30))
+    return rng.integers(0, classes, examples), rng.dirichlet(np.ones(classes), examples).astype(np.float32)
+
+
+@every_metric
+@given(data=predictions())
+def test_scores_keep_within_their_bounds(metric: Metric, data: tuple[np.ndarray, np.ndarray]) -> None:
+    low, high = metric.bounds
+    score = float(metric.score(total(metric.counts(*data))))
+    assert low <= score <= high
+    assert low <= metric.score_of_knowing_nothing(data[0]) <= high
+
+
+@every_metric
+@given(data=predictions(), seed=st.integers(0, 1000))
+def test_a_weighted_score_is_that_of_the_examples_repeated(
+    metric: Metric, data: tuple[np.ndarray, np.ndarray], seed: int
+) -> None:
+    truth, predicted = data
+    weights = np.random.default_rng(seed).integers(0, 4, (3, len(truth)))
+    weights[:, 0] += 1
+    together = metric.score((weights @ metric.counts(truth, predicted)).astype(np.float64))
+    for row, score in zip(weights, together, strict=True):
+        chosen = np.repeat(np.arange(len(truth)), row)
+        alone = metric.score(total(metric.counts(truth[chosen], predicted[chosen])))
+        assert score == pytest.approx(float(alone), abs=1e-9)
+
+
+@every_metric
+@given(data=predictions())
+def test_a_mean_over_examples_is_the_mean_of_their_scores(
+    metric: Metric, data: tuple[np.ndarray, np.ndarray]
+) -> None:
+    counts = metric.counts(*data)
+    own = metric.score(counts.astype(np.float64))
+    if metric.mean_over_examples:
+        assert own.mean() == pytest.approx(float(metric.score(total(counts))))
+
+
+@every_metric
+def test_better_answers_score_better(metric: Metric) -> None:
+    truth = np.array([0, 1, 2, 0, 1, 2])
+    sure, unsure = np.full((6, 3), 0.1), np.full((6, 3), 0.3)
+    sure[np.arange(6), truth], unsure[np.arange(6), (truth + 1) % 3] = 0.8, 0.4
+    good, bad = (scores_of([metric], truth, predicted)[metric.name] for predicted in (sure, unsure))
+    assert (good > bad) == metric.greater_is_better
+
+
+def test_only_metrics_of_which_more_is_better_decide_a_verdict() -> None:
+    assert VERDICT_METRICS == ("accuracy", "macro_f1", "matthews_correlation")
+    with pytest.raises(ExperimentError, match="verdict.metric: must be one of .*log_loss, got f2"):
+        metric_named("f2")
