@@ -110,10 +110,11 @@ def targets(
     ] = None,
 ) -> None:
     """List what of a model can be adapted, and parameters per rank."""
-    from lora_search.models import load_structure, targets_table
+    from lora_search.models import targets_table
     from lora_search.spec import ModelSpec
+    from lora_search.tasks import structure_of
 
-    structure = load_structure(ModelSpec(base=model))
+    structure = structure_of(ModelSpec(base=model))
     ranks = rank or [1, 8, 16]
     header = ["module", "in x out", "layers", "groups", *(f"rank {r}" for r in ranks)]
     rows = [

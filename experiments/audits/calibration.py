@@ -241,7 +241,9 @@ def audit_correction(name: str, examples: int, studies: int) -> dict[str, Any]:
         latent = np.sqrt(0.7) * rng.standard_normal(examples) + np.sqrt(0.3) * rng.standard_normal((TRIALS, examples))
         labels = rng.integers(0, 2, examples)
         predicted = np.where(latent < special.ndtri(true)[:, None], labels, 1 - labels)[:, None, :]
-        result = corrected_score(np.eye(2, dtype=np.float32)[predicted], labels, metric="accuracy", samples=300, seed=study)
+        result = corrected_score(
+            np.eye(2, dtype=np.float32)[predicted], labels, metric="accuracy", samples=300, seed=study
+        )
         low, high = result.interval
         truth = true[result.winner]
         rows.append((result.naive - truth, result.score - truth, low <= truth <= high))

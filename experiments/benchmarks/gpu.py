@@ -38,6 +38,7 @@ from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.store.records import CellKey
 from lora_search.study.environment import hardware, versions
+from lora_search.tasks import task_of
 from lora_search.training import Cell, Engine, EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def random_base(shape: dict[str, Any], dtype: torch.dtype, device: torch.device)
     with torch.device(device):
         model = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
     model = model.eval().requires_grad_(False)
-    return FrozenBase(model, None, inspect_model(model), LABELS, "random")
+    return FrozenBase(model, None, inspect_model(model), task_of("text-classification").head(LABELS), "random")
 
 
 def random_data(count: int, vocabulary: int) -> EncodedExamples:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from lora_search.data import load_dataset
 from lora_search.errors import StudyError
 from lora_search.export.config import adapter_config
 from lora_search.export.display import Display
@@ -21,6 +20,7 @@ from lora_search.study import Prepared, prepare
 from lora_search.study.environment import versions
 from lora_search.study.preparation import terminated_as_interrupt
 from lora_search.study.refit import ChosenTrial, Refit, check_unchanged, chosen_trial, refit_chosen
+from lora_search.tasks import Task, task_of
 
 
 class Part(Protocol):
@@ -56,7 +56,8 @@ def _write_export(
         fitted = _train(tables, chosen, display) if weights else None
         prepared = _prepare(tables) if fitted is None else fitted.prepared
         config = _config(prepared, chosen, inference=weights)
-        dataset, loading = load_dataset(tables.experiment.data, tables.experiment.seed), loading_of(prepared)
+        dataset = _task(tables).load(tables.experiment.data, tables.experiment.seed)
+        loading = loading_of(prepared)
         if fitted is not None:
             parts.append(Weights(tables, fitted, dataset, loading, place.path))
         if recipe is not None:
@@ -85,6 +86,10 @@ def _tables(study: StudyTables | str | Path) -> StudyTables:
     return study if isinstance(study, StudyTables) else read_study(study)
 
 
+def _task(tables: StudyTables) -> Task:
+    return task_of(tables.experiment.model.task)
+
+
 def _prepare(tables: StudyTables) -> Prepared:
     prepared = prepare(tables.experiment)
     check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
@@ -107,7 +112,7 @@ def _config_alone(tables: StudyTables, chosen: ChosenTrial) -> dict[str, Any]:
     labels = tables.environment.get("data", {}).get("labels")
     if not labels:
         raise StudyError(f"{tables.folder}: must say its labels in environment.json, got {labels!r}")
-    base = load_base(tables.experiment.model, labels)
+    base = load_base(tables.experiment.model, _task(tables).head(labels))
     check_unchanged(tables, model=base.fingerprint)
     modules = resolve_targets(base.structure, chosen.adapter.targets, chosen.adapter.layers)
     model = tables.experiment.model

@@ -56,6 +56,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
         "README.md.jinja",
         {
             "study": experiment.name,
+            "task": experiment.model.task,
             "base_name": experiment.model.base,
             "adapter": chosen.adapter,
             "adapter_name": adapter_name(spec),
@@ -109,10 +110,10 @@ def usage(loading: Loading, out: Path) -> str:
     return "\n".join(
         (
             "from peft import PeftModel",
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+            f"from transformers import {loading.auto_class}, AutoTokenizer",
             "",
             f"adapter = {str(out)!r}  # this folder",
-            f"base = AutoModelForSequenceClassification.from_pretrained({loading.base!r}{arguments})",
+            f"base = {loading.auto_class}.from_pretrained({loading.base!r}{arguments})",
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             f"tokenizer = AutoTokenizer.from_pretrained(adapter{trust})",
             f'encoded = tokenizer({texts}{encoding}, return_tensors="pt")',

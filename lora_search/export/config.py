@@ -14,6 +14,7 @@ from lora_search.errors import ModelError
 from lora_search.models import LinearModule, ModelStructure, peft_targets
 from lora_search.spec import AdapterSpec, ModelSpec, Nuisance
 from lora_search.spec.locations import HubId, resolve
+from lora_search.tasks import task_of
 
 
 def adapter_config(
@@ -38,7 +39,7 @@ def adapter_config(
     targets = peft_targets(structure, modules)
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": task_of(model.task).peft_type,
         "base_model_name_or_path": base_location(model),
         "revision": model.revision,
         "inference_mode": inference,

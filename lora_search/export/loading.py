@@ -19,6 +19,7 @@ class Loading:
 
     Attributes:
         base: hub id or absolute folder of the base.
+        auto_class: name of the class of transformers that loads it.
         model: keyword arguments for the base. The names of the labels are the base's to know, for an adapter has no
             place for them; with them come the number of labels and, where the base has none, a padding token.
         tokenizer: keyword arguments for encoding texts.
@@ -27,6 +28,7 @@ class Loading:
     """
 
     base: str
+    auto_class: str
     model: dict[str, Any]
     tokenizer: dict[str, Any]
     pairs: bool
@@ -35,19 +37,15 @@ class Loading:
 
 def loading_of(prepared: Prepared) -> Loading:
     """How an export of this experiment is loaded."""
-    spec, data, labels = prepared.experiment.model, prepared.data, prepared.base.label_names
+    spec, data, head = prepared.experiment.model, prepared.data, prepared.base.head
     checkpoint = find_checkpoint(spec)
-    arguments: dict[str, Any] = {
-        "id2label": dict(enumerate(labels)),
-        "label2id": {name: label for label, name in enumerate(labels)},
-        "dtype": "float32",
-    }
+    arguments: dict[str, Any] = {**head.labels, "dtype": "float32"}
     padding = prepared.base.tokenizer.pad_token_id
     with checkpoint.reading():
         own = AutoConfig.from_pretrained(checkpoint.source, **checkpoint.arguments)
     if own.get_text_config().pad_token_id != padding:
         arguments["pad_token_id"] = padding
-    if own.num_labels != len(labels) and any("Classification" in name for name in own.architectures or ()):
+    if own.num_labels != len(head.label_names) and any("Classification" in name for name in own.architectures or ()):
         # somebody's classifier is in the checkpoint, of another size than ours
         arguments["ignore_mismatched_sizes"] = True
     if spec.revision is not None:
@@ -59,4 +57,5 @@ def loading_of(prepared: Prepared) -> Loading:
     encoding: dict[str, Any] = {"truncation": True, "max_length": data.report.max_length, "padding": True}
     if data.token_type_ids is not None and not takes_types(prepared.base.model):
         encoding["return_token_type_ids"] = False
-    return Loading(base_location(spec), arguments, encoding, prepared.experiment.data.text_pair is not None, checkpoint)
+    pairs = prepared.experiment.data.text_pair is not None
+    return Loading(base_location(spec), head.auto_class, arguments, encoding, pairs, checkpoint)

@@ -92,6 +92,7 @@ class Recipe:
             "config": self.config,
             "lora_target": ",".join(module.name for module in self.prepared.modules_of(self.chosen.adapter)),
             "base": self.loading.base,
+            "auto_class": self.loading.auto_class,
             "resized": "ignore_mismatched_sizes" in self.loading.model,
             "files": {key: value for key, value in self.loading.model.items() if key in _OF_FILES},
             "revision": experiment.model.revision,

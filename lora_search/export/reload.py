@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from lora_search.data import Dataset
 from lora_search.errors import LoraSearchError
 from lora_search.export.loading import Loading
+from lora_search.study import Prepared
 from lora_search.study.refit import Refit
+from lora_search.tasks import task_of
 
 TOLERANCE = 1e-4
 """Most that a class probability may differ."""
@@ -42,7 +44,7 @@ def check_reload(folder: Path, refit: Refit, dataset: Dataset, loading: Loading)
     """
     examples = _sample(refit.prepared.data.lengths)
     ours = refit.predict(examples)
-    theirs = _predict_through_peft(folder, dataset, examples, loading)
+    theirs = _predict_through_peft(folder, refit.prepared, dataset, examples, loading)
     difference = float(np.abs(ours - theirs).max())
     logs_agree = np.allclose(_logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE)
     if not (difference <= TOLERANCE and logs_agree):  # so that a NaN does not pass
@@ -69,22 +71,24 @@ def _sample(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @torch.no_grad()
 def _predict_through_peft(
-    folder: Path, dataset: Dataset, examples: NDArray[np.int64], loading: Loading
+    folder: Path, prepared: Prepared, dataset: Dataset, examples: NDArray[np.int64], loading: Loading
 ) -> NDArray[np.float32]:
-    """Class probabilities (examples, labels) of the base and the adapter as their files are."""
+    """What the base and the adapter predict as their files are, (examples, columns)."""
+    head = prepared.base.head
+    objective = task_of(head.task).objective(prepared.data)
     arguments = {**loading.checkpoint.arguments, **loading.model}
     with loading.checkpoint.reading():
-        base = AutoModelForSequenceClassification.from_pretrained(loading.base, **arguments)
+        base = head.model_class.from_pretrained(loading.base, **arguments)
     with warnings.catch_warnings():
         # PEFT asks transformers for an old name, which is nothing the user could mend
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         model = PeftModel.from_pretrained(base, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=loading.checkpoint.trust_remote_code)
-    probabilities = []
+    answers: list[NDArray[np.float32]] = []
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         texts = [dataset.texts[example] for example in batch]
         pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in batch]
         encoded = tokenizer(texts, pairs, return_tensors="pt", **loading.tokenizer)
-        probabilities.append(model(**encoded).logits.float().softmax(-1).numpy())
-    return np.concatenate(probabilities)
+        answers.extend(objective.answers(model(**encoded).logits).numpy())
+    return objective.predictions(examples, answers)

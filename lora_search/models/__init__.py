@@ -11,6 +11,7 @@ from lora_search.models.targets import (
     target_notes,
     targets_table,
 )
+from lora_search.models.task_head import TaskHead
 
 __all__ = [
     "FrozenBase",
@@ -18,6 +19,7 @@ __all__ = [
     "ModelStructure",
     "PeftTargets",
     "TargetRow",
+    "TaskHead",
     "adapter_parameters",
     "inspect_model",
     "load_base",

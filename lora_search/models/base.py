@@ -1,4 +1,5 @@
-"""The frozen base: a classifier of transformers in eval mode, its tokenizer, and what was found in it.
+"""The frozen base: a model of transformers with a head for its task, in eval mode, its tokenizer, and what was found in
+it.
 
 One base is shared by every cell of a study. Its weights never change; whoever trains adapters and heads holds them.
 """
@@ -7,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from lora_search.errors import ModelError
 from lora_search.models.checkpoint import Checkpoint, find_checkpoint
 from lora_search.models.structure import ModelStructure, inspect_model
+from lora_search.models.task_head import TaskHead
 from lora_search.spec.experiment import ModelSpec
 
 _INITIALIZER_RANGE = 0.02  # standard deviation, of BERT and most after it
@@ -34,32 +36,37 @@ class FrozenBase:
         model: float32, eval mode, no parameter requires a gradient. Pads on the right.
         tokenizer: with a padding token.
         structure: where adapters go and what is trained whole.
-        label_names: label i of the model is ``label_names[i]``.
+        head: what it was loaded with.
         fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
     """
 
     model: Any
     tokenizer: Any
     structure: ModelStructure
-    label_names: tuple[str, ...]
+    head: TaskHead
     fingerprint: str
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Label i of the model is ``label_names[i]``."""
+        return self.head.label_names
 
-def load_base(spec: ModelSpec, label_names: Sequence[str]) -> FrozenBase:
-    """Load a model to classify text into ``label_names``.
+
+def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
+    """Load a model with a head for its task.
 
     The parameters of ``structure.head_modules`` are drawn from a fixed seed, for a checkpoint that brings a trained
     classifier too, even one of the same labels: its head is trained anew, so that every study starts from its own seed
     and not from somebody's fine-tuning. Whoever trains them initialises them again.
 
     Raises:
-        ModelError: not there, not a model, no classifier, or not built as a LoRA needs it.
+        ModelError: not there, not a model, none with such a head, or not built as a LoRA needs it.
         MachineError: a package is missing that the checkpoint needs.
     """
     checkpoint = find_checkpoint(spec)
-    config = _load_config(checkpoint, label_names)
+    config = _load_config(checkpoint, head)
     tokenizer = _load_tokenizer(checkpoint)
-    model, fresh = _load_model(checkpoint, config)
+    model, fresh = _load_model(checkpoint, config, head)
     structure = inspect_model(model, fresh)
     _check_tokenizer(checkpoint, tokenizer, model)
     _draw_head(model, structure.head_modules)
@@ -67,10 +74,10 @@ def load_base(spec: ModelSpec, label_names: Sequence[str]) -> FrozenBase:
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.eval()
     model.requires_grad_(False)
-    return FrozenBase(model, tokenizer, structure, tuple(label_names), _fingerprint(model, structure.head_modules))
+    return FrozenBase(model, tokenizer, structure, head, _fingerprint(model, structure.head_modules))
 
 
-def load_structure(spec: ModelSpec, label_count: int = 2) -> ModelStructure:
+def load_structure(spec: ModelSpec, head: TaskHead) -> ModelStructure:
     """The structure of a model from its config alone: no weights are read.
 
     A pooler the checkpoint lacks cannot be seen this way; ``load_base`` adds it to the head.
@@ -79,32 +86,26 @@ def load_structure(spec: ModelSpec, label_count: int = 2) -> ModelStructure:
         ModelError, MachineError: as ``load_base``.
     """
     checkpoint = find_checkpoint(spec)
-    config = _load_config(checkpoint, [str(label) for label in range(label_count)])
-    with checkpoint.reading():
-        return structure_from_config(config, trust_remote_code=spec.trust_remote_code)
+    config = _load_config(checkpoint, head)
+    with checkpoint.reading(head.purpose):
+        return structure_from_config(config, head, trust_remote_code=spec.trust_remote_code)
 
 
-def structure_from_config(config: Any, *, trust_remote_code: bool = False) -> ModelStructure:
-    """The structure of the classifier a config of transformers describes, built without memory for its weights.
+def structure_from_config(config: Any, head: TaskHead, *, trust_remote_code: bool = False) -> ModelStructure:
+    """The structure of the model a config of transformers describes, built without memory for its weights.
 
     Raises:
         ModelError: not built as a LoRA needs it.
     """
     with torch.device("meta"):
-        build: Any = AutoModelForSequenceClassification.from_config
-        model = build(config, trust_remote_code=trust_remote_code)
+        model = head.model_class.from_config(config, trust_remote_code=trust_remote_code)
     return inspect_model(model)
 
 
-def _load_config(checkpoint: Checkpoint, label_names: Sequence[str]) -> Any:
+def _load_config(checkpoint: Checkpoint, head: TaskHead) -> Any:
     with checkpoint.reading():
-        config = AutoConfig.from_pretrained(
-            checkpoint.source,
-            id2label=dict(enumerate(label_names)),
-            label2id={name: label for label, name in enumerate(label_names)},
-            **checkpoint.arguments,
-        )
-    config.problem_type = "single_label_classification"
+        config = AutoConfig.from_pretrained(checkpoint.source, **head.labels, **checkpoint.arguments)
+    config.update(dict(head.config))
     config.get_text_config().use_cache = False
     return config
 
@@ -125,12 +126,12 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
-def _load_model(checkpoint: Checkpoint, config: Any) -> tuple[Any, frozenset[str]]:
+def _load_model(checkpoint: Checkpoint, config: Any, head: TaskHead) -> tuple[Any, frozenset[str]]:
     """The model and the names of its parameters that did not come from the checkpoint."""
     # What the checkpoint lacks is drawn at random: from a fixed seed here, and without moving the caller's generator.
-    with checkpoint.reading(), torch.random.fork_rng(devices=[]):
+    with checkpoint.reading(head.purpose), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = head.model_class.from_pretrained(
             checkpoint.source,
             config=config,
             dtype=torch.float32,

@@ -64,21 +64,25 @@ class Checkpoint:
         return arguments
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Silences transformers, and turns whatever it raises while it reads this checkpoint into an ``InputError``."""
+    def reading(self, purpose: str = "be loaded") -> Iterator[None]:
+        """Silences transformers, and turns whatever it raises while it reads this checkpoint into an ``InputError``.
+
+        Args:
+            purpose: what the model is wanted for, for messages.
+        """
         try:
             with _quiet(), self._no_bars_for_gguf():
                 yield
         except InputError:
             raise
         except Exception as error:  # a damaged or foreign checkpoint can fail anywhere inside the libraries
-            raise self._explained(error) from error
+            raise self._explained(error, purpose) from error
 
     def _no_bars_for_gguf(self) -> AbstractContextManager[object]:
         # That reader draws its bar on stderr unasked. Where a download may come first, its bar is worth having.
         return redirect_stderr(StringIO()) if self.gguf_file and self.cached_only else nullcontext()
 
-    def _explained(self, error: Exception) -> InputError:
+    def _explained(self, error: Exception, purpose: str) -> InputError:
         reason = shorten(str(error), _REASON_WIDTH, placeholder=" ...") or type(error).__name__
         if isinstance(error, ImportError):
             return MachineError(f"model.base: needs a package this machine lacks, got {self.name!r}: {reason}")
@@ -93,7 +97,7 @@ class Checkpoint:
                 " got false; read that code first"
             )
         if "Unrecognized configuration class" in reason:
-            return ModelError(f"model.base: must be a model that can classify text, got {self.name!r}: {reason}")
+            return ModelError(f"model.base: must be a model that can {purpose}, got {self.name!r}: {reason}")
         return ModelError(f"model.base: must be a model that transformers can load, got {self.name!r}: {reason}")
 
 

@@ -77,6 +77,8 @@ LearningRate = Annotated[
     Annotated[Range, Tag("range")] | Annotated[float, Field(gt=0), Tag("number")],
     Discriminator(_rate_kind, "learning_rate", "must be a number, or a range { low = ..., high = ... }"),
 ]
-MetricName = Annotated[str, BeforeValidator(_metric_name), WithJsonSchema({"enum": list(VERDICT_METRICS), "type": "string"})]
+MetricName = Annotated[
+    str, BeforeValidator(_metric_name), WithJsonSchema({"enum": list(VERDICT_METRICS), "type": "string"})
+]
 UNION_TAGS: frozenset[str] = frozenset({"range", "number"})
 """Tags pydantic puts into the location of a mistake; they are no keys of the file."""

@@ -12,7 +12,7 @@ from itertools import product
 
 import torch
 
-from lora_search.data import Dataset, EncodedExamples, Splits, encode, load_dataset
+from lora_search.data import EncodedExamples, Splits
 from lora_search.errors import InputError
 from lora_search.models import (
     FrozenBase,
@@ -20,13 +20,13 @@ from lora_search.models import (
     ModelStructure,
     adapter_parameters,
     load_base,
-    load_structure,
     resolve_targets,
     target_notes,
 )
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.experiment import SearchSpec
 from lora_search.store.records import CellKey
+from lora_search.tasks import structure_of, task_of
 from lora_search.training import Cell, choose_dtype
 
 
@@ -76,40 +76,30 @@ def prepare(experiment: Experiment) -> Prepared:
     Raises:
         InputError: what the user can mend: the mistakes of the data, of the model and of the choices in it together.
     """
+    task = task_of(experiment.model.task)
     try:
-        dataset = load_dataset(experiment.data, experiment.seed)
-        splits = _split(experiment, dataset)
+        dataset = task.load(experiment.data, experiment.seed)
+        splits = task.split(dataset, folds=experiment.cv.folds, holdout=experiment.data.holdout, seed=experiment.seed)
     except InputError as error:
         if more := _mistakes_in_model(experiment):
             raise InputError([*error.mistakes, *more]) from error
         raise
-    base = load_base(experiment.model, dataset.label_names)
+    base = load_base(experiment.model, task.head(dataset.label_names))
     modules = _resolved(experiment.search, base.structure)
     device = default_device()
     if experiment.training.precision != "auto":
         choose_dtype(experiment.training.precision, device, 1)
-    data = encode(dataset, base.tokenizer, _max_length(experiment, base))
+    data = task.encode(dataset, base.tokenizer, _max_length(experiment, base))
     notes = [*data.report.sentences()]
     for targets in experiment.search.targets:
         notes.extend(target_notes(base.structure, targets))
     return Prepared(experiment, base, data, splits, modules, device, tuple(notes))
 
 
-def _split(experiment: Experiment, dataset: Dataset) -> Splits:
-    return Splits.make(
-        dataset.labels,
-        dataset.groups,
-        folds=experiment.cv.folds,
-        holdout=experiment.data.holdout,
-        seed=experiment.seed,
-        label_names=dataset.label_names,
-    )
-
-
 def _mistakes_in_model(experiment: Experiment) -> tuple[str, ...]:
     """What can be said of model and choices without the labels, and without reading weights."""
     try:
-        _resolved(experiment.search, load_structure(experiment.model))
+        _resolved(experiment.search, structure_of(experiment.model))
     except InputError as error:
         return error.mistakes
     return ()

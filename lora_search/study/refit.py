@@ -75,7 +75,7 @@ class Refit:
     state: dict[str, Tensor]
 
     def predict(self, examples: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Class probabilities (examples, labels) by this package's own model, in float32 on the CPU."""
+        """What the task predicts, (examples, columns), by this package's own model in float32 on the CPU."""
         settings = EngineSettings(torch.device("cpu"), torch.float32, prefix_cache=False)
         engine = Engine(self.prepared.base, self.prepared.data, self.prepared.experiment.training, settings)
         return engine.predict(self.cell, self.state, examples)

@@ -23,6 +23,7 @@ from lora_search.errors import MachineError
 from lora_search.models.base import FrozenBase
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.spec.facts import Budgets
+from lora_search.tasks import task_of
 from lora_search.training.batches import IntArray
 from lora_search.training.cell import Cell
 from lora_search.training.inputs import TokenStorage, takes_types
@@ -79,7 +80,7 @@ class Engine:
     """Trains cells of one experiment over one base.
 
     Args:
-        base: the frozen model; left as it is.
+        base: the frozen model, with the head of the task that it is trained for; left as it is.
         data: the encoded dataset.
         training: what is the same for every cell.
         settings: device, precision, budgets.
@@ -98,8 +99,8 @@ class Engine:
         config = base.model.config.get_text_config()
         self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
         self.storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
-        self.labels = data.labels
-        self.label_count = len(data.label_names)
+        self.objective = task_of(base.head.task).objective(data)
+        self.targets = torch.from_numpy(self.objective.targets).to(settings.device)
         self.precision_note: str | None = None
         self.split_packs = False
         self.forward = self._probe()
@@ -245,7 +246,7 @@ class Engine:
             return None
 
     def predict(self, cell: Cell, state: dict[str, Tensor], examples: IntArray) -> np.ndarray:
-        """Probabilities float32 (examples, labels) of a trained cell."""
+        """What a trained cell predicts, float32 (examples, columns) as the task has it."""
         run = PackRun(self, [cell], pack=-1, listener=None)
         run.pack.load(0, state)
         return run.predict([examples])[0]

@@ -59,7 +59,6 @@ class TokenStorage:
         self._ids = torch.from_numpy(np.concatenate(examples.input_ids)).to(device)
         token_types = examples.token_type_ids if types else None
         self._types = None if token_types is None else torch.from_numpy(np.concatenate(token_types)).to(device)
-        self.labels = torch.from_numpy(examples.labels).to(device)
 
     @property
     def tokens(self) -> int:

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of, on_device
-from lora_search.metrics import CLASS_METRICS, scores_of
 from lora_search.store.records import CellResult
 from lora_search.training.batches import (
     IntArray,
@@ -217,11 +215,11 @@ class PackRun:
             Its part of the loss of every slot.
         """
         shares = self._plan(batches, self.engine.token_budget)
-        sizes = {slot: len(examples) for slot, examples in batches}
+        units = {slot: self._units(examples) for slot, examples in batches}
         losses = torch.zeros(len(self.cells), device=self.pack.device)
         with self._layers_kept():
             for part in shares[self.team.lane]:
-                self._forward_backward(part, sizes, losses, step)
+                self._forward_backward(part, units, losses, step)
         parts = [part for share in shares for part in share]
         self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
         self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
@@ -246,22 +244,27 @@ class PackRun:
         self.engine.split_packs = True
         return planner.deal([part for batch in batches for part in planner.plan([batch])], self.team.size)
 
-    def _forward_backward(self, part: MicroBatch, sizes: dict[int, int], losses: Tensor, step: int) -> None:
+    def _forward_backward(self, part: MicroBatch, units: dict[int, int], losses: Tensor, step: int) -> None:
+        """Of every row its share of its slot's loss: its own sum, of the units of the slot's whole batch."""
         logits = self._logits(part, step)
-        labels = self.engine.storage.labels[on_device(part.examples, logits.device)]
-        shares = on_device([1.0 / sizes[slot] for slot in part.slots], logits.device)
-        weighted = F.cross_entropy(logits, labels, reduction="none") * shares
+        targets = self.engine.targets[on_device(part.examples, logits.device)]
+        shares = on_device([1.0 / units[slot] for slot in part.slots], logits.device)
+        weighted = self.engine.objective.losses(logits, targets) * shares
         weighted.sum().backward()  # type: ignore[no-untyped-call]
         losses.index_add_(0, on_device(part.slots, logits.device), weighted.detach())
 
+    def _units(self, examples: IntArray) -> int:
+        """What the loss of a batch is a mean over."""
+        return max(1, int(self.engine.objective.units[examples].sum()))
+
     def _logits(self, part: MicroBatch, step: int | None) -> Tensor:
-        """float32 (rows, labels)."""
+        """(rows, ...) in the precision of the base."""
         batch = self.engine.storage.batch(part.examples, part.width)
         self.pack.rows = self._rows(part, step)
         if self.resumes:
             self.engine.prefix.feed(self.depth, batch)
         self.engine.pooled_layer.feed(batch)
-        return self.engine.model(**batch.arguments).logits.float()  # type: ignore[no-any-return]
+        return self.engine.model(**batch.arguments).logits  # type: ignore[no-any-return]
 
     def _rows(self, part: MicroBatch, step: int | None) -> Rows:
         if step is None or self.pack.dropout is None:
@@ -292,7 +295,7 @@ class PackRun:
             if not np.isfinite(losses[slot]):
                 self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
             if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
-                self.last_epoch_loss[slot] += losses[slot] * len(examples) / len(self.cells[slot].train)
+                self.last_epoch_loss[slot] += losses[slot] * self._units(examples) / self._units(self.cells[slot].train)
         if self.listener is not None and self.team.lane == 0:
             total = max(self.steps)
             epoch = 1 + step * spec.epochs // total
@@ -302,42 +305,41 @@ class PackRun:
     # -- evaluation ----------------------------------------------------------------------------------------------
 
     def predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
-        """Probabilities of each slot for its examples; float32 (examples, labels)."""
+        """What each slot predicts for its examples; float32 (examples, columns)."""
         return self._in_lanes(partial(self._predict, wanted))
 
     def _predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
-        out = [np.empty((len(examples), self.engine.label_count), dtype=np.float32) for examples in wanted]
-        place = [{int(example): i for i, example in enumerate(examples)} for examples in wanted]
-        for predicted in self._within_means(partial(self._predict_part, wanted)):
-            for part, probabilities in predicted:
-                for slot, example, row in zip(part.slots, part.examples, probabilities, strict=True):
-                    out[slot][place[slot][int(example)]] = row
-        return out
+        found: list[dict[int, np.ndarray]] = [{} for _ in wanted]
+        for answered in self._within_means(partial(self._predict_part, wanted)):
+            for part, answers in answered:
+                for slot, example, answer in zip(part.slots, part.examples, answers, strict=True):
+                    found[slot][int(example)] = answer
+        return [
+            self.engine.objective.predictions(examples, [found[slot][int(example)] for example in examples])
+            for slot, examples in enumerate(wanted)
+        ]
 
     @torch.no_grad()
     def _predict_part(self, wanted: Sequence[IntArray]) -> list[tuple[MicroBatch, np.ndarray]]:
-        """This lane's micro-batches, with the probabilities (rows, labels) of each."""
+        """This lane's micro-batches, with the answers (rows, ...) of each."""
         shares = self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget)
-        return [(part, self._logits(part, None).softmax(-1).cpu().numpy()) for part in shares[self.team.lane]]
+        objective = self.engine.objective
+        return [(part, objective.answers(self._logits(part, None)).cpu().numpy()) for part in shares[self.team.lane]]
 
-    def _result(self, slot: int, probabilities: np.ndarray, seconds: float, share: float) -> CellResult:
+    def _result(self, slot: int, predicted: np.ndarray, seconds: float, share: float) -> CellResult:
         cell = self.cells[slot]
         failure = self.failures.get(slot)
-        if failure is None and not np.isfinite(probabilities).all():
+        if failure is None and not np.isfinite(predicted).all():
             failure = "the trained model's predictions are not numbers"
         complete = failure is None
         none = np.empty(0, dtype=np.int64)
         return CellResult(
             key=cell.key,
             state="complete" if complete else "failed",
-            scores=scores_of(CLASS_METRICS, self.engine.labels[cell.evaluate], probabilities)
-            if complete and len(cell.evaluate)
-            else dict.fromkeys((metric.name for metric in CLASS_METRICS), float("nan"))
-            if complete
-            else {},
+            scores=self.engine.objective.scores(cell.evaluate, predicted) if complete else {},
             train_loss=self.last_epoch_loss[slot] if complete else float("nan"),
             examples=cell.evaluate if complete else none,
-            probabilities=probabilities if complete else probabilities[:0],
+            probabilities=predicted if complete else predicted[:0],
             train_examples=len(cell.train),
             steps=self.taken[slot],
             tokens=self.tokens[slot],

@@ -16,7 +16,8 @@ from lora_search import open_study, run_study
 from lora_search.study import Interrupted, prepare, runner
 from lora_search.study import refit as refit_module
 from lora_search.study.progress import Silent
-from lora_search.training import Engine, pack_run
+from lora_search.tasks.text_classification import ClassObjective
+from lora_search.training import Engine
 
 RACED = {
     "cv": {"folds": 3},
@@ -150,14 +151,14 @@ def settings_of(monkeypatch, module):
 
 
 def test_what_memory_was_found_to_allow_is_recorded_and_kept(world, tmp_path, monkeypatch):
-    plain, failures = pack_run.F.cross_entropy, iter([True, True])
+    plain, failures = ClassObjective.losses, iter([True, True])
 
     def twice(*args, **kwargs):
         if next(failures, False):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(pack_run.F, "cross_entropy", twice)
+    monkeypatch.setattr(ClassObjective, "losses", twice)
     experiment = world.experiment(search={"trials": 2})
     study = run_study(experiment, tmp_path, progress=False)
     assert study.facts["budgets"] == {"token_budget": 512, "checkpointing": True}

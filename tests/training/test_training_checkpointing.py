@@ -10,10 +10,10 @@ from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_mode
 
 from lora_search.adapters.sharing import shared_zeros
 from lora_search.spec.experiment import TrainingSpec
+from lora_search.tasks.text_classification import ClassObjective
 from lora_search.training import Engine, EngineSettings
 from lora_search.training import engine as engine_module
 from lora_search.training import memory as memory_module
-from lora_search.training import pack_run as run_module
 from lora_search.training.checkpointing import checkpointed
 from lora_search.training.memory import activation_bytes, free_bytes
 
@@ -150,14 +150,14 @@ def test_running_out_of_memory_checkpoints_before_it_halves_the_budget(monkeypat
     base, data = tiny_base("bert"), toy_data()
     engine = make_engine(base, data, checkpointing=choice, token_budget=400)
     expected = make_engine(base, data, token_budget=400).train(cells_of(base), 0)
-    plain, failures = run_module.F.cross_entropy, iter([True])
+    plain, failures = ClassObjective.losses, iter([True])
 
     def once(*args, **kwargs):
         if next(failures, False):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(run_module.F, "cross_entropy", once)
+    monkeypatch.setattr(ClassObjective, "losses", once)
     results = engine.train(cells_of(base), 0)
     assert engine.token_budget == (400 if choice == "auto" else 200)
     assert engine.checkpointing is (choice != False)  # noqa: E712 - "auto" is neither

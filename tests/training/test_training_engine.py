@@ -6,8 +6,8 @@ import torch
 from engine_builders import make_cell, make_engine, tiny_base, tiny_model, toy_data
 
 from lora_search.adapters import Rows, merge_into
-from lora_search.training import pack_run as run_module
 from lora_search.metrics import CLASS_METRICS, scores_of
+from lora_search.training import pack_run as run_module
 
 
 def same_bits(ours, theirs):

@@ -1,0 +1,38 @@
+"""What can be asked of a base: each task joins a kind of data, a head, a loss and what predictions are scored by.
+
+::
+
+    task = task_of("text-classification")
+    dataset = task.load(experiment.data, experiment.seed)
+    base = load_base(experiment.model, task.head(dataset.label_names))
+    data = task.encode(dataset, base.tokenizer, max_length=256)
+    engine = Engine(base, data, ...)    # trains for task.objective(data)
+"""
+
+from collections.abc import Mapping
+
+from lora_search.models import ModelStructure, load_structure
+from lora_search.spec import ModelSpec
+from lora_search.tasks.task import Objective, Task
+from lora_search.tasks.text_classification import TextClassification
+
+TASKS: Mapping[str, Task] = {task.name: task for task in (TextClassification(),)}
+"""Every task, by its name in ``model.task``."""
+
+
+def task_of(name: str) -> Task:
+    """The task that ``model.task`` names; the experiment file accepts no other."""
+    return TASKS[name]
+
+
+def structure_of(model: ModelSpec) -> ModelStructure:
+    """The structure of ``[model]`` with the head of its task, from its config alone; of a head with labels as it is
+    for two of them.
+
+    Raises:
+        ModelError, MachineError: as ``load_base``.
+    """
+    return load_structure(model, task_of(model.task).head(("0", "1")))
+
+
+__all__ = ["TASKS", "Objective", "Task", "TextClassification", "structure_of", "task_of"]

@@ -1,0 +1,111 @@
+"""What a task is: all that differs between classifying texts, marking spans in them, and going on with them.
+
+A task knows three worlds and joins them: the data (which columns, how they are split and encoded), the model (which
+head, in which class of transformers), and the training (what the loss is a mean of, what a prediction is, what it is
+scored by). Everything above and below knows none of this: the engine trains whatever has a loss per row, the store
+keeps whatever has columns, the statistics compare whatever has a score.
+
+The loss of a cell's batch is a mean over *units*: examples where each has one answer, trained tokens where each token
+has one. A row of a micro-batch gives the sum over its own units, and the engine divides by the units of the whole
+batch. So the loss is the same however a batch is cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lora_search.data import Dataset, EncodedExamples, Splits
+from lora_search.metrics import Metric
+from lora_search.models import TaskHead
+from lora_search.spec.experiment import DataSpec
+
+Examples = NDArray[np.int64]
+
+
+class Task(Protocol):
+    """One kind of question that is put to a base.
+
+    Attributes:
+        name: as in ``model.task``.
+        peft_type: PEFT's name for it: ``SEQ_CLS``.
+        metrics: what every cell is scored by.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def peft_type(self) -> str: ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
+
+    def load(self, spec: DataSpec, seed: int) -> Dataset:
+        """Read, clean and sample the examples.
+
+        Raises:
+            DataError: every mistake found.
+        """
+
+    def split(self, dataset: Dataset, *, folds: int, holdout: float, seed: int) -> Splits:
+        """Hold-out and folds, each with its share of everything that can be answered.
+
+        Raises:
+            DataError: too few of something.
+        """
+
+    def encode(self, dataset: Dataset, tokenizer: Any, max_length: int) -> EncodedExamples:
+        """Token ids of every example, at most ``max_length`` each.
+
+        Raises:
+            DataError: an example of which nothing is left.
+        """
+
+    def head(self, label_names: Sequence[str]) -> TaskHead:
+        """What is put on the base to answer with these labels."""
+
+    def objective(self, data: EncodedExamples) -> Objective:
+        """What training on these examples aims for."""
+
+
+class Objective(Protocol):
+    """A task over one encoded dataset, as the engine sees it.
+
+    Attributes:
+        targets: (examples, ...), what the loss compares the model's answers with.
+        units: int64 (examples,), how many parts of the mean that is the loss each example holds.
+    """
+
+    @property
+    def targets(self) -> NDArray[Any]: ...
+
+    @property
+    def units(self) -> Examples: ...
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each row, summed over its units, in nats.
+
+        Args:
+            logits: of the model, (rows, ...), in its precision.
+            targets: (rows, ...) on its device.
+
+        Returns:
+            float32 (rows,), of which the gradient is taken.
+        """
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """What of each row's logits is kept, (rows, ...): on the device, of one micro-batch."""
+
+    def predictions(self, examples: Examples, answers: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """The out-of-fold prediction for each of some examples, (n, columns), from the answers of their rows, in order.
+
+        It is what is recorded, what metrics score and what an exported adapter has to give again.
+        """
+
+    def scores(self, examples: Examples, predicted: NDArray[np.float32]) -> dict[str, float]:
+        """Every metric of the task on these predictions, by name; NaN where there are no examples."""
