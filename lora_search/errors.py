@@ -2,16 +2,20 @@
 
 ::
 
-    LoraSearchError
+    LoraSearchError             raised itself where an export does not predict what was trained
     ├── InputError              the user's input is wrong; the CLI exits with 2 and prints one line per mistake
     │   ├── ExperimentError     the experiment file or an override
     │   ├── DataError           the dataset: missing file, wrong column, unusable rows, impossible folds
     │   ├── ModelError          the base model: not found, no head for the task, no such target or layer
     │   ├── StudyError          the study folder: none there, another experiment's, damaged
     │   └── MachineError        this machine lacks what was asked for (a package, a device, a precision)
-    └── CellDiverged            one training went to NaN or infinity; ends the cell, never the study
+    └── MixedRowsError          rows of several adapters where a layer can take one only (``adapters.rows``): the engine
+                                computes them apart, and nobody else sees it
+    KeyboardInterrupt
+    └── Interrupted             a run was interrupted; it says where its results are (``study.runner``)
 
-Anything else that escapes is a bug, and the CLI shows its traceback.
+A training that goes to NaN or infinity raises nothing: it is a failed cell, and the study goes on. Anything else that
+escapes is a bug, and the CLI shows its traceback.
 """
 
 from __future__ import annotations
@@ -53,7 +57,3 @@ class StudyError(InputError):
 
 class MachineError(InputError):
     """This machine lacks what was asked for: a package, a device, a precision."""
-
-
-class CellDiverged(LoraSearchError):
-    """The loss of one cell stopped being a number."""
