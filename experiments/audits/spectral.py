@@ -76,7 +76,7 @@ def gradients(prepared: Prepared, engine: Engine, fold: int) -> dict[str, torch.
         weight.requires_grad_(True)
     examples = cell.train[:SAMPLE]
     for part in np.array_split(examples, max(1, len(examples) // 16)):
-        batch = engine.storage.batch(part, int(prepared.data.lengths[part].max()))
+        batch = engine.forward.storage.batch(part, int(prepared.data.lengths[part].max()))
         labels = torch.from_numpy(prepared.data.labels[part])
         (F.cross_entropy(model(**batch.arguments).logits, labels, reduction="sum") / len(examples)).backward()
     return {name: weight.grad for name, weight in weights.items()}

@@ -84,14 +84,14 @@ def pack_flops(engine: Engine, work: Work, lowest: int, cached_tokens: int) -> F
     Args:
         cached_tokens: tokens for which the cache was filled in the training itself; 0 where it was before.
     """
-    kept = engine.prefix.kept_modules(lowest)
-    pooled = engine.pooled
+    kept = engine.forward.prefix.kept_modules(lowest)
+    pooled = engine.forward.pooled
     return product_flops(
         engine.base.structure.linear_modules,
         work,
         lowest=lowest,
         first=kept,
         cached=kept - (pooled.filled if pooled else frozenset()),
-        cached_tokens=cached_tokens if engine.prefix.prepare(lowest) else None,
+        cached_tokens=cached_tokens if engine.forward.prefix.prepare(lowest) else None,
         spared=pooled.spared if pooled else (),
     )

@@ -212,7 +212,7 @@ def measure(
     measured = timed(lambda: plain(base, data, one[0], training, device), device)
     engine.train(few, pack=0)  # which fills the cache of states, after the plain loop's memory was measured
     work = work_of(data, one, training.epochs)
-    flops = product_flops(base.structure.linear_modules, work, first=engine.prefix.kept_modules(0))
+    flops = product_flops(base.structure.linear_modules, work, first=engine.forward.prefix.kept_modules(0))
     record["plain_loop"] = facts(one, work, flops, limit, measured)
     print("plain loop", record["plain_loop"], flush=True)
     for count in packs:
@@ -221,7 +221,7 @@ def measure(
         work = work_of(data, cells, training.epochs)
         row = facts(cells, work, pack_flops(engine, work, 0, cached_tokens=0), limit, measured)
         row["ratio"] = row["cells_per_hour"] / record["plain_loop"]["cells_per_hour"]
-        row["token_budget"], row["checkpointing"] = engine.token_budget, engine.checkpointing
+        row["token_budget"], row["checkpointing"] = engine.memory.token_budget, engine.memory.checkpointing
         record["packs"].append(row)
         print("pack", row, flush=True)
     return record

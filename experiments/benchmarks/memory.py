@@ -67,7 +67,7 @@ def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
         results = engine.train(cells, pack=0)
     peak = watch.bytes
     pack = AdapterPack(
-        engine.model,
+        engine.forward.model,
         [cell.slot() for cell in cells],
         prepared.base.structure.head_modules,
         dtype=engine.settings.dtype,
@@ -84,9 +84,9 @@ def measure_here(count: int, overrides: list[str]) -> dict[str, Any]:
         "growth_beyond_own_state": peak - loaded - own,
         "trained": sum(trained.result.state == "complete" for trained in results),
         "lanes": engine.lanes,
-        "token_budget": engine.token_budget,
-        "checkpointing": engine.checkpointing,
-        "activations_expected": engine.activation_bytes(cells, checkpointing=engine.checkpointing),
+        "token_budget": engine.memory.token_budget,
+        "checkpointing": engine.memory.checkpointing,
+        "activations_expected": engine.memory.activation_bytes(cells, checkpointing=engine.memory.checkpointing),
         "precision": str(engine.settings.dtype).removeprefix("torch."),
     }
 

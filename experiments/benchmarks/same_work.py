@@ -61,7 +61,7 @@ def ours(prepared: Prepared, cells: list[Cell], dtype: torch.dtype) -> tuple[lis
         predicted_tokens=sum(int(prepared.data.lengths[cell.evaluate].sum()) for cell in cells),
         predicted_rows=sum(len(cell.evaluate) for cell in cells),
     )
-    flops = pack_flops(engine, work, depth, cached_tokens=engine.storage.tokens)
+    flops = pack_flops(engine, work, depth, cached_tokens=engine.forward.storage.tokens)
     return [result.scores["accuracy"] for result in results], {
         "tokens_per_second": (work.trained_tokens + work.predicted_tokens) / seconds,
         "layers": prepared.base.structure.layer_count - depth,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,34 @@ from lora_search.adapters.initial import key_of
 from lora_search.adapters.layers import Matrices, PackedLayerNorm, PackedLinear, PackedLora
 from lora_search.adapters.rows import Rows
 
-if TYPE_CHECKING:
-    from lora_search.adapters.pack import AdapterPack
-
 _NUMBER_BITS = 31
+
+
+class Slots(Protocol):
+    """What a lane needs of the pack it computes with.
+
+    Attributes:
+        target_modules, head_modules: names of the modules that run with the slots' parameters.
+        dropout: see ``RowSource``.
+    """
+
+    @property
+    def target_modules(self) -> tuple[str, ...]: ...
+
+    @property
+    def head_modules(self) -> tuple[str, ...]: ...
+
+    @property
+    def dropout(self) -> Tensor | None: ...
+
+    def members(self, module: str) -> frozenset[int]:
+        """The slots that train parameters of a module."""
+
+    def has(self, module: str, kind: str) -> bool:
+        """Whether a module has a parameter of a kind: ``bias``, say."""
+
+    def matrices(self, module: str, kind: str, gradients: Tensor) -> Matrices:
+        """One parameter of every slot, its gradient in ``gradients`` (slots, columns)."""
 
 
 class Lane:
@@ -32,7 +56,7 @@ class Lane:
         gradients: (slots, parameters), where this lane's gradients are added.
     """
 
-    def __init__(self, pack: AdapterPack, model: nn.Module, gradients: Tensor) -> None:
+    def __init__(self, pack: Slots, model: nn.Module, gradients: Tensor) -> None:
         self.pack = pack
         self.model = model
         self.gradients = gradients
@@ -58,16 +82,15 @@ class Lane:
                 self.model.set_submodule(name, original)
 
     def _stand_in(self, name: str, original: nn.Module) -> nn.Module:
+        members = self.pack.members(name)
         if name in self.pack.target_modules:
-            members = frozenset(slot for slot, adapter in enumerate(self.pack.adapters) if name in adapter.modules)
             a, b = self._matrices(name, "lora_A"), self._matrices(name, "lora_B")
             return PackedLora(original, a, b, self, members, key_of(name) % (1 << _NUMBER_BITS))
-        everyone = frozenset(range(len(self.pack.adapters)))
         weight = self._matrices(name, "weight")
         bias = self._matrices(name, "bias") if self.pack.has(name, "bias") else None
         if isinstance(original, nn.LayerNorm):
-            return PackedLayerNorm(weight, bias, original.eps, self, everyone)
-        return PackedLinear(weight, bias, self, everyone)
+            return PackedLayerNorm(weight, bias, original.eps, self, members)
+        return PackedLinear(weight, bias, self, members)
 
     def _matrices(self, module: str, kind: str) -> Matrices:
         return self.pack.matrices(module, kind, self.gradients)

@@ -295,6 +295,11 @@ class AdapterPack:
                 parameter.of(columns, 0).fill_(False)
         return columns[0]
 
+    def members(self, module: str) -> frozenset[int]:
+        """The slots that train parameters of a module: of a head all, of another those that adapt it."""
+        everyone = range(len(self.adapters))
+        return frozenset(s for s in everyone if module in self.head_modules or module in self.adapters[s].modules)
+
     def has(self, module: str, kind: str) -> bool:
         """Whether a module has a parameter of a kind: ``bias``, say."""
         return any(p.module == module and p.kind == kind for p in self._layout)

@@ -115,7 +115,7 @@ def plan_study(experiment: Experiment) -> Plan:
     usual = max(1, round(min(trials, GENERATION) / len(by_depth)))
     most = max(usual, *(pack.cells for pack in first))
     lowest = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, by_depth[min(by_depth)][0]))
-    engine.provide_for([lowest] * most)  # so that what is timed is what would run
+    engine.memory.provide_for([lowest] * most)  # so that what is timed is what would run
     share = {depth: len(specs) for depth, specs in by_depth.items()}
     seconds = {depth: _cell_seconds(prepared, engine, specs, usual) for depth, specs in by_depth.items()}
     later = _most_later(experiment)
@@ -239,14 +239,14 @@ def _cell_seconds(prepared: Prepared, engine: Engine, specs: Sequence[AdapterSpe
 def _memory(prepared: Prepared, engine: Engine, largest: int, cells: Sequence[Cell]) -> dict[str, int]:
     structure = prepared.base.structure
     base = sum(parameter.nbytes for parameter in prepared.base.model.parameters())
-    if engine.model is not prepared.base.model:
-        base += sum(parameter.nbytes for parameter in engine.model.parameters())
+    if engine.forward.model is not prepared.base.model:
+        base += sum(parameter.nbytes for parameter in engine.forward.model.parameters())
     copies = _OPTIMIZER_COPIES + engine.lanes
     return {
         "base": base,
         "adapters and optimizer": len(cells) * (largest + structure.head_parameters) * 4 * copies,
-        "activations": engine.activation_bytes(cells, checkpointing=engine.checkpointing),
-        "prefix cache": engine.prefix.bytes_in_memory,
+        "activations": engine.memory.activation_bytes(cells, checkpointing=engine.memory.checkpointing),
+        "prefix cache": engine.forward.prefix.bytes_in_memory,
     }
 
 

@@ -19,34 +19,18 @@ import torch
 from torch import Tensor
 
 from lora_search.data import EncodedExamples
-from lora_search.errors import MachineError
 from lora_search.models.base import FrozenBase
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.spec.facts import Budgets
 from lora_search.tasks import task_of
 from lora_search.training.batches import IntArray
 from lora_search.training.cell import Cell
+from lora_search.training.frozen_forward import FrozenForward, running_model
 from lora_search.training.inputs import TokenStorage, takes_types
 from lora_search.training.lanes import possible_lanes
-from lora_search.training.memory import (
-    LARGE_TOKEN_BUDGET,
-    LEAST_TOKEN_BUDGET,
-    activation_bytes,
-    cache_memory,
-    first_token_budget,
-    free_bytes,
-    is_out_of_memory,
-    release_memory,
-)
+from lora_search.training.memory import is_out_of_memory, release_memory
+from lora_search.training.memory_budget import MemoryBudget
 from lora_search.training.pack_run import Listener, PackRun, TrainedCell
-from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
-from lora_search.training.precision import in_precision
-from lora_search.training.prefix import PrefixCache
-from lora_search.training.probing import ForwardFacts, probe
-
-_ROWS_TO_COMPARE = 4
-_SHARE_OF_FREE_MEMORY = 0.5
-"""Activations that would take more of what is free than this are not kept: all else has to find room too."""
 
 
 @dataclass(frozen=True)
@@ -95,122 +79,51 @@ class Engine:
     ) -> None:
         self.base = base
         self.training = training
-        self.settings = settings
         config = base.model.config.get_text_config()
-        self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
-        self.storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
         self.objective = task_of(base.head.task).objective(data)
-        self.targets = torch.from_numpy(self.objective.targets).to(settings.device)
-        self.precision_note: str | None = None
-        self.split_packs = False
-        self.forward = self._probe()
-        self.token_budget = settings.token_budget or self._first_token_budget()
+        storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
+        running = running_model(base, storage, settings.dtype, asked=training.precision)
+        self.settings = replace(settings, dtype=running.dtype)
         self.lanes = possible_lanes(settings.lanes, settings.device)
-        chosen = training.gradient_checkpointing
-        self.checkpointing = settings.checkpointing if chosen == "auto" else chosen
-        self._found_room_for = 0
-        self.prefix = PrefixCache(
-            self.model,
-            base.structure.stack_name,
-            [module.leaf for module in base.structure.linear_modules],
-            self.storage,
-            memory_budget=cache_memory() if settings.cache_memory is None else settings.cache_memory,
-            token_budget=4 * self.token_budget,
-            folder=settings.cache_folder,
+        self.memory = MemoryBudget(
+            base.structure,
+            storage.lengths,
+            training.batch_size,
+            settings.device,
+            running.dtype,
+            self.lanes,
+            token_budget=settings.token_budget,
+            checkpointing=settings.checkpointing,
+            chosen=training.gradient_checkpointing,
         )
-        self.pooled = self._find_pooled_token() if settings.pooled_token else None
-        self.pooled_layer = PooledLayer(self.model, self.pooled)
+        self.forward = FrozenForward(
+            base,
+            running,
+            storage,
+            prefix_cache=settings.prefix_cache,
+            cache_memory_bytes=settings.cache_memory,
+            cache_folder=settings.cache_folder,
+            cache_tokens=4 * self.memory.token_budget,
+            pooled_token=settings.pooled_token,
+        )
+        self._precision_note = running.note
+        self.split_packs = False
         self.padded_tokens = 0
         self.real_tokens = 0
-
-    def _probe(self) -> ForwardFacts:
-        """Have the model in a precision that its own code runs in, and look at its forward."""
-        structure, settings = self.base.structure, self.settings
-        modules = [*(module.name for module in structure.linear_modules), *structure.head_modules]
-        self.model = in_precision(self.base.model, settings.dtype, settings.device)
-        try:
-            return probe(self.model, self.storage, modules)
-        except RuntimeError as error:
-            if settings.dtype == torch.float32 or is_out_of_memory(error):
-                raise
-            name = type(self.model).__name__
-            if self.training.precision != "auto":
-                raise MachineError(
-                    f"training.precision: must be fp32 for {name}, whose own code fails in bf16, got bf16 ({error})"
-                ) from error
-        self.precision_note = f"{name} runs in fp32: its own code fails in bf16"
-        self.settings = replace(settings, dtype=torch.float32)
-        return self._probe()
-
-    def _first_token_budget(self) -> int:
-        per_token = self._activation_bytes(1, self.base.structure.layer_count, checkpointing=False)
-        return first_token_budget(self.settings.device, per_token)
-
-    def activation_bytes(self, cells: Sequence[Cell], *, checkpointing: bool) -> int:
-        """About what training a pack of ``cells`` keeps for the backward: a micro-batch in every lane, and no more than
-        a whole step."""
-        structure = self.base.structure
-        longest = max(int(self.storage.lengths[cell.train].max(initial=0)) for cell in cells)
-        step = longest * sum(min(self.training.batch_size, len(cell.train)) for cell in cells)
-        tokens = min(step, self.lanes * max(longest, self.token_budget))
-        layers = structure.layer_count - min(cell.depth(structure.layer_count) for cell in cells)
-        return self._activation_bytes(tokens, layers, checkpointing=checkpointing)
-
-    def _activation_bytes(self, tokens: int, layers: int, *, checkpointing: bool) -> int:
-        width = self.base.structure.hidden_size
-        return activation_bytes(tokens, layers, width, self.settings.dtype, checkpointing=checkpointing)
-
-    def provide_for(self, cells: Sequence[Cell]) -> None:
-        """Checkpoint from now on if training ``cells`` would else fill the memory and the experiment leaves it open."""
-        needed = self.activation_bytes(cells, checkpointing=False)
-        # what was found to fit may be with an allocator since, and not look free
-        if self.checkpointing or self.training.gradient_checkpointing != "auto" or needed <= self._found_room_for:
-            return
-        free = free_bytes(self.settings.device)
-        self.checkpointing = free is not None and needed > _SHARE_OF_FREE_MEMORY * free
-        self._found_room_for = needed
-
-    def make_do(self, *, training: bool) -> bool:
-        """Need less memory from now on: halve a large token budget, which hardly slows anything; then checkpoint if the
-        experiment leaves it open; then halve on.
-
-        Returns:
-            False where nothing is left to save.
-        """
-        may_checkpoint = training and not self.checkpointing and self.training.gradient_checkpointing == "auto"
-        if may_checkpoint and self.token_budget <= LARGE_TOKEN_BUDGET:
-            self.checkpointing = True
-            return True
-        if self.token_budget <= LEAST_TOKEN_BUDGET:
-            return False
-        self.token_budget //= 2
-        return True
-
-    def _find_pooled_token(self) -> PooledToken | None:
-        model, structure = self.base.model, self.base.structure
-        examples = self.storage.spread(_ROWS_TO_COMPARE)
-        batch = self.storage.batch(examples, int(self.storage.lengths[examples].max()))
-        return find_pooled_token(
-            model,
-            f"{structure.stack_name}.{structure.layer_count - 1}",
-            [module.name for module in structure.linear_modules],
-            self.storage,
-            batch.to(next(model.parameters()).device),
-        )
 
     @property
     def budgets(self) -> Budgets:
         """What memory was found to allow, as the settings of that name: an engine made with them begins there."""
-        return {"token_budget": self.token_budget, "checkpointing": self.checkpointing}
+        return {"token_budget": self.memory.token_budget, "checkpointing": self.memory.checkpointing}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about how results were computed, as sentences."""
-        notes = [note for note in (self.precision_note, self.prefix.note) if note is not None]
-        name = type(self.model).__name__
-        if self.checkpointing and self.training.gradient_checkpointing == "auto":
+        notes = [note for note in (self._precision_note, self.forward.prefix.note) if note is not None]
+        name = type(self.forward.model).__name__
+        if self.memory.checkpointing and self.memory.automatic:
             notes.append(f"memory is short for {name}: its layers are computed again in each backward, which is slower")
-        if self.forward.sees_padding:
+        if self.forward.facts.sees_padding:
             notes.append(f"{name} sees padding, so only texts of equal length are computed together, which is slower")
         if self.split_packs:
             notes.append(f"{name} is trained with one adapter per micro-batch, which is slower")
@@ -218,6 +131,9 @@ class Engine:
 
     def train(self, cells: Sequence[Cell], pack: int, listener: Listener | None = None) -> list[TrainedCell]:
         """Train cells together and score each on its own examples.
+
+        Where memory runs out before the first step, or although each is cut as small as can be, what is cached is
+        forgotten and half of the cells are trained after the others.
 
         Args:
             cells: the pack; best if they share a fold and their lowest adapted layer.
@@ -228,25 +144,34 @@ class Engine:
             One result per cell, in order; of several smaller packs where memory has no room for all at once. A cell
             whose loss stopped being a number is ``failed``; the others are not affected.
         """
-        run = self._built(cells, pack, listener)
-        if run is None:
-            release_memory(self.settings.device)
-            first, second = cells[: len(cells) // 2], cells[len(cells) // 2 :]
-            return [*self.train(first, pack, listener), *self.train(second, pack, listener)]
-        self.provide_for(cells)  # with what the pack itself needs already taken
-        return run.run()
-
-    def _built(self, cells: Sequence[Cell], pack: int, listener: Listener | None) -> PackRun | None:
-        """A pack ready to be trained; None where there is no room for all its adapters and their optimizer at once."""
         try:
-            return PackRun(self, cells, pack, listener)
-        except (RuntimeError, MemoryError) as error:
-            if len(cells) == 1 or not is_out_of_memory(error):
+            return self._train(cells, pack, listener)
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
                 raise
-            return None
+            forgotten = self.forward.prefix.forget()
+            if len(cells) == 1 and not forgotten:
+                raise
+        release_memory(self.settings.device)
+        if len(cells) == 1:
+            return self._train(cells, pack, listener)
+        half = len(cells) // 2
+        return [*self.train(cells[:half], pack, listener), *self.train(cells[half:], pack, listener)]
+
+    def _train(self, cells: Sequence[Cell], pack: int, listener: Listener | None) -> list[TrainedCell]:
+        run = self._run_of(cells, pack, listener)
+        self.memory.provide_for(cells)  # with what the pack itself needs already taken
+        trained = run.run()
+        self.padded_tokens += run.padded_tokens
+        self.real_tokens += run.real_tokens
+        self.split_packs |= run.split
+        return trained
 
     def predict(self, cell: Cell, state: dict[str, Tensor], examples: IntArray) -> np.ndarray:
         """What a trained cell predicts, float32 (examples, columns) as the task has it."""
-        run = PackRun(self, [cell], pack=-1, listener=None)
+        run = self._run_of([cell], pack=-1, listener=None)
         run.pack.load(0, state)
         return run.predict([examples])[0]
+
+    def _run_of(self, cells: Sequence[Cell], pack: int, listener: Listener | None) -> PackRun:
+        return PackRun(self.forward, self.memory, self.training, self.objective, cells, pack, listener)

@@ -68,7 +68,7 @@ def first_token_budget(device: torch.device, bytes_per_token: int) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller micro-batch could have avoided the error."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError):  # of a fork, or of memory shared with one
         return error.errno == errno.ENOMEM
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lora_search.adapters import AdapterPack, MixedRowsError, Rows, key_of, on_device
+from lora_search.adapters import MixedRowsError, Rows, key_of, on_device
+from lora_search.spec.experiment import TrainingSpec
 from lora_search.store.records import CellResult
-from lora_search.training.batches import (
-    IntArray,
-    MicroBatch,
-    MicroBatchPlanner,
-    batch_order,
-    micro_batch_overhead,
-    step_count,
-)
+from lora_search.tasks import Objective
+from lora_search.training.batches import IntArray, MicroBatch, batch_order, step_count
 from lora_search.training.cell import Cell
 from lora_search.training.checkpointing import checkpointed
+from lora_search.training.frozen_forward import FrozenForward
 from lora_search.training.lanes import Team, started_team
 from lora_search.training.memory import is_out_of_memory, release_memory
+from lora_search.training.memory_budget import MemoryBudget
 from lora_search.training.optimizer import PackedAdamW
-from lora_search.training.precision import fast_products
-
-if TYPE_CHECKING:
-    from lora_search.training.engine import Engine
 
 _KEY_BITS = 31
 
@@ -77,48 +70,54 @@ class PackRun:
     slots. All come to the same decisions, from what they tell each other.
 
     Args:
-        engine: whose models are run.
+        forward: the frozen model.
+        memory: how much is computed at once; made smaller where that is too much.
+        training: what is the same for every cell.
+        objective: what is trained for: the loss, and what is predicted and scored.
         cells: the pack.
-        pack: its number, for the record.
+        number: its number, for the record.
         listener: called after every step.
     """
 
-    def __init__(self, engine: Engine, cells: Sequence[Cell], pack: int, listener: Listener | None) -> None:
-        self.engine = engine
+    def __init__(
+        self,
+        forward: FrozenForward,
+        memory: MemoryBudget,
+        training: TrainingSpec,
+        objective: Objective,
+        cells: Sequence[Cell],
+        number: int,
+        listener: Listener | None,
+    ) -> None:
+        self.forward = forward
+        self.memory = memory
+        self.training = training
+        self.objective = objective
+        self.targets = torch.from_numpy(objective.targets).to(memory.device)
         self.cells = cells
-        self.number = pack
+        self.number = number
         self.listener = listener
-        spec = engine.training
-        structure = engine.base.structure
-        self.pack = AdapterPack(
-            engine.model,
-            [cell.slot() for cell in cells],
-            structure.head_modules,
-            head_deviation=engine.head_deviation,
-            dtype=engine.settings.dtype,
-            lanes=engine.lanes,
-        )
+        self.pack = forward.new_pack([cell.slot() for cell in cells], memory.lanes)
         self.team = Team()
-        self.depth = min(cell.depth(structure.layer_count) for cell in cells)
-        self.steps = [step_count(len(cell.train), spec.batch_size, spec.epochs) for cell in cells]
+        self.depth = min(cell.depth(forward.structure.layer_count) for cell in cells)
+        self.steps = [step_count(len(cell.train), training.batch_size, training.epochs) for cell in cells]
         self.optimizer = PackedAdamW(
             self.pack,
             [cell.nuisance.learning_rate for cell in cells],
             self.steps,
-            warmup_ratio=spec.warmup_ratio,
-            weight_decay=spec.weight_decay,
-            max_grad_norm=spec.max_grad_norm,
+            warmup_ratio=training.warmup_ratio,
+            weight_decay=training.weight_decay,
+            max_grad_norm=training.max_grad_norm,
         )
         self.failures: dict[int, str] = {}
         self.taken = [0] * len(cells)
         self.tokens = [0] * len(cells)
         self.last_epoch_loss = [0.0] * len(cells)
-        self.resumes = self._may_resume() and engine.prefix.prepare(self.depth)
-        self.mixes_slots = engine.forward.shared.isdisjoint((*self.pack.target_modules, *self.pack.head_modules))
-
-    def _may_resume(self) -> bool:
-        # what is kept was computed with padding
-        return self.engine.settings.prefix_cache and not self.engine.forward.sees_padding
+        self.padded_tokens = 0
+        self.real_tokens = 0
+        self.split = False
+        self.resumed_at = self.depth if forward.resumes(self.depth) else None
+        self.mixes_slots = forward.mixes_slots((*self.pack.target_modules, *self.pack.head_modules))
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -127,7 +126,7 @@ class PackRun:
         wanted, predictions = self._in_lanes(self._train_and_predict)
         seconds = time.perf_counter() - start
         # a token trained on goes forward and back, a token predicted from only forward
-        work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
+        work = [2 * tokens + self.forward.token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
         return [
             TrainedCell(
                 self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))), self.pack.state(slot)
@@ -142,34 +141,19 @@ class PackRun:
         wanted = [none if slot in self.failures else cell.evaluate for slot, cell in enumerate(self.cells)]
         return wanted, self._predict(wanted)
 
-    def _token_count(self, examples: IntArray) -> int:
-        return int(self.engine.storage.lengths[examples].sum())
-
     def _in_lanes(self, work: Callable[[], Result]) -> Result:
         """Do the work in every lane; what lane 0 comes to."""
-        with started_team(self.engine.lanes, partial(self._as_lane, work)) as team:
+        with started_team(self.memory.lanes, partial(self._as_lane, work)) as team:
             return self._as_lane(work, team)
 
     def _as_lane(self, work: Callable[[], Result], team: Team) -> Result:
         self.team = team
         self.pack.take_lane(team.lane)
-        with self._running():
+        with self.forward.running(self.pack, self.resumed_at):
             return work()
 
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            # not around the checks of what gives the same: they look for smaller differences
-            stack.enter_context(fast_products(self.pack.device, self.engine.settings.dtype))
-            if self.resumes:
-                pooled = self.engine.pooled
-                stack.enter_context(self.engine.prefix.resumed(self.depth, pooled.filled if pooled else ()))
-            stack.enter_context(self.pack.attached())
-            stack.enter_context(self.engine.pooled_layer.pooling())
-            yield
-
     def _train(self) -> None:
-        spec = self.engine.training
+        spec = self.training
         orders = [batch_order(cell.train, spec.batch_size, spec.epochs, cell.order_key) for cell in self.cells]
         self.pack.training = True
         for step in range(max(self.steps)):
@@ -177,13 +161,13 @@ class PackRun:
             if not active:
                 break
             batches = [(slot, next(orders[slot])) for slot in active]
-            of_lanes = self._within_means(partial(self._accumulate, batches, step))
+            of_lanes = self._within_memory(partial(self._accumulate, batches, step))
             self.optimizer.step([slot for slot in active if self.team.owns(slot, len(self.cells))])
             self._record(step, batches, [sum(losses) for losses in zip(*of_lanes, strict=True)])
             self.team.meet()
         self.pack.training = False
 
-    def _within_means(self, work: Callable[[], Result]) -> list[Result]:
+    def _within_memory(self, work: Callable[[], Result]) -> list[Result]:
         """Every lane's result of the work, done again with smaller micro-batches or one slot in each where that is what
         it takes in one of them."""
         while True:
@@ -193,7 +177,7 @@ class PackRun:
                 return [outcome.result for outcome in outcomes]  # type: ignore[misc]
             if "mixed rows" in obstacles:
                 self.mixes_slots = False
-            if "memory" in obstacles and not self.engine.make_do(training=self.pack.training):
+            if "memory" in obstacles and not self.memory.need_less(training=self.pack.training):
                 raise torch.OutOfMemoryError(obstacles["memory"])
             release_memory(self.pack.device)
             self.pack.zero_gradients()
@@ -214,57 +198,50 @@ class PackRun:
         Returns:
             Its part of the loss of every slot.
         """
-        shares = self._plan(batches, self.engine.token_budget)
+        shares = self._plan(batches, self.memory.token_budget)
         units = {slot: self._units(examples) for slot, examples in batches}
         losses = torch.zeros(len(self.cells), device=self.pack.device)
         with self._layers_kept():
             for part in shares[self.team.lane]:
                 self._forward_backward(part, units, losses, step)
         parts = [part for share in shares for part in share]
-        self.engine.padded_tokens += sum(part.padded_tokens for part in parts)
-        self.engine.real_tokens += sum(self._token_count(part.examples) for part in parts)
+        self.padded_tokens += sum(part.padded_tokens for part in parts)
+        self.real_tokens += sum(self.forward.token_count(part.examples) for part in parts)
         return losses.tolist()
 
     @contextmanager
     def _layers_kept(self) -> Iterator[None]:
-        """Inside the block the layers keep what the engine has room for."""
+        """Inside the block the layers keep what there is room for."""
         # below the lowest adapted layer nothing is kept anyway
-        layers = self.engine.prefix.stack[self.depth :] if self.engine.checkpointing else ()
+        layers = self.forward.layers(self.depth) if self.memory.checkpointing else ()
         with checkpointed(layers):
             yield
 
     def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
         """The micro-batches of each lane."""
-        layers = self.engine.base.structure.layer_count - self.depth
-        overhead = micro_batch_overhead(layers, self.engine.pooled is not None)
-        pads = not self.engine.forward.sees_padding
-        planner = MicroBatchPlanner(self.engine.storage.lengths, budget, overhead, pads)
+        planner = self.forward.planner(self.depth, budget)
         if self.mixes_slots or len(batches) == 1:
             return planner.plan_lanes(batches, self.team.size)
-        self.engine.split_packs = True
+        self.split = True
         return planner.deal([part for batch in batches for part in planner.plan([batch])], self.team.size)
 
     def _forward_backward(self, part: MicroBatch, units: dict[int, int], losses: Tensor, step: int) -> None:
         """Of every row its share of its slot's loss: its own sum, of the units of the slot's whole batch."""
         logits = self._logits(part, step)
-        targets = self.engine.targets[on_device(part.examples, logits.device)]
+        targets = self.targets[on_device(part.examples, logits.device)]
         shares = on_device([1.0 / units[slot] for slot in part.slots], logits.device)
-        weighted = self.engine.objective.losses(logits, targets) * shares
+        weighted = self.objective.losses(logits, targets) * shares
         weighted.sum().backward()  # type: ignore[no-untyped-call]
         losses.index_add_(0, on_device(part.slots, logits.device), weighted.detach())
 
     def _units(self, examples: IntArray) -> int:
         """What the loss of a batch is a mean over."""
-        return max(1, int(self.engine.objective.units[examples].sum()))
+        return max(1, int(self.objective.units[examples].sum()))
 
     def _logits(self, part: MicroBatch, step: int | None) -> Tensor:
         """(rows, ...) in the precision of the base."""
-        batch = self.engine.storage.batch(part.examples, part.width)
         self.pack.rows = self._rows(part, step)
-        if self.resumes:
-            self.engine.prefix.feed(self.depth, batch)
-        self.engine.pooled_layer.feed(batch)
-        return self.engine.model(**batch.arguments).logits  # type: ignore[no-any-return]
+        return self.forward.logits(part.examples, part.width, self.resumed_at)
 
     def _rows(self, part: MicroBatch, step: int | None) -> Rows:
         if step is None or self.pack.dropout is None:
@@ -279,19 +256,14 @@ class PackRun:
             on_device(keys, self.pack.device),
             width=part.width,
             shared_key=own[part.slots[0]],
-            pooled=self._pooled_tokens(part),
+            pooled=self.forward.pooled_tokens(part.examples),
         )
 
-    def _pooled_tokens(self, part: MicroBatch) -> Tensor | None:
-        if self.engine.pooled is None or self.engine.pooled.position == "first":
-            return None
-        return on_device(self.engine.storage.lengths[part.examples] - 1, self.pack.device)
-
     def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
-        spec = self.engine.training
+        spec = self.training
         for slot, examples in batches:
             self.taken[slot] += 1
-            self.tokens[slot] += self._token_count(examples)
+            self.tokens[slot] += self.forward.token_count(examples)
             if not np.isfinite(losses[slot]):
                 self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
             if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
@@ -310,21 +282,21 @@ class PackRun:
 
     def _predict(self, wanted: Sequence[IntArray]) -> list[np.ndarray]:
         found: list[dict[int, np.ndarray]] = [{} for _ in wanted]
-        for answered in self._within_means(partial(self._predict_part, wanted)):
+        for answered in self._within_memory(partial(self._predict_part, wanted)):
             for part, answers in answered:
                 for slot, example, answer in zip(part.slots, part.examples, answers, strict=True):
                     found[slot][int(example)] = answer
         return [
-            self.engine.objective.predictions(examples, [found[slot][int(example)] for example in examples])
+            self.objective.predictions(examples, [found[slot][int(example)] for example in examples])
             for slot, examples in enumerate(wanted)
         ]
 
     @torch.no_grad()
     def _predict_part(self, wanted: Sequence[IntArray]) -> list[tuple[MicroBatch, np.ndarray]]:
         """This lane's micro-batches, with the answers (rows, ...) of each."""
-        shares = self._plan(list(enumerate(wanted)), 4 * self.engine.token_budget)
-        objective = self.engine.objective
-        return [(part, objective.answers(self._logits(part, None)).cpu().numpy()) for part in shares[self.team.lane]]
+        shares = self._plan(list(enumerate(wanted)), 4 * self.memory.token_budget)
+        answers = self.objective.answers
+        return [(part, answers(self._logits(part, None)).cpu().numpy()) for part in shares[self.team.lane]]
 
     def _result(self, slot: int, predicted: np.ndarray, seconds: float, share: float) -> CellResult:
         cell = self.cells[slot]
@@ -336,7 +308,7 @@ class PackRun:
         return CellResult(
             key=cell.key,
             state="complete" if complete else "failed",
-            scores=self.engine.objective.scores(cell.evaluate, predicted) if complete else {},
+            scores=self.objective.scores(cell.evaluate, predicted) if complete else {},
             train_loss=self.last_epoch_loss[slot] if complete else float("nan"),
             examples=cell.evaluate if complete else none,
             probabilities=predicted if complete else predicted[:0],

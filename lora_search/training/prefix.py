@@ -103,6 +103,13 @@ class PrefixCache:
                     self.note = f"{reason}; its frozen lower layers are computed in full"
         return self._exact[depth]
 
+    def forget(self) -> bool:
+        """Give back what is kept in memory; it is computed again when it is asked for. False where nothing was."""
+        held = self.bytes_in_memory > 0
+        for kept in (self._kept, self._in_files, self._exact):
+            kept.clear()
+        return held
+
     def kept_modules(self, depth: int) -> frozenset[str]:
         """Dotted names of the modules whose results are kept: in layer ``depth``, given nothing but its states."""
         return frozenset(f"{self.stack_name}.{depth}.{name}" for name in self._kept.get(depth, ()) if name)

@@ -1,7 +1,11 @@
-"""The stand-ins, each against the equation it computes written row by row with autograd doing the rest."""
+"""The stand-ins, each against the equation it computes written row by row with autograd doing the rest.
+
+That of LoRA is ``plain_lora.py``, the place to begin reading.
+"""
 
 import pytest
 import torch
+from plain_lora import PlainLora
 from torch import nn
 from torch.nn.functional import layer_norm, linear
 from transformers.pytorch_utils import Conv1D
@@ -48,7 +52,7 @@ def masks_of(pack, keys, shape):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
-def test_lora_is_the_equation_of_each_rows_own_slot(kind, dropout):
+def test_lora_is_the_plain_one_of_each_rows_own_slot(kind, dropout):
     torch.manual_seed(0)
     frozen = nn.Linear(IN, OUT) if kind == "linear" else Conv1D(OUT, IN)
     model = OneModule(frozen).requires_grad_(False)
@@ -72,20 +76,19 @@ def test_lora_is_the_equation_of_each_rows_own_slot(kind, dropout):
 
     mask = masks_of(pack, KEYS, (len(SLOTS), TOKENS, IN))
     assert bool((mask == 0).any()) == (dropout > 0)
-    rows = []
-    for row, slot in enumerate(SLOTS):
-        out = frozen(twin[row])
-        if slot != 1:
-            a, b = states[slot]["module.lora_A"], states[slot]["module.lora_B"]
-            out = out + scales[slot] * linear(linear(twin[row] * mask[row], a), b)
-        rows.append(out)
+    plain = {
+        slot: PlainLora(frozen, states[slot]["module.lora_A"], states[slot]["module.lora_B"], scales[slot])
+        for slot in (0, 3)
+    }
+    rows = [plain[slot](twin[row], mask[row]) if slot != 1 else frozen(twin[row]) for row, slot in enumerate(SLOTS)]
     expected = torch.stack(rows)
     (expected * toward).sum().backward()
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(x.grad, twin.grad)
     for slot in (0, 3):
-        for name, gradient in pack.slot_gradients(slot).items():
-            torch.testing.assert_close(gradient, states[slot][name].grad)
+        gradients = pack.slot_gradients(slot)
+        torch.testing.assert_close(gradients["module.lora_A"], plain[slot].a.grad)
+        torch.testing.assert_close(gradients["module.lora_B"], plain[slot].b.grad)
     assert pack.gradients[1].abs().max() == 0
     assert pack.gradients[2].abs().max() == 0
 

@@ -12,8 +12,8 @@ from lora_search.adapters.sharing import shared_zeros
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.tasks.text_classification import ClassObjective
 from lora_search.training import Engine, EngineSettings
-from lora_search.training import engine as engine_module
 from lora_search.training import memory as memory_module
+from lora_search.training import memory_budget as budget_module
 from lora_search.training.checkpointing import checkpointed
 from lora_search.training.memory import activation_bytes, free_bytes
 
@@ -35,7 +35,7 @@ def count_calls(engine):
     def note(module, args):
         calls[int(os.getpid() != leader)] += 1
 
-    engine.model.get_submodule(engine.pooled.module).register_forward_pre_hook(note)
+    engine.forward.model.get_submodule(engine.forward.pooled.module).register_forward_pre_hook(note)
     return calls
 
 
@@ -96,7 +96,7 @@ def test_every_lane_checkpoints_and_drops_the_same_tokens_again(family):
         # several micro-batches of different lengths in each lane
         settings = {"lanes": 2, "token_budget": 60, "prefix_cache": False, "epochs": 1}
         engine = make_engine(base, data, checkpointing=choice, **settings)
-        assert engine.pooled is not None
+        assert engine.forward.pooled is not None
         calls.append(count_calls(engine))
         trained.append(engine.train([replace(cell, evaluate=NOTHING) for cell in cells_of(base)], 0))
     assert min(calls[0]) > 4
@@ -113,23 +113,23 @@ def test_what_is_kept_is_a_micro_batch_in_every_lane_and_no_more_than_a_step():
     engine = make_engine(base, data, lanes=2, token_budget=10 * longest)
     of_a_token = activation_bytes(1, 2, 32, torch.float32, checkpointing=False)
     for count, rows in ((1, 8), (2, 16), (3, 20), (9, 20)):
-        assert engine.activation_bytes([cell] * count, checkpointing=False) == rows * longest * of_a_token
-    assert engine.activation_bytes([cell], checkpointing=True) < 8 * longest * of_a_token
+        assert engine.memory.activation_bytes([cell] * count, checkpointing=False) == rows * longest * of_a_token
+    assert engine.memory.activation_bytes([cell], checkpointing=True) < 8 * longest * of_a_token
 
 
 def test_auto_checkpoints_when_activations_would_fill_the_memory(monkeypatch):
     base, data = tiny_base("bert"), toy_data()
     cells = cells_of(base)
-    needed = make_engine(base, data).activation_bytes(cells, checkpointing=False)
+    needed = make_engine(base, data).memory.activation_bytes(cells, checkpointing=False)
     for free, expected in ((None, False), (2 * needed, False), (2 * needed - 2, True)):
-        monkeypatch.setattr(engine_module, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(budget_module, "free_bytes", lambda device, free=free: free)
         for choice, comes_to in (("auto", expected), (True, True), (False, False)):
             engine = make_engine(base, data, checkpointing=choice, epochs=1)
             engine.train(cells, 0)
-            assert engine.checkpointing is comes_to
+            assert engine.memory.checkpointing is comes_to
     engine = make_engine(base, data, checkpointing="auto")
     assert engine.notes == ()
-    engine.provide_for(cells)
+    engine.memory.provide_for(cells)
     note = "memory is short for BertForSequenceClassification: its layers are computed again in each backward,"
     assert engine.notes == (f"{note} which is slower",)
 
@@ -138,11 +138,11 @@ def test_what_once_fitted_is_not_asked_for_again(monkeypatch):
     base, data = tiny_base("bert"), toy_data()
     cells = cells_of(base)
     engine = make_engine(base, data, checkpointing="auto")
-    needed = engine.activation_bytes(cells, checkpointing=False)
+    needed = engine.memory.activation_bytes(cells, checkpointing=False)
     for free, pack, expected in ((2 * needed, cells, False), (needed, cells, False), (needed, cells * 2, True)):
-        monkeypatch.setattr(engine_module, "free_bytes", lambda device, free=free: free)
-        engine.provide_for(pack)
-        assert engine.checkpointing is expected
+        monkeypatch.setattr(budget_module, "free_bytes", lambda device, free=free: free)
+        engine.memory.provide_for(pack)
+        assert engine.memory.checkpointing is expected
 
 
 @pytest.mark.parametrize("choice", ["auto", True, False])
@@ -159,8 +159,8 @@ def test_running_out_of_memory_checkpoints_before_it_halves_the_budget(monkeypat
 
     monkeypatch.setattr(ClassObjective, "losses", once)
     results = engine.train(cells_of(base), 0)
-    assert engine.token_budget == (400 if choice == "auto" else 200)
-    assert engine.checkpointing is (choice != False)  # noqa: E712 - "auto" is neither
+    assert engine.memory.token_budget == (400 if choice == "auto" else 200)
+    assert engine.memory.checkpointing is (choice != False)  # noqa: E712 - "auto" is neither
     for ours, theirs in zip(results, expected, strict=True):
         np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, atol=1e-5)
 
@@ -169,8 +169,8 @@ def test_a_large_budget_is_halved_before_layers_are_computed_twice():
     engine = make_engine(tiny_base("bert"), toy_data(), checkpointing="auto", token_budget=8192)
     steps = []
     for _ in range(4):
-        engine.make_do(training=True)
-        steps.append((engine.token_budget, engine.checkpointing))
+        engine.memory.need_less(training=True)
+        steps.append((engine.memory.token_budget, engine.memory.checkpointing))
     assert steps == [(4096, False), (2048, False), (2048, True), (1024, True)]
 
 
@@ -196,7 +196,7 @@ def test_an_engine_begins_with_what_another_found_room_for():
     base, data = tiny_base("bert"), toy_data()
     found = make_engine(base, data, checkpointing="auto", token_budget=400)
     assert found.budgets == {"token_budget": 400, "checkpointing": False}
-    while found.make_do(training=True):
+    while found.memory.need_less(training=True):
         pass
     assert found.budgets == {"token_budget": 50, "checkpointing": True}
     settings = EngineSettings(CPU, torch.float32, **found.budgets)

@@ -136,8 +136,8 @@ CASES = [(model, way) for model in MODELS for way in WAYS if model in FEW.get(wa
 def test_every_way_of_computing_a_cell_gives_the_same(model, way):
     engine, together = train(model, cells_of(model), **WAYS[way])
     pools = WAYS[way].get("pooled_token", True)
-    assert (engine.pooled is not None) == (pools and model != "opt")  # which feeds its MLP (tokens, features)
-    assert engine.prefix.note is None
+    assert (engine.forward.pooled is not None) == (pools and model != "opt")  # which feeds its MLP (tokens, features)
+    assert engine.forward.prefix.note is None
     assert engine.split_packs == (model == "deberta-v2")  # its relative positions are projected once for all rows
     for alone, packed in zip(trained_alone(model), together, strict=True):
         assert packed.steps == alone.steps

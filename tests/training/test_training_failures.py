@@ -1,5 +1,6 @@
 """What goes wrong in one cell, or for want of memory, and what it may not touch."""
 
+import errno
 import functools
 import math
 
@@ -108,7 +109,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_result(error, evaluation
     limited, free = engine.train(cells, 0), plain.train(cells, 0)
     for ours, theirs in zip(limited, free, strict=True):
         close(ours, theirs)
-    assert engine.token_budget == (100 if evaluation == 400 else 50)
+    assert engine.memory.token_budget == (100 if evaluation == 400 else 50)
     assert max(computed) <= 100
     assert engine.real_tokens == plain.real_tokens
 
@@ -125,30 +126,58 @@ def test_padding_is_counted_by_what_was_computed_once():
     assert engine.real_tokens < engine.padded_tokens < 1.5 * engine.real_tokens
 
 
-def test_a_pack_with_no_room_for_all_its_adapters_is_trained_in_parts(monkeypatch):
-    base, data = tiny_base("bert"), toy_data()
-    cells = [make_cell(base, trial, rank=1 + trial, rate=1e-3, drop=0.2) for trial in range(3)]
-    expected = make_engine(base, data).train(cells, 0)
-    plain, built = run_module.AdapterPack, []
-
-    def limited(model, slots, *arguments, **settings):
-        built.append(len(slots))
-        if len(slots) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(model, slots, *arguments, **settings)
-
-    monkeypatch.setattr(run_module, "AdapterPack", limited)
-    found = make_engine(base, data).train(cells, 5)
-    assert built == [3, 1, 2, 1, 1]
-    for ours, theirs in zip(found, expected, strict=True):
-        close(ours, theirs)
-    assert [(one.result.pack, one.result.pack_cells) for one in found] == [(5, 1)] * 3
-
-
 def test_too_little_memory_for_the_smallest_batch_is_an_error_in_the_end():
     base, _ = limited_base(1, 400)
     with pytest.raises(torch.OutOfMemoryError):
         make_engine(base, toy_data(), prefix_cache=False).train([make_cell(base)], 0)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), OSError(errno.ENOMEM, "no more")])
+def test_memory_that_runs_out_while_a_pack_is_built_trains_half_of_it_at_a_time(monkeypatch, error):
+    base, data = tiny_base("bert"), toy_data()
+    cells = [make_cell(base, trial, rank=trial + 1, rate=1e-3, drop=0.2) for trial in range(5)]
+    expected, engine, built = make_engine(base, data).train(cells, 0), make_engine(base, data), []
+
+    class NarrowPack(run_module.PackedAdamW):
+        def __init__(self, pack, *args, **kwargs):
+            built.append(len(pack.adapters))
+            if len(pack.adapters) > 2:
+                raise error
+            super().__init__(pack, *args, **kwargs)
+
+    monkeypatch.setattr(run_module, "PackedAdamW", NarrowPack)
+    results = engine.train(cells, 7)
+    assert built == [5, 2, 3, 1, 2]
+    assert [trained.result.key for trained in results] == [cell.key for cell in cells]
+    assert [(trained.result.pack, trained.result.pack_cells) for trained in results] == [
+        (7, 2), (7, 2), (7, 1), (7, 2), (7, 2),
+    ]  # fmt: skip
+    for ours, theirs in zip(results, expected, strict=True):
+        close(ours, theirs)
+    assert type(base.model.bert.encoder.layer[0].attention.self.query) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_cell_alone_is_tried_once_more_without_what_was_cached(monkeypatch, enough):
+    base, data = tiny_base("bert"), toy_data()
+    cell = make_cell(base, layers="top-1")
+    expected, engine, free = make_engine(base, data).train([cell], 0), make_engine(base, data), []
+    assert engine.forward.prefix.prepare(2)
+
+    class NarrowPack(run_module.PackedAdamW):
+        def __init__(self, *args, **kwargs):
+            free.append(engine.forward.prefix.bytes_in_memory == 0)
+            if not (free[-1] and enough):
+                raise torch.OutOfMemoryError("no more")
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(run_module, "PackedAdamW", NarrowPack)
+    if enough:
+        close(engine.train([cell], 0)[0], expected[0])
+    else:
+        with pytest.raises(torch.OutOfMemoryError, match="no more"):
+            engine.train([cell], 0)
+    assert free == [False, True]
 
 
 def test_any_other_error_is_not_taken_for_want_of_memory():
@@ -200,11 +229,11 @@ def test_rows_that_turn_out_not_to_mix_are_computed_again_apart(monkeypatch):
     cells = [make_cell(base, trial, targets="attention", rate=1e-3) for trial in range(2)]
     expected = make_engine(base, data).train(cells, 0)
     blind = make_engine(base, data)
-    blind.forward = ForwardFacts(sees_padding=False, shared=frozenset())
+    blind.forward.facts = ForwardFacts(sees_padding=False, shared=frozenset())
     for ours, theirs in zip(blind.train(cells, 0), expected, strict=True):
         close(ours, theirs)
     assert len(blind.notes) == 1
-    monkeypatch.setattr(run_module.PackRun, "_within_means", lambda self, work: work())
+    monkeypatch.setattr(run_module.PackRun, "_within_memory", lambda self, work: work())
     with pytest.raises(MixedRowsError):
         blind.train(cells, 0)
 

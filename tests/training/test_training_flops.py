@@ -50,7 +50,7 @@ def test_a_pack_is_counted_as_it_is_computed(monkeypatch, family, layers):
     cells = [make_cell(base, trial, fold=trial, targets="all-linear", layers=layers) for trial in range(2)]
     lowest = cells[0].depth(3)
     engine = make_engine(base, data, epochs=3)
-    assert engine.prefix.prepare(lowest)
+    assert engine.forward.prefix.prepare(lowest)
     count = counted(monkeypatch, base)
     engine.train(cells, 0)
     expected = pack_flops(engine, work_of(cells, data, 3), lowest, cached_tokens=0)
@@ -61,10 +61,10 @@ def test_a_training_of_every_layer_in_full_is_counted_as_it_is_computed(monkeypa
     base, data = tiny_base("llama"), toy_data(longest=2)
     cells = [make_cell(base, targets="all-linear")]
     engine = make_engine(base, data, epochs=3, prefix_cache=False, pooled_token=False)
-    assert engine.prefix.prepare(0)  # which says what comes first
+    assert engine.forward.prefix.prepare(0)  # which says what comes first
     count = counted(monkeypatch, base)
     engine.train(cells, 0)
-    first = engine.prefix.kept_modules(0)
+    first = engine.forward.prefix.kept_modules(0)
     assert {name.rpartition(".")[2] for name in first} == {"q_proj", "k_proj", "v_proj"}
     expected = product_flops(base.structure.linear_modules, work_of(cells, data, 3), first=first)
     assert count == [expected.forward, expected.input_gradient]

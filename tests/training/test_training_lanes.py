@@ -203,7 +203,7 @@ def test_out_of_memory_in_a_lane_halves_the_budget_and_changes_nothing(failing):
     cells = [make_cell(base, trial, rank=trial + 1) for trial in range(4)]
     expected = make_engine(base, data, lanes=2).train(cells, 0)
     engine = make_engine(base, data, lanes=2, token_budget=10**4)
-    plain, leader = engine.model.forward, os.getpid()
+    plain, leader = engine.forward.model.forward, os.getpid()
 
     def limited(**arguments):
         training = torch.is_grad_enabled()
@@ -211,14 +211,14 @@ def test_out_of_memory_in_a_lane_halves_the_budget_and_changes_nothing(failing):
             raise torch.OutOfMemoryError("no more")
         return plain(**arguments)
 
-    engine.model.forward = limited
+    engine.forward.model.forward = limited
     try:
         results = engine.train(cells, 0)
     finally:
-        del engine.model.forward
+        del engine.forward.model.forward
     for ours, theirs in zip(results, expected, strict=True):
         np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, atol=1e-5)
-    assert engine.token_budget < 10**4
+    assert engine.memory.token_budget < 10**4
 
 
 @forks
@@ -231,13 +231,13 @@ def test_memory_that_is_never_enough_is_an_error_of_all_lanes():
         assert os.getpid() != leader, "only the other lane has too little"
         raise torch.OutOfMemoryError("no more")
 
-    plain = engine.model.forward
-    engine.model.forward = lambda **arguments: (plain if os.getpid() == leader else never)(**arguments)
+    plain = engine.forward.model.forward
+    engine.forward.model.forward = lambda **arguments: (plain if os.getpid() == leader else never)(**arguments)
     try:
         with pytest.raises(torch.OutOfMemoryError, match="no more"):
             engine.train([make_cell(base)], 0)
     finally:
-        del engine.model.forward
+        del engine.forward.model.forward
     assert multiprocessing.active_children() == []
 
 

@@ -26,7 +26,7 @@ ATTENTION = {
 @pytest.mark.parametrize("family", SPARED)
 def test_what_follows_attention_in_the_last_layer_is_spared(family):
     base = tiny_base(family)
-    pooled = make_engine(base, toy_data()).pooled
+    pooled = make_engine(base, toy_data()).forward.pooled
     position, names, filled = SPARED[family]
     last = f"{base.structure.stack_name}.2."
     assert pooled.position == position
@@ -37,7 +37,7 @@ def test_what_follows_attention_in_the_last_layer_is_spared(family):
 
 
 def test_attention_that_is_not_the_libraries_own_is_computed_in_full():
-    assert make_engine(tiny_base("deberta-v2"), toy_data()).pooled.attention is None
+    assert make_engine(tiny_base("deberta-v2"), toy_data()).forward.pooled.attention is None
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -53,27 +53,27 @@ def test_spared_modules_see_one_token_and_the_others_all(family):
     engine.train([make_cell(base)], 0)
     for hook in hooks:
         hook.remove()
-    assert {name for name, widths in seen.items() if widths == {1}} == engine.pooled.spared
+    assert {name for name, widths in seen.items() if widths == {1}} == engine.forward.pooled.spared
     assert not any(module._forward_pre_hooks for module in base.model.modules())
 
 
 def test_a_head_that_averages_over_tokens_needs_them_all():
     base, data = frozen(tiny_model("modernbert", classifier_pooling="mean")), toy_data()
     engine = make_engine(base, data)
-    assert engine.pooled is None
+    assert engine.forward.pooled is None
     assert engine.train([make_cell(base)], 0)[0].result.state == "complete"
 
 
 def test_a_text_that_ends_with_the_padding_token_is_read_elsewhere():
     base, data = frozen(tiny_model("llama")), toy_data()
-    assert make_engine(base, data).pooled.position == "last"
+    assert make_engine(base, data).forward.pooled.position == "last"
     data.input_ids[7][-1] = base.model.config.pad_token_id
-    assert make_engine(base, data).pooled is None
+    assert make_engine(base, data).forward.pooled is None
 
 
 def test_it_is_not_looked_for_when_it_is_not_wanted():
     base, data = tiny_base("bert"), toy_data()
     engine = make_engine(base, data, pooled_token=False)
-    assert engine.pooled is None
+    assert engine.forward.pooled is None
     ours, theirs = (e.train([make_cell(base)], 0)[0].result for e in (engine, make_engine(base, data)))
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)

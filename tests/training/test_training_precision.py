@@ -7,7 +7,7 @@ from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_mode
 from torch.nn.functional import scaled_dot_product_attention
 
 from lora_search.errors import MachineError
-from lora_search.training import choose_dtype, pack_run, precision
+from lora_search.training import choose_dtype, frozen_forward, precision
 from lora_search.training.attention import _attention
 from lora_search.training.precision import fast_products, in_precision, same_device
 
@@ -25,8 +25,8 @@ def test_a_bf16_base_trains_to_nearly_the_same(family):
     full = make_engine(base, data).train(cells, 0)
     engine = make_engine(base, data, dtype=BF16)
     half = engine.train(cells, 0)
-    assert engine.prefix.note is None
-    assert {p.dtype for p in engine.model.parameters()} == {BF16}
+    assert engine.forward.prefix.note is None
+    assert {p.dtype for p in engine.forward.model.parameters()} == {BF16}
     assert {p.dtype for p in base.model.parameters()} == {torch.float32}
     for ours, theirs in zip(half, full, strict=True):
         assert {value.dtype for value in ours.state.values()} == {torch.float32}
@@ -85,11 +85,13 @@ def test_products_are_in_tf32_on_a_gpu_inside_the_block_alone(device, dtype, ins
 
 def test_an_engine_trains_and_predicts_with_fast_products_and_makes_its_checks_without(monkeypatch):
     base, seen = frozen(tiny_model("bert")), []
-    monkeypatch.setattr(pack_run, "fast_products", lambda device, dtype: fast_products(torch.device("cuda"), dtype))
+    monkeypatch.setattr(
+        frozen_forward, "fast_products", lambda device, dtype: fast_products(torch.device("cuda"), dtype)
+    )
     module = base.model.bert.encoder.layer[2].output  # of which no stand-in is made
     module.register_forward_pre_hook(lambda m, args: seen.append(torch.get_float32_matmul_precision()))
     engine, cell = make_engine(base, toy_data()), make_cell(base, layers="top-1")
-    assert engine.prefix.prepare(2)
+    assert engine.forward.prefix.prepare(2)
     assert set(seen) == {"highest"}
     seen.clear()
     engine.predict(cell, engine.train([cell], 0)[0].state, cell.evaluate)
@@ -155,8 +157,8 @@ def test_auto_runs_a_model_that_fails_in_bf16_in_fp32_and_says_so():
     base, data = fails_in_bf16(), toy_data(types=True)
     engine = make_engine(base, data, dtype=BF16, lanes=2)
     assert engine.settings.dtype == torch.float32
-    assert engine.model is base.model
-    assert engine.pooled_layer.model is engine.model
+    assert engine.forward.model is base.model
+    assert engine.forward.pooled_layer.model is engine.forward.model
     assert engine.notes[0] == "FNetForSequenceClassification runs in fp32: its own code fails in bf16"
     cell = make_cell(base, layers="top-1", targets="all-linear", rate=1e-3)
     fallen = engine.train([cell], 0)[0]

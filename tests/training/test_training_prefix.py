@@ -130,9 +130,9 @@ def test_past_the_memory_budget_states_go_to_a_file_that_leaves_no_trace(tmp_pat
     mixed = make_engine(base, data, cache_memory=room_for_one, cache_folder=tmp_path)
     on_disk = make_engine(base, data, cache_memory=0, cache_folder=tmp_path)
     results = [[engine.train([cell], 0)[0] for cell in cells] for engine in (in_memory, mixed, on_disk)]
-    assert in_memory.prefix.bytes_in_memory == 2 * 4 * room_for_one  # states, queries, keys and values
-    assert mixed.prefix.bytes_in_memory == room_for_one
-    assert on_disk.prefix.bytes_in_memory == 0
+    assert in_memory.forward.prefix.bytes_in_memory == 2 * 4 * room_for_one  # states, queries, keys and values
+    assert mixed.forward.prefix.bytes_in_memory == room_for_one
+    assert on_disk.forward.prefix.bytes_in_memory == 0
     for other in results[1:]:
         for kept, expected in zip(other, results[0], strict=True):
             assert all(torch.equal(kept.state[name], value) for name, value in expected.state.items())
@@ -258,7 +258,7 @@ def test_a_model_that_cannot_be_resumed_is_run_in_full_and_says_so(build):
     assert engine.notes == (FALLS_BACK,)
     assert all(torch.equal(ours.state[name], value) for name, value in theirs.state.items())
     assert np.array_equal(ours.result.probabilities, theirs.result.probabilities)
-    assert engine.prefix.bytes_in_memory == 0
+    assert engine.forward.prefix.bytes_in_memory == 0
 
 
 def test_filling_out_of_memory_goes_on_with_smaller_batches():

@@ -18,7 +18,7 @@ def headless(family):
 
 
 def facts_of(base, **choices):
-    return make_engine(base, toy_data(**choices)).forward
+    return make_engine(base, toy_data(**choices)).forward.facts
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "deberta-v2"])
@@ -68,7 +68,7 @@ def test_padding_is_found_where_the_shortest_texts_are_all_the_same():
         data.input_ids[place].resize(2, refcheck=False)
         data.input_ids[place][:] = 5
         data.lengths[place] = 2
-    assert not make_engine(tiny_base("bert"), data).forward.sees_padding
+    assert not make_engine(tiny_base("bert"), data).forward.facts.sees_padding
 
 
 def test_a_head_that_gives_every_text_the_same_shows_nothing():
@@ -84,8 +84,8 @@ def test_logits_that_cannot_differ_are_never_the_same(weight):
     cell = make_cell(base, layers="top-1", rate=1e-3)
     engine = make_engine(base, data)
     ours = engine.train([cell], 0)[0]
-    assert engine.pooled is None
-    assert not engine.prefix.prepare(2)
+    assert engine.forward.pooled is None
+    assert not engine.forward.prefix.prepare(2)
     theirs = make_engine(tiny_base("bert"), data).train([cell], 0)[0]  # a cell draws a head of its own
     np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, atol=1e-5)
 

@@ -86,4 +86,4 @@ def test_the_last_layer_attends_from_one_token_in_training(family, precision):
     assert set(watched.queries[layers - 1 :: layers]) == {1}
     for lower in range(layers - 1):
         assert 1 not in watched.queries[lower::layers]
-    assert not any("forward" in vars(module) for module in engine.model.modules())
+    assert not any("forward" in vars(module) for module in engine.forward.model.modules())
