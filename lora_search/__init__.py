@@ -34,7 +34,7 @@ __all__ = [
     "write_report",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "Experiment": ("lora_search.spec", "Experiment"),
     "export_adapter": ("lora_search.export", "export_adapter"),
     "figures": ("lora_search.reporting", "figures"),
@@ -47,11 +47,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
+    module, attribute = _MODULE_OF[name]
     return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_MODULE_OF])

@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 
-def _looked_up(results: Path) -> Path:
+def _check_results_path(results: Path) -> Path:
     """Told at once, and not when data and model are loaded."""
     from lora_search.spec.paths import kind_of
 
@@ -40,7 +40,7 @@ def _looked_up(results: Path) -> Path:
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC.toml", help="The experiment.", show_default=False)]
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder: results/NAME.", show_default=False)]
 Results = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Where study folders are.", callback=_looked_up)
+    Path, typer.Option("--results", metavar="DIR", help="Where study folders are.", callback=_check_results_path)
 ]
 Trials = Annotated[int | None, typer.Option("--trials", metavar="N", help="Total trials, instead of the file's.")]
 Overrides = Annotated[

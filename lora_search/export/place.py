@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lora_search.errors import LoraSearchError, StudyError
-from lora_search.spec.paths import kind_of, looked_up
+from lora_search.spec.paths import kind_of, path_errors_as
 from lora_search.store.faults import refusal
 
 RECORD_FILE = "export.json"
@@ -43,9 +43,9 @@ class Place:
         Raises:
             StudyError: it cannot be written to, or not wholly: the disk may be full.
         """
-        with self._beside() as temporary:
+        with self._temporary_folder() as temporary:
             new, old = temporary / "new", temporary / "old"
-            with self._told_of_what_is_written(temporary):
+            with self._write_errors_as_study_errors(temporary):
                 new.mkdir()
                 yield new
             try:
@@ -78,24 +78,24 @@ class Place:
             pass
 
     @contextmanager
-    def _beside(self) -> Iterator[Path]:
+    def _temporary_folder(self) -> Iterator[Path]:
         """A folder on the disk of the place, gone after the block."""
         parent = self.path.parent
-        with self._told_of(parent):
+        with self._folder_errors_as_study_errors(parent):
             parent.mkdir(parents=True, exist_ok=True)
         with self._new_folder_in(parent) as folder:
             yield folder
 
     @contextmanager
     def _new_folder_in(self, parent: Path) -> Iterator[Path]:
-        with self._told_of(parent):
+        with self._folder_errors_as_study_errors(parent):
             # not the whole name, which may be as long as a name can be
             folder = TemporaryDirectory(dir=parent, prefix=f".{self.path.name[:_MOST_LETTERS]}-")
         with folder as name:
             yield Path(name)
 
     @contextmanager
-    def _told_of_what_is_written(self, folder: Path) -> Iterator[None]:
+    def _write_errors_as_study_errors(self, folder: Path) -> Iterator[None]:
         try:
             yield
         except LoraSearchError:  # told already
@@ -107,7 +107,7 @@ class Place:
             raise StudyError(f"{self.out}: must be a folder that can be written to, got: {refused}") from error
 
     @contextmanager
-    def _told_of(self, parent: Path) -> Iterator[None]:
+    def _folder_errors_as_study_errors(self, parent: Path) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -116,7 +116,7 @@ class Place:
             ) from error
 
     def _check_is_ours(self, record: Mapping[str, Any]) -> None:
-        with looked_up(self.path, error=StudyError):
+        with path_errors_as(self.path, error=StudyError):
             present = contents(self.path)
         strangers = sorted(present - record["files"])
         if strangers:

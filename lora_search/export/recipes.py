@@ -31,7 +31,7 @@ from lora_search.training.batches import step_count
 
 _FILES = {"trl": "train.py", "axolotl": "axolotl.yaml", "llamafactory": "llamafactory.yaml"}
 _METRIC_FUNCTIONS = {"accuracy": "accuracy_score", "macro_f1": "f1_score", "matthews_correlation": "matthews_corrcoef"}
-_OF_FILES = ("revision", "gguf_file", "trust_remote_code")
+_FILE_ARGUMENTS = ("revision", "gguf_file", "trust_remote_code")
 _LABEL_TOKENS = 16  # room for "Label:" and a label's name behind a text of full length
 _LOGS_PER_RUN = 10
 
@@ -94,7 +94,7 @@ class Recipe:
             "base": self.loading.base,
             "auto_class": self.loading.auto_class,
             "resized": "ignore_mismatched_sizes" in self.loading.model,
-            "files": {key: value for key, value in self.loading.model.items() if key in _OF_FILES},
+            "files": {key: value for key, value in self.loading.model.items() if key in _FILE_ARGUMENTS},
             "revision": experiment.model.revision,
             "trust_remote_code": experiment.model.trust_remote_code,
             "pad_token": tokenizer.pad_token if tokenizer.pad_token == tokenizer.eos_token else None,

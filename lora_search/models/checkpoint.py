@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from lora_search.errors import InputError, MachineError, ModelError
 from lora_search.spec.experiment import ModelSpec
 from lora_search.spec.locations import HubId, resolve
-from lora_search.spec.paths import kind_of, looked_up
+from lora_search.spec.paths import kind_of, path_errors_as
 
 _HUB_PATIENCE = 10.0  # seconds to wait for the hub's first answer
 _REASON_WIDTH = 200  # characters of a library's message worth repeating
@@ -116,7 +116,7 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     elif spec.revision is not None:
         raise ModelError(f"model.revision: must be left out unless model.base is on the hub, got {spec.revision!r}")
     else:
-        with looked_up(place, key="model.base", error=ModelError):
+        with path_errors_as(place, key="model.base", error=ModelError):
             source, gguf_file = _in_folder(place, spec)
     if gguf_file is not None and find_spec("gguf") is None:
         raise MachineError(

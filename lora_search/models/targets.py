@@ -109,7 +109,7 @@ def _in_group(structure: ModelStructure, group: str) -> tuple[LinearModule, ...]
     if not members:
         raise ModelError(
             f"search.targets: must exist in the model, got {group}, but no linear module of its layers is that;"
-            f" {_what_there_is(structure)}"
+            f" {_available_modules(structure)}"
         )
     return members
 
@@ -130,11 +130,11 @@ def _unknown_name(structure: ModelStructure, name: str) -> str:
     if outside:
         return (
             f"search.targets: must name linear modules inside the layers, got {name}, which is {outside[0]};"
-            f" {_what_there_is(structure)}"
+            f" {_available_modules(structure)}"
         )
     near = _meant(structure, name)
     hint = f" (did you mean {near}?)" if near else ""
-    return f"search.targets: must name linear modules of the model, got {name}{hint}; {_what_there_is(structure)}"
+    return f"search.targets: must name linear modules of the model, got {name}{hint}; {_available_modules(structure)}"
 
 
 def _meant(structure: ModelStructure, name: str) -> str | None:
@@ -149,5 +149,5 @@ def _meant(structure: ModelStructure, name: str) -> str | None:
     return near[0] if near else None
 
 
-def _what_there_is(structure: ModelStructure) -> str:
+def _available_modules(structure: ModelStructure) -> str:
     return f"its layers have {', '.join(dict.fromkeys(module.leaf for module in structure.linear_modules))}"

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 Value = TypeVar("Value")
 
 
-def _as_it_is(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
@@ -28,8 +28,8 @@ class Fact(Generic[Value]):
     """
 
     name: str
-    from_json: Callable[[Any], Value] = _as_it_is
-    to_json: Callable[[Value], Any] = _as_it_is
+    from_json: Callable[[Any], Value] = _identity
+    to_json: Callable[[Value], Any] = _identity
 
     def of(self, facts: Mapping[str, Any]) -> Value | None:
         """The value among a study's ``facts``; None where it is not known yet."""

@@ -18,7 +18,7 @@ _MODULE_NAME = re.compile(r"^[A-Za-z_][\w.]*$")
 _TARGETS_RULE = f"must be one of {', '.join(TARGET_GROUPS)}, or module names"
 _LAYERS_RULE = 'must be "all", "top-N", "top-A/B" (at most 1) or a list of layer indices from 0'
 # "atention" could name a module, but never does: this near to a group, a name is a slip.
-_SURELY_A_SLIP = 0.85
+_TYPO_SIMILARITY = 0.85
 
 
 def canonical_targets(value: Any) -> str:
@@ -37,7 +37,7 @@ def canonical_targets(value: Any) -> str:
         return stripped[0]
     for name in stripped:
         is_name = _MODULE_NAME.match(name) and name not in TARGET_GROUPS
-        group = closest(name, TARGET_GROUPS, _SURELY_A_SLIP if is_name else 0.6)
+        group = closest(name, TARGET_GROUPS, _TYPO_SIMILARITY if is_name else 0.6)
         if not is_name or group:
             raise ChoiceError(_TARGETS_RULE, group if group != name else None)
     if not stripped:

@@ -28,7 +28,7 @@ def kind_of(path: Path, *, error: type[InputError], key: str | None = None) -> K
     Raises:
         InputError: of class ``error``; the path cannot be looked up.
     """
-    with looked_up(path, error=error, key=key):
+    with path_errors_as(path, error=error, key=key):
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -39,7 +39,7 @@ def kind_of(path: Path, *, error: type[InputError], key: str | None = None) -> K
 
 
 @contextmanager
-def looked_up(path: Path, *, error: type[InputError], key: str | None = None) -> Iterator[None]:
+def path_errors_as(path: Path, *, error: type[InputError], key: str | None = None) -> Iterator[None]:
     """Turns what the file system raises inside the block into a mistake about ``path``.
 
     Args:

@@ -33,10 +33,10 @@ _OUTSIDE = frozenset(
         errno.ESTALE,
     }
 )
-_TOLD_OF = re.compile(r"\(os error (\d+)\)$")
+_OS_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)$")
 """How the libraries written in Rust (tokenizers, safetensors) end what they say of a file."""
 _DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_ERROR", "SQLITE_SCHEMA"})
-_SAID = {
+_DATABASE_RULES = {
     "SQLITE_BUSY": "must not be kept locked by another program, and was for a minute",
     "SQLITE_CANTOPEN": "must be in a folder where SQLite may keep its log beside it",
     "SQLITE_FULL": "must have room on its disk, got a full one",
@@ -49,13 +49,13 @@ _SAID = {
 def database_error(path: Path, error: sqlite3.Error) -> StudyError:
     """What SQLite said of ``path``, as an error of the study."""
     name = _primary(error)
-    if name in _SAID:
-        return StudyError(f"{path}: {_SAID[name]} ({' '.join(str(error).split())})")
+    if name in _DATABASE_RULES:
+        return StudyError(f"{path}: {_DATABASE_RULES[name]} ({' '.join(str(error).split())})")
     return StudyError(f"{path}: must be a study's database, got a damaged or foreign file: {error}")
 
 
 @contextmanager
-def told_as_study_errors(folder: Path) -> Iterator[None]:
+def storage_errors_as_study_errors(folder: Path) -> Iterator[None]:
     """Inside the block, what the disk and the database refuse a run is told in one line, with how to go on.
 
     Args:
@@ -72,10 +72,10 @@ def told_as_study_errors(folder: Path) -> Iterator[None]:
         if (refused := refusal(folder, error)) is not None:
             going_on = f"; {GOING_ON}" if folder.is_dir() else ""
             raise StudyError(f"{folder}: must be a folder that can be written to, got: {refused}{going_on}") from error
-        said = _database_cause(error)
-        if said is None:
+        cause = _database_cause(error)
+        if cause is None:
             raise
-        (sentence,) = database_error(folder / STUDY_FILE, said).mistakes
+        (sentence,) = database_error(folder / STUDY_FILE, cause).mistakes
         raise StudyError(f"{sentence}; {GOING_ON}") from error
 
 
@@ -88,8 +88,8 @@ def refusal(folder: Path, error: BaseException) -> str | None:
     if isinstance(error, OSError):
         number, name = error.errno, error.filename
     else:
-        told = _TOLD_OF.search(str(error))
-        number, name = int(told[1]) if told else None, None
+        match = _OS_ERROR_NUMBER.search(str(error))
+        number, name = int(match[1]) if match else None, None
     return os.strerror(number) if number in _OUTSIDE and number is not None and _inside(folder, name) else None
 
 
@@ -105,7 +105,9 @@ def _database_cause(error: BaseException | None) -> sqlite3.Error | None:
     while error is not None:
         if isinstance(error, sqlite3.Error):
             return (
-                error if isinstance(error, sqlite3.DatabaseError) and _primary(error) in {*_SAID, *_DAMAGED} else None
+                error
+                if isinstance(error, sqlite3.DatabaseError) and _primary(error) in {*_DATABASE_RULES, *_DAMAGED}
+                else None
             )
         error = error.__cause__ or error.__context__
     return None

@@ -35,7 +35,7 @@ class FolderLock:
         """
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            holder = _taken_in_time(descriptor)
+            holder = _holder_after_waiting(descriptor)
         except OSError as error:
             os.close(descriptor)
             raise StudyError(
@@ -55,7 +55,7 @@ class FolderLock:
             self._descriptor = None
 
 
-def _taken_in_time(descriptor: int) -> str | None:
+def _holder_after_waiting(descriptor: int) -> str | None:
     """None when the lock is taken; else who has it, an empty string if that is not said."""
     patience = time.monotonic() + _PATIENCE
     while not _taken(descriptor):

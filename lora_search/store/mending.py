@@ -18,7 +18,7 @@ from lora_search.spec import facts
 from lora_search.spec.paths import kind_of
 from lora_search.store.database import VERSION, check_integrity, connect_writing, format_of
 from lora_search.store.derived import derived_files
-from lora_search.store.faults import told_as_study_errors
+from lora_search.store.faults import storage_errors_as_study_errors
 from lora_search.store.files import (
     BACKUP_FILE,
     PREDICTIONS_FOLDER,
@@ -80,7 +80,7 @@ def mend_study(folder: Path) -> list[Finding]:
         said = "; ".join(error.mistakes) if isinstance(error, StudyError) else f"got: {error.strerror}"
         return [Finding("folder", f"cannot be written to now, so nothing is mended: {said}"), *_looks(tables)]
     try:
-        with told_as_study_errors(folder):
+        with storage_errors_as_study_errors(folder):
             return list(_mended(folder))
     finally:
         lock.release()

@@ -11,7 +11,7 @@ import optuna
 from sqlalchemy import URL
 
 from lora_search.errors import StudyError
-from lora_search.spec.paths import kind_of, looked_up
+from lora_search.spec.paths import kind_of, path_errors_as
 from lora_search.store.database import BUSY_SECONDS, Header, check_integrity, create_tables, read_header
 from lora_search.store.differences import differences
 from lora_search.store.files import STUDY_FILE, temporary_name
@@ -28,7 +28,7 @@ def check_place(folder: Path) -> None:
     if kind == "file":
         raise StudyError(f"{folder}: must be a folder, got a file")
     if kind == "folder" and kind_of(folder / STUDY_FILE, error=StudyError) is None:
-        with looked_up(folder, error=StudyError):
+        with path_errors_as(folder, error=StudyError):
             names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

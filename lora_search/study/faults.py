@@ -7,19 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lora_search.errors import MachineError
-from lora_search.store.faults import GOING_ON, told_as_study_errors
+from lora_search.store.faults import GOING_ON, storage_errors_as_study_errors
 from lora_search.training.memory import is_out_of_memory
 
 
 @contextmanager
-def told_in_one_line(folder: Path) -> Iterator[None]:
+def refusals_as_input_errors(folder: Path) -> Iterator[None]:
     """Inside the block, what disk, database and memory refuse a run of the study in ``folder`` is told in one line.
 
     Raises:
         StudyError: the folder or its database.
         MachineError: memory, where nothing was left to save.
     """
-    with told_as_study_errors(folder), enough_memory(f"; {GOING_ON}"):
+    with storage_errors_as_study_errors(folder), enough_memory(f"; {GOING_ON}"):
         yield
 
 
@@ -38,8 +38,8 @@ def enough_memory(going_on: str = "") -> Iterator[None]:
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MachineError(
             "this machine must have more memory for this model, even for the smallest micro-batch, got:"
-            f" {said}{going_on}"
+            f" {reason}{going_on}"
         ) from error

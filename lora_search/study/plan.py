@@ -87,10 +87,10 @@ class Plan:
             f"memory: about {_mebibytes(total)} ({parts})",
             f"time: about {duration(max(1.0, self.seconds))} if no trial is stopped early",
             f"then: at most about {counted(self.later, 'training')}, {duration(max(1.0, self.later_seconds))}: "
-            + ", ".join(self._what_follows()),
+            + ", ".join(self._later_trainings()),
         ]
 
-    def _what_follows(self) -> list[str]:
+    def _later_trainings(self) -> list[str]:
         extra = self.experiment.verdict.extra_repeats and self.trials > 1
         parts = {"extra repeats of the finalists": extra, "the head alone": True, "the hold-out": self.holdout}
         return [part for part, there in parts.items() if there]

@@ -135,7 +135,7 @@ class Estimate:
         return max(0.0, self.total - self.at(share)) * (self._clock() - self._start) / passed
 
 
-def about_left(seconds: float | None) -> list[str]:
+def time_left_phrase(seconds: float | None) -> list[str]:
     """``["about 1m 15s left"]``; nothing when that is unknown or no time."""
     return [] if seconds is None or seconds < 0.5 else [f"about {duration(seconds)} left"]
 
@@ -165,7 +165,7 @@ class PlainLines(Silent):
 
     def pack(self, title: str, work: float) -> None:
         self._estimate.begin_pack(work)
-        self._say(", ".join([f"training {title}", *about_left(self._estimate.left(0.0))]))
+        self._say(", ".join([f"training {title}", *time_left_phrase(self._estimate.left(0.0))]))
 
     def trial(self, record: TrialRecord, score: float | None) -> None:
         if record.state == "complete" and score is not None:
@@ -219,7 +219,7 @@ class Terminal(Silent):
         parts = [self._title, f"epoch {step.epoch}/{step.epochs}", f"loss {step.loss:.3f}"]
         if self._best is not None:
             parts.append(f"best {self._best:.3f}")
-        parts.extend(about_left(self._estimate.left(share)))
+        parts.extend(time_left_phrase(self._estimate.left(share)))
         self._bars.update(self._study, completed=self._estimate.at(share), state="  ".join(parts))
 
     def trial(self, record: TrialRecord, score: float | None) -> None:

@@ -15,7 +15,7 @@ from lora_search.statistics.matrix import score_matrix
 from lora_search.statistics.racing import Elimination, race
 from lora_search.store.ledger import Ledger
 
-_TELLING = 0.5
+_MORE_LIKELY_THAN_NOT = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Loss:
 def _sentence(loss: Elimination) -> str:
     """Why a trial was stopped; its chance to matter is what decided, the rest says what it looks like."""
     chance = f"{max(loss.charge, 0.001):.1%} chance to change the verdict"
-    if loss.reason == "futile" and loss.probability >= _TELLING:
+    if loss.reason == "futile" and loss.probability >= _MORE_LIKELY_THAN_NOT:
         return f"{chance}: larger than trial {loss.against} and not clearly better"
-    if loss.reason == "inferior" and loss.probability >= _TELLING:
+    if loss.reason == "inferior" and loss.probability >= _MORE_LIKELY_THAN_NOT:
         return f"{chance}: worse than trial {loss.against}"
     return chance
 

@@ -30,7 +30,7 @@ from lora_search.store.records import CellKey, CellResult, TrialRecord
 from lora_search.study.asking import TrialSource, note_score
 from lora_search.study.cells import CellRunner
 from lora_search.study.environment import describe_environment
-from lora_search.study.faults import told_in_one_line
+from lora_search.study.faults import refusals_as_input_errors
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
 from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import Racer, finalist_requests
@@ -81,7 +81,7 @@ def run_study(
         prepared = prepare(experiment)
         _check_study_is_of(prepared, folder)
         environment = describe_environment(prepared)
-        with told_in_one_line(folder), Ledger.open(folder, experiment, environment) as ledger:
+        with refusals_as_input_errors(folder), Ledger.open(folder, experiment, environment) as ledger:
             try:
                 return StudyRun(prepared, ledger, progress).run()
             except KeyboardInterrupt as interrupt:
@@ -153,10 +153,10 @@ class StudyRun:
         done = sum(self.cells.work_of(known[key.trial]) for key in self.ledger.cell_keys())
         scores = self.ledger.tables().trials.query("state == 'complete'")["score_mean"]
         best = None if scores.empty else float(scores.max())
-        cells, ahead = self._ahead()
+        cells, ahead = self._remaining()
         self.progress.begin(self.experiment.name, self.source.total, cells, done, ahead, best)
 
-    def _ahead(self) -> tuple[int, float]:
+    def _remaining(self) -> tuple[int, float]:
         """Cells to train and their work, if no more trials are stopped early and finalists ask for nothing."""
         planned = self.experiment.cv.folds * self.experiment.cv.repeats
         known = self.ledger.trials()[: self.source.total]
@@ -184,7 +184,7 @@ class StudyRun:
                 for loss in self.racer.look(*rung[-1]):
                     if loss.trial in running:
                         self._finish(running.pop(loss.trial), "pruned", loss.reason)
-            self.progress.expect(self._ahead()[1])
+            self.progress.expect(self._remaining()[1])
             self.ledger.write_tables()
         for record in running.values():
             self._finish(record, "complete", None)

@@ -50,7 +50,7 @@ def possible_lanes(wanted: int, device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Shared:
     """Sent by a lane that has come to where values are shared."""
 
     value: Any
@@ -63,7 +63,7 @@ class _Broken:
     report: str
 
 
-class _LeaderGone(Exception):
+class _LeaderEnded(Exception):
     """Lane 0 has ended, and with it what the others were there for."""
 
 
@@ -91,10 +91,10 @@ class Team:
         if self.lane:
             (leader,) = self._links
             try:
-                leader.send(_Said(value))
+                leader.send(_Shared(value))
                 return leader.recv()  # type: ignore[no-any-return]
             except (EOFError, OSError) as error:
-                raise _LeaderGone from error
+                raise _LeaderEnded from error
         values = [value, *(self._received(link) for link in self._links)]
         for link in self._links:
             link.send(values)
@@ -114,8 +114,8 @@ class Team:
         except (EOFError, OSError):
             value = None
         match value:
-            case _Said(said):
-                return said
+            case _Shared(value):
+                return value
             case _Broken(report):
                 raise RuntimeError(f"a process that computed for this one failed:\n{report}")
             case _:
@@ -134,7 +134,7 @@ def started_team(size: int, work: Callable[[Team], object]) -> Iterator[Team]:
     forking = multiprocessing.get_context("fork")
     pairs = [forking.Pipe() for _ in range(1, size)]
     others = [
-        forking.Process(target=_follow, args=(lane, size, pairs, work), daemon=True, name=f"lane {lane}")
+        forking.Process(target=_run_lane, args=(lane, size, pairs, work), daemon=True, name=f"lane {lane}")
         for lane in range(1, size)
     ]
     threads = torch.get_num_threads()
@@ -158,7 +158,7 @@ def started_team(size: int, work: Callable[[Team], object]) -> Iterator[Team]:
         torch.set_num_threads(threads)
 
 
-def _follow(
+def _run_lane(
     lane: int, size: int, pairs: Sequence[tuple[Connection, Connection]], work: Callable[[Team], object]
 ) -> None:
     """What a forked lane does: the work, or the report of why not. Nothing else of the process is run on."""
@@ -174,7 +174,7 @@ def _follow(
     link = pairs[lane - 1][1]
     try:
         work(Team(lane, size, [link]))
-    except _LeaderGone:
+    except _LeaderEnded:
         pass
     except BaseException:
         with suppress(OSError):

@@ -88,7 +88,7 @@ class MemoryBudget:
         self.checkpointing = free is not None and needed > _SHARE_OF_FREE_MEMORY * free
         self._found_room_for = needed
 
-    def need_less(self, *, training: bool) -> bool:
+    def reduce_use(self, *, training: bool) -> bool:
         """Need less memory from now on: halve a large token budget, which hardly slows anything; then checkpoint if the
         experiment leaves it open; then halve on.
 

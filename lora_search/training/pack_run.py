@@ -60,7 +60,7 @@ class _Outcome(Generic[Result]):
 
     result: Result | None = None
     obstacle: Literal["mixed rows", "memory"] | None = None
-    said: str = ""
+    message: str = ""
 
 
 class PackRun:
@@ -172,12 +172,12 @@ class PackRun:
         it takes in one of them."""
         while True:
             outcomes = self.team.share(self._tried(work))
-            obstacles = {outcome.obstacle: outcome.said for outcome in outcomes if outcome.obstacle is not None}
+            obstacles = {outcome.obstacle: outcome.message for outcome in outcomes if outcome.obstacle is not None}
             if not obstacles:
                 return [outcome.result for outcome in outcomes]  # type: ignore[misc]
             if "mixed rows" in obstacles:
                 self.mixes_slots = False
-            if "memory" in obstacles and not self.memory.need_less(training=self.pack.training):
+            if "memory" in obstacles and not self.memory.reduce_use(training=self.pack.training):
                 raise torch.OutOfMemoryError(obstacles["memory"])
             release_memory(self.pack.device)
             self.pack.zero_gradients()
@@ -186,11 +186,11 @@ class PackRun:
         try:
             return _Outcome(work())
         except MixedRowsError as error:
-            return _Outcome(obstacle="mixed rows", said=str(error))
+            return _Outcome(obstacle="mixed rows", message=str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            return _Outcome(obstacle="memory", said=str(error))
+            return _Outcome(obstacle="memory", message=str(error))
 
     def _accumulate(self, batches: list[tuple[int, IntArray]], step: int) -> list[float]:
         """Forward and backward of this lane's part of a step; gradients are left in the pack.

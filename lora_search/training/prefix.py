@@ -36,7 +36,7 @@ from lora_search.training.resuming import ResumableModel
 _CHECK_ROWS = 6
 
 
-class _Reached(Exception):
+class _LayerReached(Exception):
     """Raised by a hook when the wanted layer is reached: the rest of the forward is not needed."""
 
 
@@ -166,20 +166,20 @@ class PrefixCache:
         wanted = ["", *self._first_modules(depth)]
         parts = self._kept[depth] = {}
         self._in_files.discard(depth)
-        with self._caught(depth, wanted) as caught, self.resumed(below) if below is not None else nullcontext():
+        with self._captured(depth, wanted) as captured, self.resumed(below) if below is not None else nullcontext():
             everyone = np.arange(len(self.storage.lengths))
             for part in MicroBatchPlanner(self.storage.lengths, self.token_budget).plan([(0, everyone)]):
                 batch = self.storage.batch(part.examples, part.width)
                 if below is not None:
                     self.feed(below, batch)
-                with suppress(_Reached):
+                with suppress(_LayerReached):
                     self.model(**batch.arguments)
                 mask = batch.arguments["attention_mask"].bool()
                 for name in list(wanted):
-                    if name not in parts and not self._allocate(depth, name, caught[name]):
+                    if name not in parts and not self._allocate(depth, name, captured[name]):
                         wanted.remove(name)
                     else:
-                        parts[name][batch.positions[mask].to(parts[name].device)] = caught[name][mask].to(
+                        parts[name][batch.positions[mask].to(parts[name].device)] = captured[name][mask].to(
                             parts[name].device
                         )
 
@@ -199,13 +199,13 @@ class PrefixCache:
             return hook
 
         def stop(module: nn.Module, args: Any, output: Any) -> None:
-            raise _Reached
+            raise _LayerReached
 
         layer = self.stack[depth]
         hooks = [layer.get_submodule(name).register_forward_hook(look(name)) for name in self.linear_names]
         hooks.append(layer.register_forward_hook(stop))
         try:
-            with torch.enable_grad(), suppress(_Reached):
+            with torch.enable_grad(), suppress(_LayerReached):
                 self.model(**batch.arguments)
         finally:
             for hook in hooks:
@@ -214,16 +214,16 @@ class PrefixCache:
         return [name for name, calls in given.items() if calls == [True]]
 
     @contextmanager
-    def _caught(self, depth: int, wanted: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    def _captured(self, depth: int, wanted: Collection[str]) -> Iterator[dict[str, Tensor]]:
         """Inside the block a forward ends as soon as all that is wanted is in the mapping."""
-        caught: dict[str, Tensor] = {}
+        captured: dict[str, Tensor] = {}
         missing: set[str] = set()
 
         def arrived(name: str, value: Tensor) -> None:
-            caught[name] = value
+            captured[name] = value
             missing.discard(name)
             if not missing:
-                raise _Reached
+                raise _LayerReached
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             missing.update(wanted)
@@ -241,7 +241,7 @@ class PrefixCache:
         if depth:
             hooks.append(self.stack[depth - 1].register_forward_hook(note_tuple))
         try:
-            yield caught
+            yield captured
         finally:
             for hook in hooks:
                 hook.remove()

@@ -9,7 +9,7 @@ import pytest
 
 from lora_search.errors import DataError, InputError, ModelError
 from lora_search.spec.locations import HubId, locate, resolve
-from lora_search.spec.paths import kind_of, looked_up
+from lora_search.spec.paths import kind_of, path_errors_as
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_path_that_cannot_be_looked_up_is_the_callers_error(tmp_path: Path, cl
     assert caught.value.mistakes == (
         f"data.train: must be a path that can be looked up, got '{path}': Permission denied",
     )
-    with pytest.raises(ModelError) as caught_too, looked_up(path, error=ModelError):
+    with pytest.raises(ModelError) as caught_too, path_errors_as(path, error=ModelError):
         path.stat()
     assert caught_too.value.mistakes == (f"{path}: must be a path that can be looked up, got Permission denied",)
 

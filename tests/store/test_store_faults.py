@@ -12,13 +12,13 @@ import pytest
 from store_builders import ENVIRONMENT, experiment
 
 from lora_search.errors import StudyError
-from lora_search.store.faults import GOING_ON, told_as_study_errors
+from lora_search.store.faults import GOING_ON, storage_errors_as_study_errors
 from lora_search.store.files import write_atomically
 from lora_search.store.ledger import Ledger
 
 
 def told(folder: Path, error: BaseException) -> str:
-    with pytest.raises(StudyError) as caught, told_as_study_errors(folder):
+    with pytest.raises(StudyError) as caught, storage_errors_as_study_errors(folder):
         raise error
     (line,) = caught.value.mistakes
     assert caught.value.__cause__ is error
@@ -61,7 +61,7 @@ def test_what_sqlite_says_is_found_behind_what_others_made_of_it(tmp_path: Path)
     ],
 )
 def test_anything_else_stays_what_it_is(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, told_as_study_errors(tmp_path):
+    with pytest.raises(type(error)) as caught, storage_errors_as_study_errors(tmp_path):
         raise error
     assert caught.value is error
 

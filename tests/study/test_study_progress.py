@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.store.records import CellKey, TrialRecord
-from lora_search.study.progress import Estimate, PlainLines, Terminal, about_left, duration, opening, pack_title
+from lora_search.study.progress import Estimate, PlainLines, Terminal, duration, opening, pack_title, time_left_phrase
 from lora_search.training import Step
 
 
@@ -84,8 +84,8 @@ def test_at_a_steady_rate_what_is_left_is_exact(packs, rate):
 
 
 def test_nothing_is_said_of_no_time():
-    assert about_left(None) == about_left(0.4) == []
-    assert about_left(75.0) == ["about 1m 15s left"]
+    assert time_left_phrase(None) == time_left_phrase(0.4) == []
+    assert time_left_phrase(75.0) == ["about 1m 15s left"]
 
 
 def test_titles():

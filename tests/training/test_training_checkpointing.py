@@ -169,7 +169,7 @@ def test_a_large_budget_is_halved_before_layers_are_computed_twice():
     engine = make_engine(tiny_base("bert"), toy_data(), checkpointing="auto", token_budget=8192)
     steps = []
     for _ in range(4):
-        engine.memory.need_less(training=True)
+        engine.memory.reduce_use(training=True)
         steps.append((engine.memory.token_budget, engine.memory.checkpointing))
     assert steps == [(4096, False), (2048, False), (2048, True), (1024, True)]
 
@@ -196,7 +196,7 @@ def test_an_engine_begins_with_what_another_found_room_for():
     base, data = tiny_base("bert"), toy_data()
     found = make_engine(base, data, checkpointing="auto", token_budget=400)
     assert found.budgets == {"token_budget": 400, "checkpointing": False}
-    while found.memory.need_less(training=True):
+    while found.memory.reduce_use(training=True):
         pass
     assert found.budgets == {"token_budget": 50, "checkpointing": True}
     settings = EngineSettings(CPU, torch.float32, **found.budgets)
