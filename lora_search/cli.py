@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +47,6 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the file; may be repeated.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_FILE_KEY = re.compile(r"^(?:model|data|cv|search|training|verdict)\.\w+")
 
 
 def _print_version(wanted: bool) -> None:
@@ -77,12 +76,12 @@ def run(
 ) -> None:
     """Run a study, or go on with it; print the verdict."""
     with _interruptible():
-        from lora_search.spec import load_experiment
+        from lora_search.spec import load_experiment, naming_sources
         from lora_search.statistics.judging import judge
         from lora_search.study import run_study
 
         experiment = load_experiment(spec, overrides or (), trials)
-        with _naming_their_source(spec, overrides or ()):
+        with naming_sources(spec, overrides or ()):
             tables = run_study(experiment, results, progress=False if quiet else None)
         _print_verdict(judge(tables))
     if not quiet:
@@ -92,11 +91,11 @@ def run(
 @app.command()
 def plan(spec: SpecPath, trials: Trials = None, overrides: Overrides = None) -> None:
     """Check everything, estimate time and memory; train nothing."""
-    from lora_search.spec import load_experiment
+    from lora_search.spec import load_experiment, naming_sources
     from lora_search.study import plan_study
 
     experiment = load_experiment(spec, overrides or (), trials)
-    with _naming_their_source(spec, overrides or ()):
+    with naming_sources(spec, overrides or ()):
         lines = plan_study(experiment).lines()
     for line in lines:
         print(line)
@@ -249,32 +248,13 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _naming_their_source(spec: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """Mistakes found where data and model are opened are told as those of the file are: ``FILE: key.path: ...``."""
-    try:
-        yield
-    except InputError as error:
-        error.mistakes = tuple(_with_source(mistake, spec, overrides) for mistake in error.mistakes)
-        raise
-
-
-@contextmanager
 def _naming_options(options: Mapping[str, str]) -> Iterator[None]:
     """Mistakes in what the command line said are told by the option: ``--margin: ...``, not ``verdict.margin: ...``."""
     try:
         yield
     except InputError as error:
-        parts = [mistake.partition(": ") for mistake in error.mistakes]
-        error.mistakes = tuple(f"{options.get(key, key)}{colon}{rest}" for key, colon, rest in parts)
+        error.change(lambda mistake: replace(mistake, key=options.get(mistake.key, mistake.key)))
         raise
-
-
-def _with_source(mistake: str, spec: Path, overrides: Sequence[str]) -> str:
-    key = _FILE_KEY.match(mistake)
-    if key is None:
-        return mistake
-    overridden = any(override.partition("=")[0].strip() == key[0] for override in overrides)
-    return f"{'--set' if overridden else spec}: {mistake}"
 
 
 def _say(line: str) -> None:

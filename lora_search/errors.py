@@ -20,23 +20,75 @@ escapes is a bug, and the CLI shows its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
 
 
 class LoraSearchError(Exception):
     """Root of the tree."""
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong, told as ``SOURCE: KEY: RULE, got VALUE, did you mean MEANT?; HINT``.
+
+    Attributes:
+        rule: what must hold, or what is the matter: ``must be at least 1``. Alone it is a sentence of its own.
+        key: what it is about: a key of the experiment (``search.rank[2]``), an option, a path.
+        got: the value received, as it is shown.
+        meant: what was probably meant instead.
+        hint: what else helps: the way out, or in parentheses what there is to choose from.
+        source: where the key was given: a file, an option; empty where it speaks for itself.
+    """
+
+    rule: str
+    key: str = ""
+    got: str | None = None
+    meant: str | None = None
+    hint: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        subject = "".join(f"{part}: " for part in (self.source, self.key) if part)
+        got = "" if self.got is None else f", got {self.got}"
+        meant = "" if self.meant is None else f", did you mean {self.meant}?"
+        pause = " " if self.hint.startswith("(") else "; "
+        return f"{subject}{self.rule}{got}{meant}{pause if self.hint else ''}{self.hint}"
+
+
 class InputError(LoraSearchError):
     """The user's input is wrong.
 
     Args:
-        mistakes: one sentence, or one per mistake. Each names the parameter, the rule and the value received.
+        mistakes: one, or several; a sentence is a mistake that is about no one key.
+
+    Attributes:
+        details: every mistake in its parts.
     """
 
-    def __init__(self, mistakes: str | Sequence[str]) -> None:
-        self.mistakes: tuple[str, ...] = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
-        super().__init__("\n".join(self.mistakes))
+    def __init__(self, mistakes: str | Mistake | Iterable[str | Mistake]) -> None:
+        several = (mistakes,) if isinstance(mistakes, (str, Mistake)) else mistakes
+        self.details = tuple(Mistake(each) if isinstance(each, str) else each for each in several)
+        super().__init__(self.details)
+
+    @classmethod
+    def about(cls, key: object, rule: str, *, got: object = None, meant: str | None = None, hint: str = "") -> Self:
+        """An error of one mistake about ``key`` (see ``Mistake``)."""
+        return cls(Mistake(rule, str(key), None if got is None else str(got), meant, hint))
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """One line per mistake."""
+        return tuple(str(mistake) for mistake in self.details)
+
+    def __str__(self) -> str:
+        return "\n".join(self.mistakes)
+
+    def change(self, change: Callable[[Mistake], Mistake]) -> None:
+        """Have every mistake told otherwise, by whoever knows more of where a key came from."""
+        self.details = tuple(change(mistake) for mistake in self.details)
+        self.args = (self.details,)
 
 
 class ExperimentError(InputError):

@@ -121,7 +121,9 @@ def _count_truncated(
 def _require_tokens(dataset: Dataset, lengths: npt.NDArray[np.int64]) -> None:
     empty = dataset.rows[lengths == 0].tolist()
     if empty:
-        raise DataError(f"data.text: must give at least one token, got none from the text in {rows_phrase(empty)}")
+        raise DataError.about(
+            "data.text", "must give at least one token", got=f"none from the text in {rows_phrase(empty)}"
+        )
 
 
 def _fingerprint(

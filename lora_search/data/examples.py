@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from lora_search.data.randomness import Purpose, generator
 from lora_search.data.sources import RawExamples
-from lora_search.data.wording import did_you_mean, labels_phrase, rows_phrase
-from lora_search.errors import DataError
+from lora_search.data.wording import labels_phrase, nearest, rows_phrase
+from lora_search.errors import DataError, Mistake
 from lora_search.spec.experiment import DataSpec
 
 
@@ -24,8 +24,13 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
     """
     counts = Counter(label for label in raw.labels if label.strip())
     mistakes = [
-        f"data.drop_labels: must name labels of the data, got {label!r}{did_you_mean(label, counts)} "
-        f"(labels: {labels_phrase(counts)})"
+        Mistake(
+            "must name labels of the data",
+            "data.drop_labels",
+            repr(label),
+            nearest(label, counts),
+            hint=f"(labels: {labels_phrase(counts)})",
+        )
         for label in spec.drop_labels
         if label not in counts
     ]
@@ -38,8 +43,11 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
     if len(remaining) < 2:
         after = " after data.drop_labels" if spec.drop_labels else ""
         mistakes.append(
-            f"data.label: must have two labels or more in column {spec.label!r}, "
-            f"got {labels_phrase(remaining) or 'none'}{after}"
+            Mistake(
+                f"must have two labels or more in column {spec.label!r}",
+                "data.label",
+                f"{labels_phrase(remaining) or 'none'}{after}",
+            )
         )
     if mistakes:
         raise DataError(mistakes)
@@ -59,9 +67,11 @@ def sample(examples: RawExamples, size: int, seed: int) -> RawExamples:
     lost = [f"{name!r} ({count} of {len(examples)})" for name, count, quota in zip(names, counts, quotas, strict=True)
             if quota == 0]  # fmt: skip
     if lost:
-        raise DataError(
-            f"data.max_examples: must leave an example of every label, got {size}, which leaves none of "
-            f"{', '.join(lost)}; raise it, or name the label in data.drop_labels"
+        raise DataError.about(
+            "data.max_examples",
+            "must leave an example of every label",
+            got=f"{size}, which leaves none of {', '.join(lost)}",
+            hint="raise it, or name the label in data.drop_labels",
         )
     order = generator(seed, Purpose.SAMPLE).permutation(len(examples))
     chosen = np.concatenate([order[labels[order] == label][:quota] for label, quota in enumerate(quotas)])
@@ -76,7 +86,8 @@ def _proportional(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.in
     return np.asarray(exact, dtype=np.int64)
 
 
-def _gaps(key: str, column: str | None, what: str, values: Sequence[str] | None, rows: Sequence[int]) -> list[str]:
+def _gaps(key: str, column: str | None, what: str, values: Sequence[str] | None, rows: Sequence[int]) -> list[Mistake]:
     """One mistake if values are blank, else none."""
     blank = [row for value, row in zip(values or (), rows, strict=False) if not value.strip()]
-    return [f"{key}: column {column!r} must be filled in, got {what} in {rows_phrase(blank)}"] if blank else []
+    rule = f"column {column!r} must be filled in"
+    return [Mistake(rule, key, f"{what} in {rows_phrase(blank)}")] if blank else []

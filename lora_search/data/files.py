@@ -50,14 +50,14 @@ def read_file(path: Path, wanted: Mapping[str, str]) -> Columns:
     if path.is_dir() or reader is None:
         known = ", ".join(_READERS)
         got = "a folder" if path.is_dir() else repr(path.name)
-        raise DataError(f"{_KEY}: must be a file ending in {known} (or one of these and .gz or .bz2), got {got}")
+        raise DataError.about(_KEY, f"must be a file ending in {known} (or one of these and .gz or .bz2)", got=got)
     try:
         with (opener or _open_plain)(path) as stream:
             return reader(stream, path.name, wanted)
     except UnicodeDecodeError as error:
-        raise DataError(f"{_KEY}: must be UTF-8 text, got {path.name}: {error}") from error
+        raise DataError.about(_KEY, "must be UTF-8 text", got=f"{path.name}: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{_KEY}: {path} cannot be read: {error}") from error
+        raise DataError.about(_KEY, f"{path} cannot be read: {error}") from error
 
 
 def _open_plain(path: Path) -> IO[bytes]:
@@ -88,9 +88,10 @@ def _read_tsv(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Column
         }
     )
     if swallowed:
-        raise DataError(
-            f"{_KEY}: a quote that starts a field of {name} must be closed in that field and doubled inside it; "
-            f"{rows_phrase(swallowed)} run over tabs and line ends"
+        raise DataError.about(
+            _KEY,
+            f"a quote that starts a field of {name} must be closed in that field and doubled inside it",
+            hint=f"{rows_phrase(swallowed)} run over tabs and line ends",
         )
     return columns
 
@@ -118,7 +119,7 @@ def _read_delimited(stream: IO[bytes], name: str, wanted: Mapping[str, str], del
         _check_separator(header, name, delimiter)
         frame = rows(None).iloc[1:]
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise DataError(f"{_KEY}: {name} is no table of delimited text: {_in_one_line(error)}") from error
+        raise DataError.about(_KEY, f"{name} is no table of delimited text: {_in_one_line(error)}") from error
     return _picked(frame, header, name, wanted)
 
 
@@ -129,8 +130,8 @@ def _in_one_line(error: Exception) -> str:
 def _check_separator(header: list[str], name: str, delimiter: str) -> None:
     """A text and its label take two columns; one that holds another separator was meant as several."""
     if len(header) == 1 and any(other in header[0] for other in _SEPARATORS if other != delimiter):
-        raise DataError(
-            f"{_KEY}: {name} must have its columns separated by {_SEPARATORS[delimiter]}, got the header {header[0]!r}"
+        raise DataError.about(
+            _KEY, f"{name} must have its columns separated by {_SEPARATORS[delimiter]}", got=f"the header {header[0]!r}"
         )
 
 
@@ -141,7 +142,7 @@ def _read_parquet(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Co
         # Arrow's own types: NumPy's would turn integers with a missing one into floats
         frame = pd.read_parquet(io.BytesIO(stream.read()), dtype_backend="pyarrow")
     except ValueError as error:  # ArrowInvalid is one
-        raise DataError(f"{_KEY}: {name} cannot be read as parquet: {_in_one_line(error)}") from error
+        raise DataError.about(_KEY, f"{name} cannot be read as parquet: {_in_one_line(error)}") from error
     picked = _picked(frame, [str(column) for column in frame.columns], name, wanted)
     return {column: [None if value is pd.NA else value for value in values] for column, values in picked.items()}
 
@@ -157,7 +158,7 @@ def _read_json(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Colum
 
     records = _parsed(stream.read().decode("utf-8-sig"), name, why)
     if not isinstance(records, list):
-        raise DataError(f"{_KEY}: {name} must hold a list of objects, got {type(records).__name__} at its top")
+        raise DataError.about(_KEY, f"{name} must hold a list of objects", got=f"{type(records).__name__} at its top")
     return _columns_of(enumerate(records, start=1), "item", name, wanted)
 
 
@@ -171,7 +172,7 @@ def _read_jsonl(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> Colu
                 continue
             record = _parsed(line, f"line {number} of {name}", why)
             if isinstance(record, list):
-                raise DataError(f"{_KEY}: line {number} of {name} must be an object, got list{_A_LIST}")
+                raise DataError.about(_KEY, f"line {number} of {name} must be an object", got=f"list{_A_LIST}")
             yield number, record
 
     return _columns_of(records(), "line", name, wanted)
@@ -181,11 +182,13 @@ def _parsed(text: str, where: str, why: Callable[[json.JSONDecodeError], str]) -
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{_KEY}: {where} is not JSON: {why(error)}") from error
+        raise DataError.about(_KEY, f"{where} is not JSON: {why(error)}") from error
     except RecursionError as error:
-        raise DataError(f"{_KEY}: {where} must hold flat objects, got values nested too deeply to read") from error
+        raise DataError.about(
+            _KEY, f"{where} must hold flat objects", got="values nested too deeply to read"
+        ) from error
     except ValueError as error:  # a whole number of thousands of digits
-        raise DataError(f"{_KEY}: {where} cannot be read: {error}") from error
+        raise DataError.about(_KEY, f"{where} cannot be read: {error}") from error
 
 
 def _columns_of(records: Iterable[tuple[int, Any]], unit: str, name: str, wanted: Mapping[str, str]) -> Columns:
@@ -193,7 +196,7 @@ def _columns_of(records: Iterable[tuple[int, Any]], unit: str, name: str, wanted
     available: dict[str, None] = {}
     for number, record in records:
         if not isinstance(record, dict):
-            raise DataError(f"{_KEY}: {unit} {number} of {name} must be an object, got {type(record).__name__}")
+            raise DataError.about(_KEY, f"{unit} {number} of {name} must be an object", got=type(record).__name__)
         available.update(dict.fromkeys(record))
         for column, values in columns.items():
             values.append(record.get(column))

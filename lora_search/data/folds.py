@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_search.data.randomness import Purpose, generator
-from lora_search.errors import DataError
+from lora_search.errors import DataError, Mistake
 
 Indices = npt.NDArray[np.int64]
 
@@ -171,11 +171,14 @@ def _draw_holdout(
         if held.any() and not _too_little(counts[~held], names, folds):
             return held
     if not held.any():
-        raise DataError(
-            f"data.holdout: must be large enough for one group of examples, got {share:g} of {len(counts)} groups"
+        raise DataError.about(
+            "data.holdout", "must be large enough for one group of examples", got=f"{share:g} of {len(counts)} groups"
         )
     raise DataError(
-        [f"{mistake}, after a hold-out of {share:g}" for mistake in _too_little(counts[~held], names, folds)]
+        [
+            replace(mistake, got=f"{mistake.got}, after a hold-out of {share:g}")
+            for mistake in _too_little(counts[~held], names, folds)
+        ]
     )
 
 
@@ -187,9 +190,11 @@ def _draw_folds(counts: npt.NDArray[np.int64], folds: int, seed: int, repeat: in
         np.add.at(in_part, parts, counts)
         if ((in_part > 0).sum(axis=0) >= 2).all():
             return parts
-    raise DataError(
-        f"cv.folds: must allow every label in every training side, got {folds} folds of {len(counts)} groups of "
-        "examples; a label is in so few groups that one fold takes them all; use other folds or smaller groups"
+    raise DataError.about(
+        "cv.folds",
+        "must allow every label in every training side",
+        got=f"{folds} folds of {len(counts)} groups of examples",
+        hint="a label is in so few groups that one fold takes them all; use other folds or smaller groups",
     )
 
 
@@ -199,23 +204,34 @@ def _require_enough(counts: npt.NDArray[np.int64], names: Sequence[str], folds: 
         raise DataError(mistakes)
 
 
-def _too_little(counts: npt.NDArray[np.int64], names: Sequence[str], folds: int) -> list[str]:
-    """What stands in the way of a split into folds, one sentence each."""
+def _too_little(counts: npt.NDArray[np.int64], names: Sequence[str], folds: int) -> list[Mistake]:
+    """What stands in the way of a split into folds."""
     if len(counts) < folds:
         return [
-            f"cv.folds: must be at most the number of groups, got {folds} folds for {len(counts)} groups of examples"
+            Mistake(
+                "must be at most the number of groups",
+                "cv.folds",
+                f"{folds} folds for {len(counts)} groups of examples",
+            )
         ]
     mistakes = []
     for name, examples, groups in zip(names, counts.sum(axis=0), (counts > 0).sum(axis=0), strict=True):
         if examples < folds:
             mistakes.append(
-                f"cv.folds: must be at most the examples of each label, got {folds} folds for "
-                f"{examples} example{'' if examples == 1 else 's'} of {name!r}"
+                Mistake(
+                    "must be at most the examples of each label",
+                    "cv.folds",
+                    f"{folds} folds for {examples} example{'' if examples == 1 else 's'} of {name!r}",
+                )
             )
         elif groups < 2:
             mistakes.append(
-                f"data.label: must occur in two groups or more to be trained and evaluated, got {name!r} with "
-                f"{examples} examples in one group (examples of one data.group and copies of one text stay together)"
+                Mistake(
+                    "must occur in two groups or more to be trained and evaluated",
+                    "data.label",
+                    f"{name!r} with {examples} examples in one group",
+                    hint="(examples of one data.group and copies of one text stay together)",
+                )
             )
     return mistakes
 

@@ -37,18 +37,19 @@ def _load(name: str, config: str | None, split: str) -> Any:
     try:
         return datasets.load_dataset(name, config, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
-        raise DataError(
-            f"data.train: must be a dataset of the hub that you may read, got 'hub:{name}': {_first_line(error)}"
+        raise DataError.about(
+            "data.train", "must be a dataset of the hub that you may read", got=f"'hub:{name}': {_first_line(error)}"
         ) from error
     except ConnectionError as error:
         offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else "no network"
-        raise DataError(
-            f"data.train: 'hub:{name}' cannot be reached and is not in the local cache ({offline}); load it once while "
-            "online, or save it as csv, jsonl or parquet and give that file's path"
+        raise DataError.about(
+            "data.train",
+            f"'hub:{name}' cannot be reached and is not in the local cache ({offline})",
+            hint="load it once while online, or save it as csv, jsonl or parquet and give that file's path",
         ) from error
     except (ValueError, RuntimeError, OSError, datasets.exceptions.DatasetsError) as error:
         asked = f"config {config!r}, split {split!r}" if config else f"split {split!r}"
-        raise DataError(f"data.train: 'hub:{name}' cannot be loaded ({asked}): {_first_line(error)}") from error
+        raise DataError.about("data.train", f"'hub:{name}' cannot be loaded ({asked}): {_first_line(error)}") from error
 
 
 def _values(table: Any, column: str) -> list[Any]:

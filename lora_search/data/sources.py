@@ -15,7 +15,7 @@ from typing import Any
 from lora_search.data.files import Columns, read_file
 from lora_search.data.hub import read_hub
 from lora_search.data.wording import rows_phrase
-from lora_search.errors import DataError
+from lora_search.errors import DataError, Mistake
 from lora_search.spec.experiment import DataSpec
 from lora_search.spec.locations import HubId, resolve
 
@@ -56,7 +56,7 @@ def read_table(spec: DataSpec) -> RawExamples:
         DataError: nothing there, unreadable, no such column, values that are no texts or no labels, or no rows at all.
     """
     columns = _read_columns(spec)
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
 
     def converted(key: str, column: str, convert: Callable[[Any], str | None], rule: str) -> tuple[str, ...]:
         values, refused = _as_strings(columns[column], convert)
@@ -70,7 +70,7 @@ def read_table(spec: DataSpec) -> RawExamples:
     if mistakes:
         raise DataError(mistakes)
     if not labels:
-        raise DataError(f"data.train: must hold examples, got no rows in {spec.train!r}")
+        raise DataError.about("data.train", "must hold examples", got=f"no rows in {spec.train!r}")
     return RawExamples(texts, pairs, labels, groups, rows=tuple(range(1, len(labels) + 1)))
 
 
@@ -79,12 +79,14 @@ def _read_columns(spec: DataSpec) -> Columns:
     wanted = {f"data.{key}": column for key, column in named.items() if column is not None}
     shown = [key for key in ("data.text", "data.text_pair") if wanted.get(key) == spec.label]
     if shown:
-        raise DataError(f"data.label: must not be the column the model reads ({shown[0]}), got {spec.label!r}")
+        raise DataError.about(
+            "data.label", f"must not be the column the model reads ({shown[0]})", got=repr(spec.label)
+        )
     place = resolve(spec.train, key="data.train", error=DataError)
     if isinstance(place, HubId):
         return read_hub(place.name, spec.config, spec.split, wanted)
     mistakes = [
-        f"data.{key}: must be left out unless data.train is hub:OWNER/NAME, got {value!r}"
+        Mistake("must be left out unless data.train is hub:OWNER/NAME", f"data.{key}", repr(value))
         for key, value in (("config", spec.config), ("split", spec.split))
         if value != DataSpec.model_fields[key].default
     ]
@@ -100,13 +102,13 @@ def _as_strings(values: Sequence[Any], convert: Callable[[Any], str | None]) -> 
     return tuple(string or "" for string in strings), refused
 
 
-def _refusal(key: str, column: str, rule: str, values: Sequence[Any], refused: Sequence[int]) -> list[str]:
+def _refusal(key: str, column: str, rule: str, values: Sequence[Any], refused: Sequence[int]) -> list[Mistake]:
     if not refused:
         return []
     example = values[refused[0]]
     kind = "text that is not valid Unicode" if isinstance(example, str) else f"{example!r} ({type(example).__name__})"
     rows = rows_phrase([index + 1 for index in refused])
-    return [f"{key}: column {column!r} must hold {rule}, got {kind} in {rows}"]
+    return [Mistake(f"column {column!r} must hold {rule}", key, f"{kind} in {rows}")]
 
 
 def _is_missing(value: Any) -> bool:

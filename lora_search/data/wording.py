@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
-from lora_search.errors import DataError
+from lora_search.errors import DataError, Mistake
 
 _ROWS_SHOWN = 5
 _COLUMNS_SHOWN = 20
@@ -28,11 +28,11 @@ def labels_phrase(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """``; did you mean 'text'?``, or nothing when no choice is near. Case does not count."""
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like ``name``, quoted; None when none is near. Case does not count."""
     by_folded = {choice.casefold(): choice for choice in choices}
     near = get_close_matches(name.casefold(), list(by_folded), n=1)
-    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+    return repr(by_folded[near[0]]) if near else None
 
 
 def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, str]) -> None:
@@ -49,13 +49,18 @@ def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, s
     listed = ", ".join(_shortened(name) for name in available[:_COLUMNS_SHOWN])
     more = f" and {len(available) - _COLUMNS_SHOWN} more" if len(available) > _COLUMNS_SHOWN else ""
     mistakes = [
-        f"{key}: must be a column of {where}, got {column!r}{did_you_mean(column, available)} "
-        f"(columns: {listed or 'none'}{more})"
+        Mistake(
+            f"must be a column of {where}",
+            key,
+            repr(column),
+            nearest(column, available),
+            hint=f"(columns: {listed or 'none'}{more})",
+        )
         for key, column in wanted.items()
         if column not in available
     ]
     mistakes += [
-        f"{key}: must be one column of {where}, got {column!r}, the name of {available.count(column)}"
+        Mistake(f"must be one column of {where}", key, f"{column!r}, the name of {available.count(column)}")
         for key, column in wanted.items()
         if available.count(column) > 1
     ]

@@ -111,7 +111,7 @@ def _config_alone(tables: StudyTables, chosen: ChosenTrial) -> dict[str, Any]:
     """The config from the base model, without reading the data."""
     labels = tables.environment.get("data", {}).get("labels")
     if not labels:
-        raise StudyError(f"{tables.folder}: must say its labels in environment.json, got {labels!r}")
+        raise StudyError.about(tables.folder, "must say its labels in environment.json", got=repr(labels))
     base = load_base(tables.experiment.model, _task(tables).head(labels))
     check_unchanged(tables, model=base.fingerprint)
     modules = resolve_targets(base.structure, chosen.adapter.targets, chosen.adapter.layers)

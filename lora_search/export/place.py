@@ -56,15 +56,17 @@ class Place:
                 if old.exists() and not self.path.exists():
                     old.rename(self.path)
                 if isinstance(error, OSError):
-                    raise StudyError(f"{self.out}: must be a folder that can be replaced: {error.strerror}") from error
+                    raise StudyError.about(
+                        self.out, f"must be a folder that can be replaced: {error.strerror}"
+                    ) from error
                 raise
 
     def _check(self, study: str, weights: bool) -> None:
         kind = kind_of(self.path, error=StudyError)
         if kind == "file":
-            raise StudyError(f"{self.out}: must be a folder to write the adapter to, got a file")
+            raise StudyError.about(self.out, "must be a folder to write the adapter to", got="a file")
         if kind == "folder" and self.path == Path.cwd():
-            raise StudyError(f"{self.out}: must not be the folder you are in, for it is written as a whole")
+            raise StudyError.about(self.out, "must not be the folder you are in, for it is written as a whole")
         if kind == "folder":
             record = _record_of(self.path)
             self._check_is_ours(record)
@@ -104,15 +106,15 @@ class Place:
             refused = refusal(folder, error)
             if refused is None:
                 raise
-            raise StudyError(f"{self.out}: must be a folder that can be written to, got: {refused}") from error
+            raise StudyError.about(self.out, "must be a folder that can be written to", got=refused) from error
 
     @contextmanager
     def _folder_errors_as_study_errors(self, parent: Path) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise StudyError(
-                f"{self.out}: must be in a folder that can be written to, got {parent}: {error.strerror}"
+            raise StudyError.about(
+                self.out, "must be in a folder that can be written to", got=f"{parent}: {error.strerror}"
             ) from error
 
     def _check_is_ours(self, record: Mapping[str, Any]) -> None:
@@ -122,21 +124,25 @@ class Place:
         if strangers:
             named = ", ".join(strangers[:_MOST_NAMED])
             rest = f" and {len(strangers) - _MOST_NAMED} more" if len(strangers) > _MOST_NAMED else ""
-            raise StudyError(
-                f"{self.out}: must be new, empty or an earlier export, got a folder with other files: {named}{rest}"
+            raise StudyError.about(
+                self.out, "must be new, empty or an earlier export", got=f"a folder with other files: {named}{rest}"
             )
 
     def _check_may_be_replaced(self, record: Mapping[str, Any], study: str, weights: bool) -> None:
         way_out = "give another folder, or remove this one first"
         if record.get("study", study) != study:
-            raise StudyError(
-                f"{self.out}: must be new, empty or an earlier export of {study}, got one of {record['study']};"
-                f" {way_out}"
+            raise StudyError.about(
+                self.out,
+                f"must be new, empty or an earlier export of {study}",
+                got=f"one of {record['study']}",
+                hint=way_out,
             )
         if record.get("weights") and not weights:
-            raise StudyError(
-                f"{self.out}: must not hold trained weights if none are to take their place, got those of trial"
-                f" {record.get('trial')}; export with --weights, {way_out}"
+            raise StudyError.about(
+                self.out,
+                "must not hold trained weights if none are to take their place",
+                got=f"those of trial {record.get('trial')}",
+                hint=f"export with --weights, {way_out}",
             )
 
 

@@ -25,6 +25,7 @@ from lora_search.export import RECIPES
 from lora_search.export.loading import Loading
 from lora_search.export.rendering import render
 from lora_search.spec import closest
+from lora_search.spec.suggestions import one_of
 from lora_search.study import Prepared
 from lora_search.study.refit import ChosenTrial
 from lora_search.training.batches import step_count
@@ -150,12 +151,12 @@ def check_recipe(trainer: str | None, chosen: ChosenTrial) -> None:
         return
     if trainer not in RECIPES:
         near = closest(trainer, RECIPES)
-        hint = "" if near is None else f", did you mean {near}?"
-        raise InputError(f"recipe: must be {', '.join(RECIPES[:-1])} or {RECIPES[-1]}, got {trainer!r}{hint}")
+        raise InputError.about("recipe", one_of(RECIPES), got=repr(trainer), meant=near)
     if trainer != "trl" and not chosen.adapter.alpha.is_integer():
-        raise InputError(
-            f"recipe: must be trl for an adapter whose alpha is no whole number, got {trainer} for trial"
-            f" {chosen.trial} with alpha {chosen.adapter.alpha:g}"
+        raise InputError.about(
+            "recipe",
+            "must be trl for an adapter whose alpha is no whole number",
+            got=f"{trainer} for trial {chosen.trial} with alpha {chosen.adapter.alpha:g}",
         )
 
 

@@ -24,7 +24,7 @@ def metric_named(name: str) -> Metric:
         ExperimentError: there is none.
     """
     if name not in METRICS:
-        raise ExperimentError(f"verdict.metric: must be one of {', '.join(METRICS)}, got {name}")
+        raise ExperimentError.about("verdict.metric", f"must be one of {', '.join(METRICS)}", got=name)
     return METRICS[name]
 
 

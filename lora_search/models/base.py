@@ -114,13 +114,15 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     with checkpoint.reading():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.arguments)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise ModelError(f"model.base: must come with its tokenizer, got {checkpoint.name!r}, which has no vocabulary")
+        raise ModelError.about(
+            "model.base", "must come with its tokenizer", got=f"{checkpoint.name!r}, which has no vocabulary"
+        )
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ModelError(
-                "model.base: must have a padding or end-of-text token,"
-                f" the tokenizer of {checkpoint.name!r} has neither"
+            raise ModelError.about(
+                "model.base",
+                f"must have a padding or end-of-text token, the tokenizer of {checkpoint.name!r} has neither",
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -173,9 +175,12 @@ def _draw_head(model: Any, head_modules: Collection[str]) -> None:
 def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if max(tokenizer.vocab_size, tokenizer.pad_token_id + 1) > rows:
-        raise ModelError(
-            f"model.base: must come with its own tokenizer, the one of {checkpoint.name!r} has"
-            f" {max(tokenizer.vocab_size, tokenizer.pad_token_id + 1)} tokens for {rows} embeddings"
+        raise ModelError.about(
+            "model.base",
+            (
+                f"must come with its own tokenizer, the one of {checkpoint.name!r} has "
+                f"{max(tokenizer.vocab_size, tokenizer.pad_token_id + 1)} tokens for {rows} embeddings"
+            ),
         )
 
 

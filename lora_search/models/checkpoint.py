@@ -85,20 +85,28 @@ class Checkpoint:
     def _explained(self, error: Exception, purpose: str) -> InputError:
         reason = shorten(str(error), _REASON_WIDTH, placeholder=" ...") or type(error).__name__
         if isinstance(error, ImportError):
-            return MachineError(f"model.base: needs a package this machine lacks, got {self.name!r}: {reason}")
+            return MachineError.about(
+                "model.base", "needs a package this machine lacks", got=f"{self.name!r}: {reason}"
+            )
         if isinstance(error, OSError) and self.cached_only and not Path(self.source).exists():
-            return ModelError(
-                f"model.base: must be a folder, a model in the cache of this machine, or on the hub while it is within"
-                f" reach, got {self.name!r}; the hub does not answer: go online once, or give a folder"
+            return ModelError.about(
+                "model.base",
+                "must be a folder, a model in the cache of this machine, or on the hub while it is within reach",
+                got=repr(self.name),
+                hint="the hub does not answer: go online once, or give a folder",
             )
         if "trust_remote_code" in str(error):
-            return ModelError(
-                f"model.trust_remote_code: must be true to run the Python code that {self.name!r} brings,"
-                " got false; read that code first"
+            return ModelError.about(
+                "model.trust_remote_code",
+                f"must be true to run the Python code that {self.name!r} brings",
+                got="false",
+                hint="read that code first",
             )
         if "Unrecognized configuration class" in reason:
-            return ModelError(f"model.base: must be a model that can {purpose}, got {self.name!r}: {reason}")
-        return ModelError(f"model.base: must be a model that transformers can load, got {self.name!r}: {reason}")
+            return ModelError.about("model.base", f"must be a model that can {purpose}", got=f"{self.name!r}: {reason}")
+        return ModelError.about(
+            "model.base", "must be a model that transformers can load", got=f"{self.name!r}: {reason}"
+        )
 
 
 def find_checkpoint(spec: ModelSpec) -> Checkpoint:
@@ -114,13 +122,15 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     if isinstance(place, HubId):
         source, gguf_file = place.name, spec.gguf_file
     elif spec.revision is not None:
-        raise ModelError(f"model.revision: must be left out unless model.base is on the hub, got {spec.revision!r}")
+        raise ModelError.about(
+            "model.revision", "must be left out unless model.base is on the hub", got=repr(spec.revision)
+        )
     else:
         with path_errors_as(place, key="model.base", error=ModelError):
             source, gguf_file = _in_folder(place, spec)
     if gguf_file is not None and find_spec("gguf") is None:
-        raise MachineError(
-            f"model.gguf_file: needs the gguf package, got {gguf_file!r}; pip install 'lora-search[gguf]'"
+        raise MachineError.about(
+            "model.gguf_file", "needs the gguf package", got=repr(gguf_file), hint="pip install 'lora-search[gguf]'"
         )
     return Checkpoint(
         name=spec.base,
@@ -136,19 +146,27 @@ def _in_folder(place: Path, spec: ModelSpec) -> tuple[str, str | None]:
     """(folder, name of the GGUF file in it or None)."""
     if place.is_file():
         if place.suffix != ".gguf" or spec.gguf_file not in (None, place.name):
-            raise ModelError(f"model.base: must be the folder of a model or a GGUF file, got the file {spec.base!r}")
+            raise ModelError.about(
+                "model.base", "must be the folder of a model or a GGUF file", got=f"the file {spec.base!r}"
+            )
         return str(place.parent), place.name
     if spec.gguf_file is not None:
         if kind_of(place / spec.gguf_file, key="model.gguf_file", error=ModelError) != "file":
             there = ", ".join(sorted(path.name for path in place.glob("*.gguf"))) or "no GGUF file"
-            raise ModelError(f"model.gguf_file: must be in {spec.base!r}, got {spec.gguf_file!r}; it has {there}")
+            raise ModelError.about(
+                "model.gguf_file", f"must be in {spec.base!r}", got=repr(spec.gguf_file), hint=f"it has {there}"
+            )
         return str(place), spec.gguf_file
     if not (place / "config.json").is_file():
-        raise ModelError(f"model.base: must be the folder of a model, got {spec.base!r}, which has no config.json")
+        raise ModelError.about(
+            "model.base", "must be the folder of a model", got=f"{spec.base!r}, which has no config.json"
+        )
     if not any(place.glob("*.safetensors")):
-        raise ModelError(
-            f"model.base: must have its weights in safetensors files, got {spec.base!r}, which has none;"
-            " save_pretrained of transformers writes them"
+        raise ModelError.about(
+            "model.base",
+            "must have its weights in safetensors files",
+            got=f"{spec.base!r}, which has none",
+            hint="save_pretrained of transformers writes them",
         )
     return str(place), None
 
@@ -162,14 +180,20 @@ def _hub_answers(name: str, revision: str | None) -> bool:
     try:
         HfApi().model_info(name, revision=revision, timeout=_HUB_PATIENCE)
     except GatedRepoError as error:
-        raise ModelError(
-            f"model.base: must be open to you, got {name!r}; accept its terms on its page, then `hf auth login`"
+        raise ModelError.about(
+            "model.base",
+            "must be open to you",
+            got=repr(name),
+            hint="accept its terms on its page, then `hf auth login`",
         ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"model.revision: must exist in {name!r}, got {revision!r}") from error
+        raise ModelError.about("model.revision", f"must exist in {name!r}", got=repr(revision)) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"model.base: must be a folder or a model on the hub, got {name!r}; if it is private, `hf auth login`"
+        raise ModelError.about(
+            "model.base",
+            "must be a folder or a model on the hub",
+            got=repr(name),
+            hint="if it is private, `hf auth login`",
         ) from error
     except Exception:  # whatever keeps the hub from answering, the cache is where to look next
         return False

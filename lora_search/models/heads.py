@@ -27,9 +27,13 @@ def find_head(model: nn.Module, stack_name: str, fresh: Collection[str]) -> tupl
     base = _base_prefix(model)
     missing = [name for name in fresh if name.startswith(f"{stack_name}.")]
     if missing:
-        raise ModelError(
-            f"model.base: must bring the weights of its layers, the checkpoint lacks {len(missing)} of them,"
-            f" {min(missing)} for one; was it saved from another architecture?"
+        raise ModelError.about(
+            "model.base",
+            (
+                f"must bring the weights of its layers, the checkpoint lacks {len(missing)} of them, "
+                f"{min(missing)} for one"
+            ),
+            hint="was it saved from another architecture?",
         )
     owners = {name.rpartition(".")[0] for name in fresh}
     outside = [name for name in _parameter_owners(model) if not f"{name}.".startswith(base)]
@@ -37,7 +41,7 @@ def find_head(model: nn.Module, stack_name: str, fresh: Collection[str]) -> tupl
     head = set(lacking or outside) | owners
     ordered = tuple(name for name in _parameter_owners(model) if name in head)
     if not ordered:
-        raise ModelError(f"model.base: must have a classification head, {type(model).__name__} has none")
+        raise ModelError.about("model.base", f"must have a classification head, {type(model).__name__} has none")
     for name in ordered:
         _check_supported(name, model.get_submodule(name))
     return ordered
@@ -60,8 +64,8 @@ def modules_to_save(model: nn.Module, head: Collection[str]) -> tuple[str, ...]:
         suffixes = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
         exact = next((s for s in suffixes if all(name in outermost for name in names if name.endswith(s))), None)
         if exact is None:
-            raise ModelError(
-                f"model.base: must name its head apart from other modules, {module} cannot be told from others"
+            raise ModelError.about(
+                "model.base", f"must name its head apart from other modules, {module} cannot be told from others"
             )
         chosen.append(exact)
     return tuple(dict.fromkeys(chosen))
@@ -70,7 +74,7 @@ def modules_to_save(model: nn.Module, head: Collection[str]) -> tuple[str, ...]:
 def _base_prefix(model: nn.Module) -> str:
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
-        raise ModelError(f"model.base: must keep its base apart from its head, {type(model).__name__} does not")
+        raise ModelError.about("model.base", f"must keep its base apart from its head, {type(model).__name__} does not")
     return f"{prefix}."
 
 
@@ -81,9 +85,10 @@ def _parameter_owners(model: nn.Module) -> Iterator[str]:
 
 def _check_supported(name: str, module: nn.Module) -> None:
     if not isinstance(module, nn.Linear | nn.LayerNorm):
-        raise ModelError(
-            "model.base: must bring all weights but those of nn.Linear and nn.LayerNorm modules of a head,"
-            f" got none for {name or 'the model itself'} ({type(module).__name__})"
+        raise ModelError.about(
+            "model.base",
+            "must bring all weights but those of nn.Linear and nn.LayerNorm modules of a head",
+            got=f"none for {name or 'the model itself'} ({type(module).__name__})",
         )
 
 

@@ -93,7 +93,7 @@ def inspect_model(model: nn.Module, fresh: Collection[str] = ()) -> ModelStructu
         linear for layer, block in enumerate(blocks) for linear in _block_modules(f"{stack_name}.{layer}", layer, block)
     )
     if not linear_modules:
-        raise ModelError(f"model.base: must have linear modules in its layers, {type(model).__name__} has none")
+        raise ModelError.about("model.base", f"must have linear modules in its layers, {type(model).__name__} has none")
     return ModelStructure(
         stack_name=stack_name,
         layer_count=len(blocks),
@@ -109,22 +109,31 @@ def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     what = type(model).__name__
     stacks = _outermost_lists(model)
     if not stacks:
-        raise ModelError(f"model.base: must have a stack of transformer layers, {what} has none that can be found")
+        raise ModelError.about(
+            "model.base", f"must have a stack of transformer layers, {what} has none that can be found"
+        )
     if len(stacks) > 1:
         names = ", ".join(name for name, _ in stacks)
-        raise ModelError(
-            f"model.base: must have one stack of layers, {what} has {len(stacks)}: {names}"
-            " (encoder-decoder models are not supported)"
+        raise ModelError.about(
+            "model.base",
+            (
+                f"must have one stack of layers, {what} has {len(stacks)}: {names} (encoder-decoder "
+                "models are not supported)"
+            ),
         )
     name, blocks = stacks[0]
     kinds = sorted({type(block).__name__ for block in blocks})
     if len(kinds) > 1 or kinds == ["ModuleList"]:
-        raise ModelError(f"model.base: must have layers of one kind, {what} has {', '.join(kinds)} in {name}")
+        raise ModelError.about("model.base", f"must have layers of one kind, {what} has {', '.join(kinds)} in {name}")
     declared = getattr(getattr(model, "config", None), "num_hidden_layers", len(blocks))
     if declared != len(blocks) or len({id(block) for block in blocks}) < len(blocks):
-        raise ModelError(
-            f"model.base: must have its own weights in every layer, {what} runs {declared} layers"
-            f" on {len({id(block) for block in blocks})} set(s) of weights (ALBERT and its kin are not supported)"
+        raise ModelError.about(
+            "model.base",
+            (
+                f"must have its own weights in every layer, {what} runs {declared} layers on "
+                f"{len({id(block) for block in blocks})} set(s) of weights (ALBERT and its kin are not "
+                "supported)"
+            ),
         )
     return name, blocks
 

@@ -6,10 +6,11 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lora_search.errors import ModelError
+from lora_search.errors import Mistake, ModelError
 from lora_search.models.roles import projections_of
 from lora_search.models.structure import Kind, LinearModule, ModelStructure
 from lora_search.spec.names import TARGET_GROUPS, layer_indices
+from lora_search.spec.suggestions import ChoiceError
 
 
 def resolve_targets(structure: ModelStructure, targets: str, layers: str) -> tuple[LinearModule, ...]:
@@ -26,13 +27,13 @@ def resolve_targets(structure: ModelStructure, targets: str, layers: str) -> tup
     """
     try:
         indices = layer_indices(layers, structure.layer_count)
-    except ValueError as error:
-        raise ModelError(f"search.layers: {error}") from error
+    except ChoiceError as error:
+        raise ModelError.about("search.layers", error.rule, got=error.got) from error
     named = _in_group(structure, targets) if targets in TARGET_GROUPS else _by_name(structure, targets.split(","))
     chosen = tuple(module for module in named if module.layer in indices)
     if not chosen:
-        raise ModelError(
-            f"search.targets: must name modules of layers {layers}, got {targets}, which only other layers have"
+        raise ModelError.about(
+            "search.targets", f"must name modules of layers {layers}", got=f"{targets}, which only other layers have"
         )
     return chosen
 
@@ -107,9 +108,11 @@ def targets_table(structure: ModelStructure) -> tuple[TargetRow, ...]:
 def _in_group(structure: ModelStructure, group: str) -> tuple[LinearModule, ...]:
     members = tuple(module for module in structure.linear_modules if group in target_groups(module))
     if not members:
-        raise ModelError(
-            f"search.targets: must exist in the model, got {group}, but no linear module of its layers is that;"
-            f" {_available_modules(structure)}"
+        raise ModelError.about(
+            "search.targets",
+            "must exist in the model",
+            got=f"{group}, but no linear module of its layers is that",
+            hint=_available_modules(structure),
         )
     return members
 
@@ -125,16 +128,13 @@ def _matches(module: LinearModule, name: str) -> bool:
     return module.name == name or module.name.endswith(f".{name}")
 
 
-def _unknown_name(structure: ModelStructure, name: str) -> str:
+def _unknown_name(structure: ModelStructure, name: str) -> Mistake:
     outside = [full for full in structure.module_names if full == name or full.endswith(f".{name}")]
     if outside:
-        return (
-            f"search.targets: must name linear modules inside the layers, got {name}, which is {outside[0]};"
-            f" {_available_modules(structure)}"
-        )
-    near = _meant(structure, name)
-    hint = f" (did you mean {near}?)" if near else ""
-    return f"search.targets: must name linear modules of the model, got {name}{hint}; {_available_modules(structure)}"
+        rule, got = "must name linear modules inside the layers", f"{name}, which is {outside[0]}"
+        return Mistake(rule, "search.targets", got, hint=_available_modules(structure))
+    rule, meant = "must name linear modules of the model", _meant(structure, name)
+    return Mistake(rule, "search.targets", name, meant, _available_modules(structure))
 
 
 def _meant(structure: ModelStructure, name: str) -> str | None:
@@ -150,4 +150,4 @@ def _meant(structure: ModelStructure, name: str) -> str | None:
 
 
 def _available_modules(structure: ModelStructure) -> str:
-    return f"its layers have {', '.join(dict.fromkeys(module.leaf for module in structure.linear_modules))}"
+    return f"(its layers have {', '.join(dict.fromkeys(module.leaf for module in structure.linear_modules))})"

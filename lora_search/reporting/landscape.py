@@ -155,7 +155,7 @@ def _named(verdict: Mapping[str, Any], role: str, trials: pd.DataFrame) -> int |
         return None
     trial = int(entry["trial"])
     if trial not in set(trials["trial"]):
-        raise StudyError(f"verdict.json: {role}.trial must be a trial of the study, got {trial}")
+        raise StudyError.about("verdict.json", f"{role}.trial must be a trial of the study", got=trial)
     return trial
 
 

@@ -48,7 +48,7 @@ def write_report(study_folder: str | Path) -> Path:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         where = error.filename or tables.folder
-        raise StudyError(f"{where}: must be a place that can be written to, got {error.strerror}") from error
+        raise StudyError.about(where, "must be a place that can be written to", got=error.strerror) from error
     return path
 
 

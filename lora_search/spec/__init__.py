@@ -4,7 +4,7 @@ from lora_search.spec import facts
 from lora_search.spec.adapter import AdapterSpec, Nuisance
 from lora_search.spec.experiment import DataSpec, Experiment, ModelSpec
 from lora_search.spec.fields import Range
-from lora_search.spec.loading import experiment_to_toml, json_schema, load_experiment
+from lora_search.spec.loading import experiment_to_toml, json_schema, load_experiment, naming_sources
 from lora_search.spec.names import TARGET_GROUPS, layer_indices
 from lora_search.spec.suggestions import closest
 
@@ -22,4 +22,5 @@ __all__ = [
     "json_schema",
     "layer_indices",
     "load_experiment",
+    "naming_sources",
 ]

@@ -14,17 +14,18 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lora_search.errors import ExperimentError
+from lora_search.errors import ExperimentError, InputError, Mistake
 from lora_search.spec.experiment import Experiment
 from lora_search.spec.locations import HUB_PREFIX, PACKAGE_PREFIX
-from lora_search.spec.mistakes import KeyPath, mistakes_of, shown_value
+from lora_search.spec.mistakes import KeyPath, is_key, mistakes_of, shown_value
 from lora_search.spec.suggestions import closest
 from lora_search.spec.toml import toml_document
 
@@ -64,7 +65,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), trials: int
     try:
         raw = _read_toml(path)
     except ExperimentError as error:
-        raise ExperimentError([*error.mistakes, *mistakes]) from error.__cause__
+        raise ExperimentError([*error.details, *mistakes]) from error.__cause__
     for override in given:
         _set(raw, override)
     experiment = None
@@ -72,7 +73,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), trials: int
         # By way of JSON, where pydantic's strict mode takes a list for a tuple but neither "8" nor true for a number.
         experiment = Experiment.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        mistakes += [f"{_source(mistake.path, path, given)}: {mistake}" for mistake in mistakes_of(error, raw)]
+        mistakes += mistakes_of(error, raw, lambda key: _source(key, path, given))
     if experiment is None or mistakes:
         raise ExperimentError(mistakes)
     return _with_local_paths(experiment, path.parent)
@@ -87,13 +88,35 @@ def parse_override(text: str) -> Override:
     key, equals, value = text.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not equals or not all(parts):
-        raise ExperimentError(f"--set: must be KEY=VALUE, got {shown_value(text)}")
+        raise ExperimentError.about("--set", "must be KEY=VALUE", got=shown_value(text))
     try:
         table = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         table = {}
     # A line break in VALUE could smuggle in further keys; then it was text.
     return Override(parts, table["value"] if table.keys() == {"value"} else value.strip(), "--set")
+
+
+@contextmanager
+def naming_sources(path: str | Path, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Inside the block, mistakes about keys of an experiment are told with where the key was given, as those of
+    ``load_experiment`` are: ``FILE: model.base: ...``.
+
+    Args:
+        path, overrides: of the experiment.
+    """
+    given = [parse_override(text) for text in overrides]
+
+    def named(mistake: Mistake) -> Mistake:
+        if mistake.source or not is_key(mistake.key):
+            return mistake
+        return replace(mistake, source=_source(tuple(mistake.key.partition("[")[0].split(".")), Path(path), given))
+
+    try:
+        yield
+    except InputError as error:
+        error.change(named)
+        raise
 
 
 def experiment_to_toml(experiment: Experiment) -> str:
@@ -106,14 +129,14 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": _SCHEMA_DIALECT, **Experiment.model_json_schema()}
 
 
-def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
+def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Mistake]]:
     overrides: list[Override] = []
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     for text in texts:
         try:
             overrides.append(parse_override(text))
         except ExperimentError as error:
-            mistakes += error.mistakes
+            mistakes += error.details
     return overrides, mistakes
 
 
@@ -121,24 +144,24 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise ExperimentError(f"{path}: no such file{_neighbour(path)}") from error
+        raise ExperimentError.about(path, "no such file", meant=_neighbour(path)) from error
     except IsADirectoryError as error:
-        raise ExperimentError(f"{path}: must be an experiment file, got a folder") from error
+        raise ExperimentError.about(path, "must be an experiment file", got="a folder") from error
     except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path}: must be UTF-8 text, got other bytes at position {error.start}") from error
+        raise ExperimentError.about(path, "must be UTF-8 text", got=f"other bytes at position {error.start}") from error
     except OSError as error:
-        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ExperimentError.about(path, f"cannot be read: {error.strerror}") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ExperimentError(f"{path}: {_syntax_mistake(str(error), text)}") from error
+        raise ExperimentError.about(path, _syntax_mistake(str(error), text)) from error
 
 
-def _neighbour(path: Path) -> str:
+def _neighbour(path: Path) -> str | None:
     """An experiment file beside the missing one with a name much like it."""
     names = [found.name for found in path.parent.glob("*.toml")] if path.parent.is_dir() else []
     nearest = closest(path.name, names, 0.7)
-    return "" if nearest is None else f", did you mean {path.parent / nearest}?"
+    return None if nearest is None else str(path.parent / nearest)
 
 
 def _syntax_mistake(message: str, text: str) -> str:

@@ -49,7 +49,7 @@ def resolve(location: str, *, key: str, error: type[InputError], bare_hub_ids: b
     if location.startswith(HUB_PREFIX):
         name = location.removeprefix(HUB_PREFIX)
         if not _HUB_ID.match(name):
-            raise error(f"{key}: must be {HUB_PREFIX}OWNER/NAME, got {location!r}")
+            raise error.about(key, f"must be {HUB_PREFIX}OWNER/NAME", got=repr(location))
         return HubId(name)
     if bare_hub_ids and _HUB_ID.match(location) and kind_of(Path(location), key=key, error=error) is None:
         return HubId(location)
@@ -72,31 +72,32 @@ def locate(location: str, *, key: str = "location", error: type[InputError] = In
     path = Path(os.path.expanduser(location))  # unlike Path.expanduser, it leaves ~nobody as it is
     if kind_of(path, key=key, error=error) is not None:
         return path
-    near = _did_you_mean(path.name, _names_in(path.parent))
-    hint = f"; a hub id is written {HUB_PREFIX}{location}" if not near and _looks_like_hub(location) else near
-    raise error(f"{key}: must be an existing file or folder, got {location!r}{hint}")
+    near = _nearest(path.name, _names_in(path.parent))
+    hint = f"a hub id is written {HUB_PREFIX}{location}" if near is None and _looks_like_hub(location) else ""
+    raise error.about(key, "must be an existing file or folder", got=repr(location), meant=near, hint=hint)
 
 
 def _locate_in_package(location: str, key: str, error: type[InputError]) -> Path:
     name, _, inner = location.removeprefix(PACKAGE_PREFIX).partition("/")
     parts = PurePosixPath(inner).parts
     if not name.isidentifier() or not parts or ".." in parts or inner.startswith("/"):
-        hint = "; NAME is the one that is imported, with _ for -" if "-" in name else ""
-        raise error(
-            f"{key}: must be {PACKAGE_PREFIX}NAME/PATH, a file or folder inside a package, got {location!r}{hint}"
-        )
+        rule = f"must be {PACKAGE_PREFIX}NAME/PATH, a file or folder inside a package"
+        hint = "NAME is the one that is imported, with _ for -" if "-" in name else ""
+        raise error.about(key, rule, got=repr(location), hint=hint)
     folders = _package_folders(name)
     if not folders:
-        raise error(
-            f"{key}: must name an installed package, got {location!r}: "
-            f"no package {name!r} in this Python; install it with pip first"
+        raise error.about(
+            key,
+            "must name an installed package",
+            got=f"{location!r}: no package {name!r} in this Python",
+            hint="install it with pip first",
         )
     for folder in folders:
         if kind_of(path := folder.joinpath(*parts), key=key, error=error) is not None:
             return path
     siblings = [other for folder in folders for other in _names_in(folder.joinpath(*parts[:-1]))]
-    near = _did_you_mean(parts[-1], siblings)
-    raise error(f"{key}: must exist in the package, got {location!r}: package {name!r} has no {inner!r}{near}")
+    got = f"{location!r}: package {name!r} has no {inner!r}"
+    raise error.about(key, "must exist in the package", got=got, meant=_nearest(parts[-1], siblings))
 
 
 def _package_folders(name: str) -> list[Path]:
@@ -119,6 +120,6 @@ def _names_in(folder: Path) -> list[str]:
         return []
 
 
-def _did_you_mean(name: str, choices: Iterable[str]) -> str:
+def _nearest(name: str, choices: Iterable[str]) -> str | None:
     near = get_close_matches(name, list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return repr(near[0]) if near else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lora_search.errors import Mistake
 from lora_search.spec.experiment import Experiment
 from lora_search.spec.fields import UNION_TAGS
 from lora_search.spec.suggestions import ChoiceError, closest, one_of
@@ -36,40 +37,29 @@ _BOUNDS = {
 }
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """One mistake: where in the file, and what about it."""
-
-    path: KeyPath
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{shown_path(self.path)}: {self.sentence}"
-
-
-def mistakes_of(error: ValidationError, raw: Mapping[str, Any]) -> list[Mistake]:
+def mistakes_of(error: ValidationError, raw: Mapping[str, Any], source_of: Callable[[KeyPath], str]) -> list[Mistake]:
     """Every mistake of one failed validation, in the order of the schema.
 
     Args:
         error: what pydantic raised.
         raw: the tables that failed, as they were read.
+        source_of: where the value of a key path was given.
     """
     details = error.errors(include_url=False)
     unknown = {item["loc"]: _meant_key(_keys(item["loc"])) for item in details if item["type"] == "extra_forbidden"}
     # "[modle]" is one mistake, not an unknown table and a missing one.
     explained = {meant for meant in unknown.values() if meant is not None}
-    mistakes = []
+    mistakes: list[tuple[KeyPath, Mistake]] = []
     for item in details:
         path = _written_path(item, raw)
         if item["type"] == "missing":
-            mistakes += [Mistake(leaf, "is missing") for leaf in _required_leaves(path) if path not in explained]
+            mistakes += [(leaf, Mistake("is missing")) for leaf in _required_leaves(path) if path not in explained]
         elif item["type"] == "extra_forbidden":
             meant = unknown[item["loc"]]
-            ending = "" if meant is None else f", did you mean {shown_path(meant)}?"
-            mistakes.append(Mistake(path, f"unknown key{ending}"))
+            mistakes.append((path, Mistake("unknown key", meant=None if meant is None else shown_path(meant))))
         else:
-            mistakes.append(Mistake(path, _sentence(item)))
-    return mistakes
+            mistakes.append((path, _broken_rule(item)))
+    return [replace(mistake, key=shown_path(path), source=source_of(path)) for path, mistake in mistakes]
 
 
 def shown_path(path: KeyPath) -> str:
@@ -84,10 +74,10 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
-def _sentence(item: ErrorDetails) -> str:
+def _broken_rule(item: ErrorDetails) -> Mistake:
     rule, suggestion = _rule(item)
-    ending = "" if suggestion is None else f", did you mean {toml_value(suggestion)}?"
-    return f"{rule}, got {shown_value(item['input'])}{ending}"
+    meant = None if suggestion is None else toml_value(suggestion)
+    return Mistake(rule, got=shown_value(item["input"]), meant=meant)
 
 
 def _rule(item: ErrorDetails) -> tuple[str, str | None]:
@@ -151,6 +141,11 @@ def _meant_key(path: KeyPath) -> KeyPath | None:
         if (nearest := closest(name, names)) is not None:
             return names[nearest]
     return None
+
+
+def is_key(name: str) -> bool:
+    """Whether ``name`` is that of a value of the file, or of a part of it: ``search.rank``, ``search.rank[2]``."""
+    return name.partition("[")[0] in {shown_path(key) for key, _ in _known_keys(Experiment)}
 
 
 def _required_leaves(path: KeyPath) -> list[KeyPath]:

@@ -87,16 +87,16 @@ def layer_indices(layers: str, count: int) -> tuple[int, ...]:
     ``top-A/B`` rounds to the nearest whole number of layers, and never to none.
 
     Raises:
-        ValueError: a layer the stack does not have.
+        ChoiceError: a layer the stack does not have.
     """
     if layers == "all":
         return tuple(range(count))
     if match := _TOP.match(layers):
         chosen = int(match[1]) if match[2] is None else max(1, round(Fraction(int(match[1]), int(match[2])) * count))
         if chosen > count:
-            raise ValueError(f"must name at most the {count} layers of the model, got {layers}")
+            raise ChoiceError(f"must name at most the {count} layers of the model", got=layers)
         return tuple(range(count - chosen, count))
     indices = tuple(int(item) for item in layers.split(","))
     if indices[-1] >= count:
-        raise ValueError(f"must be below {count}, the number of layers of the model, got {indices[-1]}")
+        raise ChoiceError(f"must be below {count}, the number of layers of the model", got=str(indices[-1]))
     return indices

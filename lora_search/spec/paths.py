@@ -51,5 +51,7 @@ def path_errors_as(path: Path, *, error: type[InputError], key: str | None = Non
     try:
         yield
     except OSError as reason:
-        subject, value = (path, "") if key is None else (key, f"{str(path)!r}: ")
-        raise error(f"{subject}: must be a path that can be looked up, got {value}{reason.strerror}") from reason
+        rule = "must be a path that can be looked up"
+        if key is None:
+            raise error.about(path, rule, got=reason.strerror) from reason
+        raise error.about(key, rule, got=f"{str(path)!r}: {reason.strerror}") from reason

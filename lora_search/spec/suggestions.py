@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
+from lora_search.errors import Mistake
+
 
 def closest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The choice most like ``word`` (letter case aside), or ``None`` when nothing comes near.
@@ -30,9 +32,11 @@ class ChoiceError(ValueError):
     Args:
         rule: what the value must be.
         suggestion: what was probably meant, if anything came near.
+        got: what it is, where that is not what was written as a whole.
     """
 
-    def __init__(self, rule: str, suggestion: str | None = None) -> None:
+    def __init__(self, rule: str, suggestion: str | None = None, got: str | None = None) -> None:
         self.rule = rule
         self.suggestion = suggestion
-        super().__init__(rule if suggestion is None else f"{rule}, did you mean {suggestion}?")
+        self.got = got
+        super().__init__(str(Mistake(rule, got=got, meant=suggestion)))

@@ -104,8 +104,8 @@ def pool_predictions(predictions: pd.DataFrame, trials: Sequence[int]) -> Pooled
             examples = numbers
             found.append(np.stack([values[mine] for mine in of_trials]))
     if examples is None:
-        raise StudyError(
-            f"predictions: must cover the same examples for trials {list(trials)} in one repeat, got no such"
+        raise StudyError.about(
+            "predictions", f"must cover the same examples for trials {list(trials)} in one repeat", got="no such"
         )
     return PooledPredictions(tuple(trials), examples, np.stack(found, axis=1))
 

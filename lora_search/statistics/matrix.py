@@ -99,4 +99,6 @@ def _numbers(column: pd.Series[float]) -> NDArray[np.float64]:
 
 def _require(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
     if missing := [column for column in columns if column not in frame.columns]:
-        raise StudyError(f"{name}: must have the columns {', '.join(columns)}, got none named {', '.join(missing)}")
+        raise StudyError.about(
+            name, f"must have the columns {', '.join(columns)}", got=f"none named {', '.join(missing)}"
+        )

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from lora_search.errors import ExperimentError
+from lora_search.errors import ExperimentError, Mistake
 from lora_search.metrics import metric_named
 from lora_search.statistics import wording
 from lora_search.statistics.budget import more_cells_needed
@@ -305,11 +305,11 @@ def _in_question(matrix: ScoreMatrix, result: Standing, recommended: int) -> int
 def _check(folds: int, margin: float, confidence: float) -> None:
     mistakes = []
     if folds < 2:
-        mistakes.append(f"cv.folds: must be at least 2, got {folds}")
+        mistakes.append(Mistake("must be at least 2", "cv.folds", f"{folds}"))
     if not 0.0 <= margin < 1.0:
-        mistakes.append(f"verdict.margin: must be at least 0 and below 1, got {margin:g}")
+        mistakes.append(Mistake("must be at least 0 and below 1", "verdict.margin", f"{margin:g}"))
     if not 0.5 < confidence < 1.0:
-        mistakes.append(f"verdict.confidence: must be above 0.5 and below 1, got {confidence:g}")
+        mistakes.append(Mistake("must be above 0.5 and below 1", "verdict.confidence", f"{confidence:g}"))
     if mistakes:
         raise ExperimentError(mistakes)
 

@@ -87,7 +87,9 @@ def check_version(path: Path, connection: sqlite3.Connection) -> None:
     """
     version = format_of(connection)
     if version > VERSION:
-        raise StudyError(f"{path}: was written by a newer lora-search, of format {version}; this one reads {VERSION}")
+        raise StudyError.about(
+            path, f"was written by a newer lora-search, of format {version}", hint=f"this one reads {VERSION}"
+        )
     if version < 1:
         raise sqlite3.DatabaseError("no tables of lora-search")
 
@@ -150,7 +152,7 @@ def read_header(folder: Path, connection: sqlite3.Connection) -> Header:
         experiment = Experiment.model_validate_json(values["experiment"])
         return Header(experiment, tuple(json.loads(values["environments"])))
     except (KeyError, ValueError) as error:
-        raise StudyError(f"{folder / STUDY_FILE}: must hold an experiment of this version of lora-search") from error
+        raise StudyError.about(folder / STUDY_FILE, "must hold an experiment of this version of lora-search") from error
 
 
 def read_facts(connection: sqlite3.Connection) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lora_search.errors import Mistake
 from lora_search.spec import Experiment
 from lora_search.spec.toml import toml_value
 
@@ -20,11 +21,11 @@ MAY_CHANGE: frozenset[str] = frozenset(
 """How long to search, in how much memory, and when to be content: none changes what a recorded cell means."""
 
 
-def differences(study: Experiment, experiment: Experiment) -> list[str]:
+def differences(study: Experiment, experiment: Experiment) -> list[Mistake]:
     """``search.rank: the study has [1, 2], the experiment says [4]`` for each key that differs and may not."""
     pairs = _differing(study.model_dump(mode="json"), experiment.model_dump(mode="json"))
     return [
-        f"{key}: the study has {_shown(before)}, the experiment says {_shown(now)}"
+        Mistake(f"the study has {_shown(before)}, the experiment says {_shown(now)}", key)
         for key, before, now in pairs
         if key not in MAY_CHANGE
     ]

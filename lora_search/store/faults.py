@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lora_search.errors import LoraSearchError, StudyError
@@ -50,8 +51,8 @@ def database_error(path: Path, error: sqlite3.Error) -> StudyError:
     """What SQLite said of ``path``, as an error of the study."""
     name = _primary(error)
     if name in _DATABASE_RULES:
-        return StudyError(f"{path}: {_DATABASE_RULES[name]} ({' '.join(str(error).split())})")
-    return StudyError(f"{path}: must be a study's database, got a damaged or foreign file: {error}")
+        return StudyError.about(path, f"{_DATABASE_RULES[name]} ({' '.join(str(error).split())})")
+    return StudyError.about(path, "must be a study's database", got=f"a damaged or foreign file: {error}")
 
 
 @contextmanager
@@ -70,13 +71,14 @@ def storage_errors_as_study_errors(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if (refused := refusal(folder, error)) is not None:
-            going_on = f"; {GOING_ON}" if folder.is_dir() else ""
-            raise StudyError(f"{folder}: must be a folder that can be written to, got: {refused}{going_on}") from error
+            hint = GOING_ON if folder.is_dir() else ""
+            raise StudyError.about(folder, "must be a folder that can be written to", got=refused, hint=hint) from error
         cause = _database_cause(error)
         if cause is None:
             raise
-        (sentence,) = database_error(folder / STUDY_FILE, cause).mistakes
-        raise StudyError(f"{sentence}; {GOING_ON}") from error
+        refused_by_database = database_error(folder / STUDY_FILE, cause)
+        refused_by_database.change(lambda mistake: replace(mistake, hint=GOING_ON))
+        raise refused_by_database from error
 
 
 def refusal(folder: Path, error: BaseException) -> str | None:

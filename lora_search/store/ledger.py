@@ -66,7 +66,7 @@ class Ledger:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FolderLock.acquire(folder)
         except OSError as error:
-            raise StudyError(f"{folder}: must be a folder that can be written to, got: {error.strerror}") from error
+            raise StudyError.about(folder, "must be a folder that can be written to", got=error.strerror) from error
         try:
             if (folder / STUDY_FILE).exists():
                 header = continued(folder, header)

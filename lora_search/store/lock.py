@@ -38,12 +38,12 @@ class FolderLock:
             holder = _holder_after_waiting(descriptor)
         except OSError as error:
             os.close(descriptor)
-            raise StudyError(
-                f"{folder}: must be on a file system that can lock files, got: {error.strerror}"
+            raise StudyError.about(
+                folder, "must be on a file system that can lock files", got=error.strerror
             ) from error
         if holder is not None:
             os.close(descriptor)
-            raise StudyError(f"{folder}: another run is writing to {folder}{f' ({holder})' if holder else ''}")
+            raise StudyError.about(folder, f"another run is writing to {folder}{f' ({holder})' if holder else ''}")
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
         return cls(descriptor)

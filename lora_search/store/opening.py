@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 from sqlalchemy import URL
 
-from lora_search.errors import StudyError
+from lora_search.errors import Mistake, StudyError
 from lora_search.spec.paths import kind_of, path_errors_as
 from lora_search.store.database import BUSY_SECONDS, Header, check_integrity, create_tables, read_header
 from lora_search.store.differences import differences
@@ -26,13 +27,13 @@ def check_place(folder: Path) -> None:
     """
     kind = kind_of(folder, error=StudyError)
     if kind == "file":
-        raise StudyError(f"{folder}: must be a folder, got a file")
+        raise StudyError.about(folder, "must be a folder", got="a file")
     if kind == "folder" and kind_of(folder / STUDY_FILE, error=StudyError) is None:
         with path_errors_as(folder, error=StudyError):
             names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise StudyError(f"{folder}: must be empty or hold a study, got {shown} and no {STUDY_FILE}")
+            raise StudyError.about(folder, "must be empty or hold a study", got=f"{shown} and no {STUDY_FILE}")
 
 
 def continued(folder: Path, header: Header) -> Header:
@@ -43,8 +44,8 @@ def continued(folder: Path, header: Header) -> Header:
     """
     recorded = read_from(folder, lambda connection: _checked_header(folder, connection))
     if found := differences(recorded.experiment, header.experiment):
-        advice = f"{folder}: is another experiment's study; give this one another name"
-        raise StudyError([*(f"{folder}: {difference}" for difference in found), advice])
+        advice = Mistake("is another experiment's study", str(folder), hint="give this one another name")
+        raise StudyError([*(replace(difference, source=str(folder)) for difference in found), advice])
     new = () if header.environments[0] == recorded.environments[-1] else header.environments
     return Header(header.experiment, (*recorded.environments, *new))
 
@@ -79,7 +80,7 @@ def optuna_storage(path: Path) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
     except RuntimeError as error:
-        raise StudyError(f"{path}: must be of a version of Optuna that the installed one reads: {error}") from error
+        raise StudyError.about(path, f"must be of a version of Optuna that the installed one reads: {error}") from error
 
 
 def dispose(storage: optuna.storages.RDBStorage) -> None:

@@ -61,10 +61,12 @@ def read_cell_predictions(
                 raise ValueError(f"its arrays are of shapes {examples.shape} and {probabilities.shape}")
             return examples, probabilities
     except FileNotFoundError as error:
-        raise StudyError(f"{path}: is missing, and study.db says that {key} is complete{_remedy(folder)}") from error
+        raise StudyError.about(
+            path, f"is missing, and study.db says that {key} is complete", hint=_remedy(folder)
+        ) from error
     except _UNREADABLE as error:
-        raise StudyError(
-            f"{path}: must be the predictions of {key}, got a damaged file: {error}{_remedy(folder)}"
+        raise StudyError.about(
+            path, f"must be the predictions of {key}", got=f"a damaged file: {error}", hint=_remedy(folder)
         ) from error
 
 
@@ -83,9 +85,10 @@ def predictions_frame(folder: Path, checksums: Mapping[CellKey, str | None]) -> 
     labels = {probabilities.shape[1]: key for key, _, probabilities in reversed(parts)}
     if len(labels) > 1:
         (count, first), (other, second), *_ = labels.items()
-        raise StudyError(
-            f"{predictions_path(folder, second)}: must be of as many labels as the other predictions, got {other}, and"
-            f" {count} for {first}"
+        raise StudyError.about(
+            predictions_path(folder, second),
+            "must be of as many labels as the other predictions",
+            got=f"{other}, and {count} for {first}",
         )
     sizes = [len(examples) for _, examples, _ in parts]
     columns: dict[str, Any] = {
@@ -132,9 +135,11 @@ def read_examples(folder: str | Path) -> pd.DataFrame:
     except FileNotFoundError:
         return pd.DataFrame({"label": np.zeros(0, dtype=np.int64), "group": np.zeros(0, dtype=np.int64)})
     except _UNREADABLE as error:
-        raise StudyError(
-            f"{path}: must be the labels of the examples, got a damaged file: {error}; it is written again when the"
-            " study goes on"
+        raise StudyError.about(
+            path,
+            "must be the labels of the examples",
+            got=f"a damaged file: {error}",
+            hint="it is written again when the study goes on",
         ) from error
 
 
@@ -169,4 +174,4 @@ def _write(path: Path, **arrays: NDArray[Any]) -> str:
 
 
 def _remedy(folder: Path) -> str:
-    return f"; lora-search doctor {folder} mends the study"
+    return f"lora-search doctor {folder} mends the study"

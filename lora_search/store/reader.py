@@ -148,6 +148,6 @@ def _check_is_study(folder: Path) -> None:
     if kind_of(folder / STUDY_FILE, error=StudyError) != "file":
         names = [study.name for study in list_studies(folder.parent)]
         nearest = closest(folder.name, names)
-        ending = "" if nearest is None else f", did you mean {folder.parent / nearest}?"
+        meant = None if nearest is None else str(folder.parent / nearest)
         found = f"a folder without {STUDY_FILE}" if folder.is_dir() else "no such folder"
-        raise StudyError(f"{folder}: must be the folder of a study, got {found}{ending}")
+        raise StudyError.about(folder, "must be the folder of a study", got=found, meant=meant)

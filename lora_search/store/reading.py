@@ -51,10 +51,10 @@ def read_from(folder: Path, work: Callable[[sqlite3.Connection], Value]) -> Valu
                 continue
             raise database_error(path, error) from error
         except OSError as error:
-            raise StudyError(f"{path}: must be readable, got: {error.strerror}") from error
+            raise StudyError.about(path, "must be readable", got=error.strerror) from error
         if mode != _AT_REST or _appearance(path) == before:
             return found
-    raise StudyError(f"{path}: must rest long enough to be read, and changed {_ATTEMPTS} times")
+    raise StudyError.about(path, f"must rest long enough to be read, and changed {_ATTEMPTS} times")
 
 
 def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Value]) -> Value:

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from lora_search.errors import StudyError
 
-_REMEDY = "; delete it, and the study is judged anew"
+_REMEDY = "delete it, and the study is judged anew"
 _MOST_NAMED = 4
 
 _Number = float | None  # what is not finite is null
@@ -82,15 +82,15 @@ def read_verdict(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StudyError(f"{path}: must be readable, got: {error.strerror}") from error
+        raise StudyError.about(path, "must be readable", got=error.strerror) from error
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path}: must be JSON, got a damaged file: {error}{_REMEDY}") from error
+        raise StudyError.about(path, "must be JSON", got=f"a damaged file: {error}", hint=_REMEDY) from error
     if not isinstance(verdict, dict):
-        raise StudyError(f"{path}: must be a JSON object, got {type(verdict).__name__}{_REMEDY}")
+        raise StudyError.about(path, "must be a JSON object", got=type(verdict).__name__, hint=_REMEDY)
     try:
         _Verdict.model_validate_json(text)
     except ValidationError as error:
-        raise StudyError(f"{path}: must be a verdict, got one {_shortcoming(error)}{_REMEDY}") from error
+        raise StudyError.about(path, "must be a verdict", got=f"one {_shortcoming(error)}", hint=_REMEDY) from error
     return verdict
 
 

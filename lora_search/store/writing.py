@@ -101,14 +101,15 @@ class WritableDatabase:
     def _recover(self, loss: Loss) -> None:
         """Put back what was lost, from what the open connection still holds: all that was ever recorded."""
         if loss == "folder":
-            raise StudyError(f"{self.folder}: must stay where it is while a run writes to it, and is gone")
+            raise StudyError.about(self.folder, "must stay where it is while a run writes to it, and is gone")
         rescued = self.path.with_name(RESCUED_FILE)
         with closing(sqlite3.connect(rescued)) as copy:
             self._connection.backup(copy)
         if loss == "replaced":
-            raise StudyError(
-                f"{self.path}: must stay in its place while a run writes to it, and another file was put there; what"
-                f" the run recorded is in {rescued}"
+            raise StudyError.about(
+                self.path,
+                "must stay in its place while a run writes to it, and another file was put there",
+                hint=f"what the run recorded is in {rescued}",
             )
         self._disconnect()
         if loss == "database":
@@ -124,9 +125,10 @@ class WritableDatabase:
 
     def _put_back(self, rescued: Path) -> None:
         if not index_of(self.path).exists():
-            raise StudyError(
-                f"{self.path}: must not be open elsewhere in this process when its log is deleted; what the run"
-                f" recorded is in {rescued}"
+            raise StudyError.about(
+                self.path,
+                "must not be open elsewhere in this process when its log is deleted",
+                hint=f"what the run recorded is in {rescued}",
             )
         with closing(sqlite3.connect(rescued)) as copy:
             copy.backup(self._connection)

@@ -62,8 +62,8 @@ class TrialSource:
         else:
             trial = study.ask()
         if trial.number != number:
-            raise StudyError(
-                f"{self.ledger.folder}: trial {number} is missing from study.db, which gave {trial.number}"
+            raise StudyError.about(
+                self.ledger.folder, f"trial {number} is missing from study.db, which gave {trial.number}"
             )
         adapter, nuisance = suggest(trial, self.search)
         record = TrialRecord(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_search.errors import MachineError
+from lora_search.errors import MachineError, Mistake
 from lora_search.store.faults import GOING_ON, storage_errors_as_study_errors
 from lora_search.training.memory import is_out_of_memory
 
@@ -19,16 +19,16 @@ def refusals_as_input_errors(folder: Path) -> Iterator[None]:
         StudyError: the folder or its database.
         MachineError: memory, where nothing was left to save.
     """
-    with storage_errors_as_study_errors(folder), enough_memory(f"; {GOING_ON}"):
+    with storage_errors_as_study_errors(folder), enough_memory(GOING_ON):
         yield
 
 
 @contextmanager
-def enough_memory(going_on: str = "") -> Iterator[None]:
+def enough_memory(hint: str = "") -> Iterator[None]:
     """Inside the block, memory that ran out for good is the machine's fault.
 
     Args:
-        going_on: how to, added to the sentence.
+        hint: how to go on.
 
     Raises:
         MachineError: so it did.
@@ -39,7 +39,5 @@ def enough_memory(going_on: str = "") -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MachineError(
-            "this machine must have more memory for this model, even for the smallest micro-batch, got:"
-            f" {reason}{going_on}"
-        ) from error
+        rule = "this machine must have more memory for this model, even for the smallest micro-batch"
+        raise MachineError(Mistake(rule, got=reason, hint=hint)) from error

@@ -13,7 +13,7 @@ from itertools import product
 import torch
 
 from lora_search.data import EncodedExamples, Splits
-from lora_search.errors import InputError
+from lora_search.errors import InputError, Mistake
 from lora_search.models import (
     FrozenBase,
     LinearModule,
@@ -82,7 +82,7 @@ def prepare(experiment: Experiment) -> Prepared:
         splits = task.split(dataset, folds=experiment.cv.folds, holdout=experiment.data.holdout, seed=experiment.seed)
     except InputError as error:
         if more := _mistakes_in_model(experiment):
-            raise InputError([*error.mistakes, *more]) from error
+            raise InputError([*error.details, *more]) from error
         raise
     base = load_base(experiment.model, task.head(dataset.label_names))
     modules = _resolved(experiment.search, base.structure)
@@ -96,12 +96,12 @@ def prepare(experiment: Experiment) -> Prepared:
     return Prepared(experiment, base, data, splits, modules, device, tuple(notes))
 
 
-def _mistakes_in_model(experiment: Experiment) -> tuple[str, ...]:
+def _mistakes_in_model(experiment: Experiment) -> tuple[Mistake, ...]:
     """What can be said of model and choices without the labels, and without reading weights."""
     try:
         _resolved(experiment.search, structure_of(experiment.model))
     except InputError as error:
-        return error.mistakes
+        return error.details
     return ()
 
 
@@ -114,14 +114,14 @@ def _resolved(search: SearchSpec, structure: ModelStructure) -> dict[tuple[str, 
     choices = [(targets, "all") for targets in search.targets] + [("all-linear", layers) for layers in search.layers]
     for pairs in (choices, list(product(search.targets, search.layers))):
         found: dict[tuple[str, str], tuple[LinearModule, ...]] = {}
-        mistakes: list[str] = []
+        mistakes: list[Mistake] = []
         for targets, layers in pairs:
             try:
                 found[targets, layers] = resolve_targets(structure, targets, layers)
             except InputError as error:
-                mistakes.extend(error.mistakes)
+                mistakes.extend(error.details)
         if mistakes:
-            raise InputError(tuple(dict.fromkeys(mistakes)))
+            raise InputError(dict.fromkeys(mistakes))
     return found
 
 

@@ -108,9 +108,13 @@ def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[S
     with enough_memory():
         (trained,) = engine.train([cell], 0, listener)
     if trained.result.state == "failed":
-        raise StudyError(
-            f"{tables.folder}: trial {chosen.trial} must train to the end on all {len(cell.train)} training examples,"
-            f" but {trained.result.failure}; export another trial"
+        raise StudyError.about(
+            tables.folder,
+            (
+                f"trial {chosen.trial} must train to the end on all {len(cell.train)} training examples, "
+                f"but {trained.result.failure}"
+            ),
+            hint="export another trial",
         )
     state = {name: weight.detach().to("cpu", torch.float32) for name, weight in trained.state.items()}
     return Refit(chosen, prepared, cell, trained.result, state)
@@ -139,16 +143,18 @@ def chosen_trial(tables: StudyTables, trial: int | None = None) -> ChosenTrial:
     verdict = tables.verdict() or judge(tables).to_dict()
     if trial is None:
         if verdict["recommended"] is None:
-            raise StudyError(
-                f"{tables.folder}: must have a trial trained to the end before there is a recommendation, got none of"
-                f" {len(tables.trials)}; run the study on"
+            raise StudyError.about(
+                tables.folder,
+                "must have a trial trained to the end before there is a recommendation",
+                got=f"none of {len(tables.trials)}",
+                hint="run the study on",
             )
         trial, notes = int(verdict["recommended"]["trial"]), _doubts(verdict)
     else:
         notes = ()
     found = tables.trials[tables.trials["trial"] == trial]
     if found.empty:
-        raise StudyError(f"trial: must be one of {_listed(tables)} in {tables.folder}, got {trial}")
+        raise StudyError.about("trial", f"must be one of {_listed(tables)} in {tables.folder}", got=trial)
     row = {str(name): value for name, value in found.iloc[0].items()}
     record = trial_record(row)
     return ChosenTrial(trial, record.adapter, record.nuisance, row, verdict, (*notes, *_shortcomings(row)))
@@ -166,9 +172,10 @@ def check_unchanged(tables: StudyTables, **fingerprints: str) -> None:
     for what, fingerprint in fingerprints.items():
         kept = _FINGERPRINTS[what].of(tables.facts)
         if kept is not None and kept != fingerprint:
-            raise StudyError(
-                f"{tables.folder}: the {what} must be what the study ran on, and has changed since;"
-                " run a study of another name on it"
+            raise StudyError.about(
+                tables.folder,
+                f"the {what} must be what the study ran on, and has changed since",
+                hint="run a study of another name on it",
             )
 
 

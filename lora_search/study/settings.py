@@ -71,7 +71,8 @@ def _recorded_dtype(prepared: Prepared, precision: str) -> torch.dtype:
     try:
         return choose_dtype(precision, prepared.device, 1)
     except MachineError as error:
-        raise MachineError(
-            f"training.precision: this study ran in {precision}, which this machine does not have; go on where it does,"
-            " or run a study of another name here"
+        raise MachineError.about(
+            "training.precision",
+            f"this study ran in {precision}, which this machine does not have",
+            hint="go on where it does, or run a study of another name here",
         ) from error

@@ -64,8 +64,8 @@ def running_model(base: FrozenBase, storage: TokenStorage, dtype: torch.dtype, *
             raise
         name = type(model).__name__
         if asked != "auto":
-            raise MachineError(
-                f"training.precision: must be fp32 for {name}, whose own code fails in bf16, got bf16 ({error})"
+            raise MachineError.about(
+                "training.precision", f"must be fp32 for {name}, whose own code fails in bf16", got=f"bf16 ({error})"
             ) from error
     plain = in_precision(base.model, torch.float32, storage.device)
     note = f"{name} runs in fp32: its own code fails in bf16"

@@ -43,7 +43,7 @@ def choose_dtype(requested: str, device: torch.device, width: int) -> torch.dtyp
     # emulated, it is slower than float32
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         if requested == "bf16":
-            raise MachineError("training.precision: must be fp32 on this GPU, which has no bf16, got bf16")
+            raise MachineError.about("training.precision", "must be fp32 on this GPU, which has no bf16", got="bf16")
         return torch.float32
     if requested == "bf16" or device.type == "cuda":
         return torch.bfloat16

@@ -58,7 +58,7 @@ def test_every_mistake_is_reported_at_once_with_data_row_numbers() -> None:
         groups=["f", "f", "f", "f", "f", "f", "f", ""],
     )
     assert mistakes_of(examples, spec) == (
-        "data.drop_labels: must name labels of the data, got 'plt'; did you mean 'plot'? "
+        "data.drop_labels: must name labels of the data, got 'plt', did you mean 'plot'? "
         "(labels: plot (1), x (5), y (1))",
         "data.label: column 'kind' must be filled in, got missing labels in data row 3",
         "data.text: column 'quote' must be filled in, got empty texts in 6 data rows (2, 3, 5, 6, 7, ...)",

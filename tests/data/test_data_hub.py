@@ -54,7 +54,7 @@ def test_class_labels_are_read_by_name_and_unlabelled_rows_are_blank(hub: list[t
 @pytest.mark.usefixtures("hub")
 def test_wrong_column_of_a_hub_dataset() -> None:
     assert mistake_of(spec(label="labels")) == (
-        "data.label: must be a column of hub:owner/reviews, got 'labels'; did you mean 'label'? "
+        "data.label: must be a column of hub:owner/reviews, got 'labels', did you mean 'label'? "
         "(columns: text, label, id)"
     )
 

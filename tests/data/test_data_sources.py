@@ -145,7 +145,7 @@ def test_wrong_columns_are_all_named_with_what_there_is(tmp_path: Path, suffix: 
     path = tmp_path / f"train{suffix}"
     WRITERS[suffix](path, [{"Text": "good", "category": "a"}])
     assert mistakes_of(DataSpec(train=str(path))) == (
-        f"data.text: must be a column of train{suffix}, got 'text'; did you mean 'Text'? (columns: Text, category)",
+        f"data.text: must be a column of train{suffix}, got 'text', did you mean 'Text'? (columns: Text, category)",
         f"data.label: must be a column of train{suffix}, got 'label' (columns: Text, category)",
     )
 

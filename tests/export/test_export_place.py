@@ -216,7 +216,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(study_of, tmp_path, 
     with pytest.raises(StudyError) as caught:
         export_adapter(study_of("bert"), tmp_path / "out", weights=True, progress=False)
     assert caught.value.mistakes == (
-        f"{tmp_path / 'out'}: must be a folder that can be written to, got: No space left on device",
+        f"{tmp_path / 'out'}: must be a folder that can be written to, got No space left on device",
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -158,7 +158,7 @@ def test_memory_that_ends_for_good_is_told_in_one_line(tmp_path, command, undist
     code, said = command("run", "--results", tmp_path, before=starve)
     assert code == 2
     assert said == (
-        "this machine must have more memory for this model, even for the smallest micro-batch, got: CUDA out of memory."
+        "this machine must have more memory for this model, even for the smallest micro-batch, got CUDA out of memory."
         f" Tried to allocate 2 GiB of many; {GOING_ON}\n"
     )
     assert len(open_study(tmp_path / "critics").cells) > 0

@@ -29,13 +29,13 @@ def broken(key: str, value: object) -> dict[str, dict[str, object]]:
 
 IN_THE_FILE = {
     "missing data": ("data.train", "no/where.csv", "must be an existing file or folder, got 'no/where.csv'"),
-    "text column": ("data.text", "txet", "must be a column of critics.csv, got 'txet'; did you mean 'text'? (columns:"),
-    "label column": ("data.label", "lable", "must be a column of critics.csv, got 'lable'; did you mean 'label'?"),
+    "text column": ("data.text", "txet", "must be a column of critics.csv, got 'txet', did you mean 'text'? (columns:"),
+    "label column": ("data.label", "lable", "must be a column of critics.csv, got 'lable', did you mean 'label'?"),
     "hub data": ("data.train", "hub:a/b", "'hub:a/b' cannot be reached and is not in the local cache (HF_HUB_OFFLINE"),
     "folds": ("cv.folds", 31, "must be at most the examples of each label, got 31 folds for 30 examples of 'fresh'"),
     "unknown key": ("search.ranks", [1], "unknown key, did you mean search.rank?"),
     "rank 0": ("search.rank", [1, 0], "must be at least 1, got 0"),
-    "target": ("search.targets", ["q_proj"], "must name linear modules of the model, got q_proj (did you mean query?)"),
+    "target": ("search.targets", ["q_proj"], "must name linear modules of the model, got q_proj, did you mean query?"),
     "layer index": ("search.layers", [0, 3], "must be below 3, the number of layers of the model, got 3"),
     "top layers": ("search.layers", "top-4", "must name at most the 3 layers of the model, got top-4"),
     "hub model": ("model.base", "a/b", "must be a folder, a model in the cache of this machine, or on the hub while"),
@@ -106,7 +106,7 @@ def test_results_that_are_no_folder(world, tmp_path, lora_search):
     (tmp_path / "results").write_text("mine")
     answer = lora_search("run", world.file(tmp_path))
     assert answer.code == 2
-    assert answer.err == "results/critics: must be a folder that can be written to, got: Not a directory\n"
+    assert answer.err == "results/critics: must be a folder that can be written to, got Not a directory\n"
     assert (tmp_path / "results").read_text() == "mine"
 
 

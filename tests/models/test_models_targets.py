@@ -113,14 +113,23 @@ def test_layers(bert, layers, found):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("qeury", "got qeury (did you mean query?); its layers have attention.self.query, attention.self.key,"),
-        ("q_lin", "got q_lin (did you mean query?)"),
-        ("v_proj", "got v_proj (did you mean value?)"),
-        ("atention", "got atention (did you mean attention?)"),
-        ("zzz", "must name linear modules of the model, got zzz; its layers have"),
-        ("classifier", "must name linear modules inside the layers, got classifier, which is classifier;"),
-        ("pooler.dense", "must name linear modules inside the layers, got pooler.dense, which is bert.pooler.dense;"),
-        ("LayerNorm", "must name linear modules inside the layers, got LayerNorm, which is bert.embeddings.LayerNorm;"),
+        ("qeury", "got qeury, did you mean query? (its layers have attention.self.query, attention.self.key,"),
+        ("q_lin", "got q_lin, did you mean query?"),
+        ("v_proj", "got v_proj, did you mean value?"),
+        ("atention", "got atention, did you mean attention?"),
+        ("zzz", "must name linear modules of the model, got zzz (its layers have"),
+        (
+            "classifier",
+            "must name linear modules inside the layers, got classifier, which is classifier (its layers have",
+        ),
+        (
+            "pooler.dense",
+            "must name linear modules inside the layers, got pooler.dense, which is bert.pooler.dense (its",
+        ),
+        (
+            "LayerNorm",
+            "must name linear modules inside the layers, got LayerNorm, which is bert.embeddings.LayerNorm (its",
+        ),
     ],
 )
 def test_unknown_names_say_what_there_is(bert, name, message):

@@ -27,7 +27,7 @@ def told(folder: Path, error: BaseException) -> str:
 
 def test_a_full_disk_is_told_with_how_to_go_on(tmp_path: Path) -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
-    line = f"{tmp_path}: must be a folder that can be written to, got: No space left on device; {GOING_ON}"
+    line = f"{tmp_path}: must be a folder that can be written to, got No space left on device; {GOING_ON}"
     assert told(tmp_path, error) == line
     assert told(tmp_path / "gone", error) == f"{tmp_path / 'gone'}: {line.split(': ', 1)[1].split('; ')[0]}"
 

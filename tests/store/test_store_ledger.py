@@ -184,7 +184,7 @@ def test_a_folder_with_files_and_no_study_is_left_alone(folder: Path) -> None:
     assert contents(folder) == before
     assert refusal(folder / "notes", experiment()) == (f"{folder / 'notes'}: must be a folder, got a file",)
     below = folder / "notes" / "reviews"
-    assert refusal(below, experiment()) == (f"{below}: must be a folder that can be written to, got: Not a directory",)
+    assert refusal(below, experiment()) == (f"{below}: must be a folder that can be written to, got Not a directory",)
 
 
 def test_hidden_files_do_not_make_a_folder_somebody_elses(folder: Path) -> None:
