@@ -16,11 +16,36 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lora_search.errors import InputError
 
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """An interrupt inside says how to go on, and ends with the exit code that shells give its signal."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupted:
+        folder = getattr(interrupted, "folder", None)
+        _say(f"Interrupted. {f'Everything finished is in {folder}; go' if folder else 'Go'} on with:")
+        _say("  " + _command_line())
+        # a run has told apart which signal it was; elsewhere the class of the interrupt does
+        terminated = getattr(interrupted, "terminated", type(interrupted) is not KeyboardInterrupt)
+        raise typer.Exit(143 if terminated else 130) from None
+
+
+class _Commands(TyperGroup):
+    """All commands; whichever is interrupted, and wherever in it, says so in two lines."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="lora-search",
+    cls=_Commands,
     help="Which LoRA rank do you need? The smallest adapter that is not worse than the best, with evidence.",
     no_args_is_help=True,
     add_completion=False,
@@ -75,15 +100,14 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
 ) -> None:
     """Run a study, or go on with it; print the verdict."""
-    with _interruptible():
-        from lora_search.spec import load_experiment, naming_sources
-        from lora_search.statistics.judging import judge
-        from lora_search.study import run_study
+    from lora_search.spec import load_experiment, naming_sources
+    from lora_search.statistics.judging import judge
+    from lora_search.study import run_study
 
-        experiment = load_experiment(spec, overrides or (), trials)
-        with naming_sources(spec, overrides or ()):
-            tables = run_study(experiment, results, progress=False if quiet else None)
-        _print_verdict(judge(tables))
+    experiment = load_experiment(spec, overrides or (), trials)
+    with naming_sources(spec, overrides or ()):
+        tables = run_study(experiment, results, progress=False if quiet else None)
+    _print_verdict(judge(tables))
     if not quiet:
         print(f"\n{tables.folder} holds the study; figures and a page: lora-search report {tables.folder}")
 
@@ -113,6 +137,8 @@ def targets(
     from lora_search.spec import ModelSpec
     from lora_search.tasks import structure_of
 
+    if not model:
+        raise InputError.about("MODEL", "must not be empty", got='""')
     structure = structure_of(ModelSpec(base=model))
     ranks = rank or [1, 8, 16]
     header = ["module", "in x out", "layers", "groups", *(f"rank {r}" for r in ranks)]
@@ -181,7 +207,7 @@ def export(
     recipe: Annotated[str | None, typer.Option("--recipe", help="trl, axolotl or llamafactory.")] = None,
 ) -> None:
     """Write the recommended adapter for PEFT."""
-    with _interruptible(), _naming_options({"trial": "--trial", "recipe": "--recipe"}):
+    with _naming_options({"trial": "--trial", "recipe": "--recipe"}):
         from lora_search.export import export_adapter
 
         print(export_adapter(study, out, trial=trial, weights=weights, recipe=recipe))
@@ -231,20 +257,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """An interrupt inside says how to go on, and ends with the exit code that shells give its signal."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupted:
-        folder = getattr(interrupted, "folder", None)
-        _say(f"Interrupted. {f'Everything finished is in {folder}; go' if folder else 'Go'} on with:")
-        _say("  " + _command_line())
-        # a run has told apart which signal it was; elsewhere the class of the interrupt does
-        terminated = getattr(interrupted, "terminated", type(interrupted) is not KeyboardInterrupt)
-        raise typer.Exit(143 if terminated else 130) from None
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "confidence": f"{100 * verdict['confidence']:g} %",
             "corrected": None if corrected is None else f"{corrected:.4f}",
             "head_alone": _head_alone(tables, metric),
-            "holdout": f"{refit.result.scores[metric]:.4f}" if len(refit.cell.evaluate) else None,
+            "holdout": _holdout(refit, metric),
             "holdout_examples": len(refit.cell.evaluate),
             "difference": f"{difference:.1g}",
             "data_name": experiment.data.train,
@@ -161,6 +161,15 @@ def _interval(scores: Sequence[float], folds: int) -> str:
         return "-"
     low, high = score_interval(scores, folds=folds)
     return f"{low:.4f} to {high:.4f}" if math.isfinite(low) else "-"
+
+
+def _holdout(refit: Refit, metric: str) -> str | None:
+    """What this adapter scores on the hold-out, if the study has looked at it, and for this very trial.
+
+    To be told sooner, or of whichever trial one cares to export, would be to choose by it.
+    """
+    told = refit.chosen.is_recommended and refit.chosen.verdict["holdout_score"] is not None
+    return f"{refit.result.scores[metric]:.4f}" if told else None
 
 
 def _head_alone(tables: StudyTables, metric: str) -> str | None:

@@ -7,14 +7,20 @@ spelled once and a type checker knows what comes back. The names are those of st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 Value = TypeVar("Value")
+Cells = Collection[tuple[int, int, int]]
+"""Trainings by trial, repeat and fold."""
 
 
 def _identity(value: Any) -> Any:
+    return value
+
+
+def _unaffected(value: Any, lost: Cells, planned: int) -> Any:
     return value
 
 
@@ -25,11 +31,14 @@ class Fact(Generic[Value]):
     Attributes:
         name: under which it is kept.
         from_json, to_json: between its value and what JSON can say; the value itself by default.
+        without: what is left of its value when cells are lost and are to be trained again, given the value, the cells
+            and the repeats that were planned; by default all of it, as of what follows from the same cells again.
     """
 
     name: str
     from_json: Callable[[Any], Value] = _identity
     to_json: Callable[[Value], Any] = _identity
+    without: Callable[[Value, Cells, int], Value] = _unaffected
 
     def of(self, facts: Mapping[str, Any]) -> Value | None:
         """The value among a study's ``facts``; None where it is not known yet."""
@@ -123,6 +132,16 @@ def _kept_holdout(score: HoldoutScore) -> dict[str, Any]:
     return {"trial": score.trial, "scores": dict(score.scores), **failure}
 
 
+def _requests_without(found: FinalistRequests, lost: Cells, planned: int) -> FinalistRequests:
+    """Up to the first request that a lost cell was part of: a run begins with the last request, and asks for what
+    follows from it anew. The first one rests on all cells of the trials themselves."""
+    of_the_trials = any(repeat < planned for _, repeat, _ in lost)
+    for number, request in enumerate(found["requests"], 1):
+        if of_the_trials or any((trial, repeat, fold) in lost for trial, repeat, fold in request):
+            return {"trials": found["trials"], "requests": found["requests"][:number]}
+    return found
+
+
 PRECISION: Fact[Literal["fp32", "bf16"]] = Fact("precision")
 """What the frozen base computes in."""
 
@@ -139,11 +158,24 @@ MODEL_FINGERPRINT: Fact[str] = Fact("model fingerprint")
 
 RACING: Fact[Looks] = Fact("racing")
 
-FINALISTS: Fact[FinalistRequests] = Fact("finalist repeats")
+FINALISTS: Fact[FinalistRequests] = Fact("finalist repeats", without=_requests_without)
 
 HEAD_ALONE: Fact[tuple[HeadAlone, ...]] = Fact("head alone", _heads, _kept_heads)
 """What no adapter at all scores, one training per fold."""
 
 HOLDOUT: Fact[HoldoutScore] = Fact(
     "holdout", lambda kept: HoldoutScore(kept["trial"], _scores(kept["scores"]), kept.get("failure")), _kept_holdout
+)
+
+ALL: tuple[Fact[Any], ...] = (
+    PRECISION,
+    DEVICE,
+    LANES,
+    BUDGETS,
+    DATA_FINGERPRINT,
+    MODEL_FINGERPRINT,
+    RACING,
+    FINALISTS,
+    HEAD_ALONE,
+    HOLDOUT,
 )

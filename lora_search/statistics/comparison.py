@@ -163,6 +163,9 @@ def fit_variance_prior(variances: Array, degrees_of_freedom: Array, *, most: Arr
     Returns:
         prior over the leading axes. Without a usable variance it has 0 degrees of freedom and changes nothing.
     """
+    if not variances.shape[-1]:  # of one trial there are no pairs
+        nothing = np.zeros(variances.shape[:-1])
+        return VariancePrior(nothing, nothing, np.broadcast_to(np.asarray(most, dtype=np.float64), nothing.shape))
     usable = (degrees_of_freedom > 0) & (np.nan_to_num(variances) > 0)
     count = usable.sum(axis=-1)
     half = np.where(usable, degrees_of_freedom, 1.0) / 2.0
@@ -208,8 +211,12 @@ def shrink_variance(variance: Array, own: Array, prior: VariancePrior) -> tuple[
     """Posterior variance and degrees of freedom: (d0 s0^2 + f S^2) / (d0 + f) and d0 + f (Smyth 2004, section 3)."""
     borrowed = np.minimum(prior.degrees_of_freedom, np.maximum(prior.most - own, 0.0))
     total = own + borrowed
-    weighted = borrowed * prior.variance + own * np.where(own > 0, np.nan_to_num(variance), 0.0)
-    return np.asarray(np.where(total > 0, weighted / np.where(total > 0, total, 1.0), np.nan)), np.asarray(total)
+    # without a bound, variances that are all alike lend without end: what is shrunk is then the prior's
+    endless = np.isinf(borrowed)
+    lent = np.where(endless, 0.0, borrowed)
+    weighted = lent * prior.variance + own * np.where(own > 0, np.nan_to_num(variance), 0.0)
+    shrunk = np.where(endless, prior.variance, weighted / np.where(own + lent > 0, own + lent, 1.0))
+    return np.asarray(np.where(total > 0, shrunk, np.nan)), np.asarray(total)
 
 
 def _posterior(mean: Array, variance: Array, df: Array, cells: NDArray[np.int64], folds: int) -> Posterior:

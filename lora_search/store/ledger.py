@@ -44,7 +44,7 @@ class Ledger:
         self.folder = folder
         self.experiment = experiment
         self._lock = lock
-        self._open = WritableDatabase(folder)
+        self._open = WritableDatabase(lock)
 
     @classmethod
     def open(cls, folder: str | Path, experiment: Experiment, environment: Mapping[str, Any]) -> Self:

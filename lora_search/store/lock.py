@@ -1,7 +1,8 @@
 """One writer per study folder.
 
 The kernel holds the lock, so it goes when the process goes, however it goes; the file stays and means nothing by
-itself.
+itself. A lock is on a file and not on its name: whoever deletes the file lets the next run in, which makes another one
+and locks that. So a run asks for its lock again before it records anything (``keep``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _PAUSE = 0.1
 class FolderLock:
     """An exclusive lock on a folder, held until ``release``."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, folder: Path, descriptor: int) -> None:
+        self.folder = folder
         self._descriptor: int | None = descriptor
 
     @classmethod
@@ -33,26 +35,58 @@ class FolderLock:
         Raises:
             StudyError: another run has it, or the file system cannot lock.
         """
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            holder = _holder_after_waiting(descriptor)
-        except OSError as error:
+        descriptor = _locked(folder)
+        while not _is_named(folder, descriptor):  # deleted between its opening and its locking
             os.close(descriptor)
-            raise StudyError.about(
-                folder, "must be on a file system that can lock files", got=error.strerror
-            ) from error
-        if holder is not None:
-            os.close(descriptor)
-            raise StudyError.about(folder, f"another run is writing to {folder}{f' ({holder})' if holder else ''}")
+            descriptor = _locked(folder)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
-        return cls(descriptor)
+        return cls(folder, descriptor)
+
+    def keep(self) -> bool:
+        """Take the lock again if its file was deleted, unless another run has come in meanwhile.
+
+        Returns:
+            whether it had to be taken again. Of a folder that is gone as a whole nothing is said here.
+
+        Raises:
+            StudyError: another run writes there now.
+            OSError: no file can be made there.
+        """
+        if self._descriptor is None or _is_named(self.folder, self._descriptor) or not self.folder.is_dir():
+            return False
+        again = type(self).acquire(self.folder)
+        os.close(self._descriptor)
+        self._descriptor = again._descriptor
+        return True
 
     def release(self) -> None:
         """Let the next run in. A second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor of the folder's lock file, which is made if need be, and locked."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        holder = _holder_after_waiting(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise StudyError.about(folder, "must be on a file system that can lock files", got=error.strerror) from error
+    if holder is not None:
+        os.close(descriptor)
+        raise StudyError.about(folder, f"another run is writing to {folder}{f' ({holder})' if holder else ''}")
+    return descriptor
+
+
+def _is_named(folder: Path, descriptor: int) -> bool:
+    """Whether the folder's lock file is the one that is open."""
+    try:
+        return os.path.samestat((folder / LOCK_FILE).stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _holder_after_waiting(descriptor: int) -> str | None:

@@ -205,7 +205,8 @@ def _back_up(folder: Path, connection: sqlite3.Connection) -> None:
 
 
 def _forget(connection: sqlite3.Connection, tables: StudyTables, broken: Iterable[CellKey]) -> None:
-    """Take cells out, and set out again what was concluded from them: their trials, and requests after theirs."""
+    """Take cells out, and set out again what was concluded from them: their trials, the verdict, and the facts that
+    say so of themselves (``Fact.without``)."""
     keys = sorted(broken)
     planned = tables.experiment.cv.repeats
     with connection:
@@ -215,24 +216,13 @@ def _forget(connection: sqlite3.Connection, tables: StudyTables, broken: Iterabl
         for trial in sorted({key.trial for key in keys if key.repeat < planned}):
             connection.execute("update lora_trials set state = 'running', failure = null where trial = ?", (trial,))
         connection.execute("delete from lora_study where key = 'verdict'")
-        kept = _requests_up_to(tables, {(key.trial, key.repeat, key.fold) for key in keys})
-        if kept is not None:
-            row_of_facts = (facts.FINALISTS.name, json_text(facts.FINALISTS.to_json(kept)))
-            connection.execute("insert or replace into lora_facts values (?, ?)", row_of_facts)
-
-
-def _requests_up_to(tables: StudyTables, lost: set[tuple[int, int, int]]) -> facts.FinalistRequests | None:
-    """What was asked for after the trials, up to the first request that a lost cell was part of: a run begins with the
-    last request, and asks for what follows from it anew. None where no lost cell was asked for so."""
-    found = facts.FINALISTS.of(tables.facts)
-    if found is None:
-        return None
-    planned = tables.experiment.cv.repeats
-    for number, request in enumerate(found["requests"], 1):
-        # the first one rests on all cells of the trials themselves
-        if any(cell in lost for cell in map(tuple, request)) or any(repeat < planned for _, repeat, _ in lost):
-            return {"trials": found["trials"], "requests": found["requests"][:number]}
-    return None
+        lost = {(key.trial, key.repeat, key.fold) for key in keys}
+        for fact in facts.ALL:
+            kept = fact.of(tables.facts)
+            left = None if kept is None else fact.without(kept, lost, planned)
+            if left != kept:
+                row_of_facts = (fact.name, json_text(fact.to_json(left)))
+                connection.execute("insert or replace into lora_facts values (?, ?)", row_of_facts)
 
 
 def _text(path: Path) -> str | None:

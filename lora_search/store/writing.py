@@ -14,8 +14,9 @@ import optuna
 
 from lora_search.errors import StudyError
 from lora_search.store.database import connect_writing
-from lora_search.store.files import RESCUED_FILE, STUDY_FILE, index_of, log_of
+from lora_search.store.files import LOCK_FILE, RESCUED_FILE, STUDY_FILE, index_of, log_of
 from lora_search.store.formats import upgrade
+from lora_search.store.lock import FolderLock
 from lora_search.store.opening import dispose, optuna_storage
 from lora_search.store.watching import Loss, Watch
 
@@ -24,7 +25,7 @@ class WritableDatabase:
     """Connections to a study's database, all or none of them open.
 
     Args:
-        folder: the study's, locked by this run.
+        lock: of the study's folder, which this run holds.
 
     Attributes:
         notes: what befell the database, as sentences for the user.
@@ -33,13 +34,14 @@ class WritableDatabase:
         StudyError: an incompatible version of Optuna made it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / STUDY_FILE
+    def __init__(self, lock: FolderLock) -> None:
+        self.lock = lock
+        self.folder = lock.folder
+        self.path = self.folder / STUDY_FILE
         self.notes: list[str] = []
         self._connect()
         try:
-            upgrade(folder, self._connection)
+            upgrade(self.folder, self._connection)
         except BaseException:
             self._disconnect()
             raise
@@ -94,6 +96,9 @@ class WritableDatabase:
     # -- losses --------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        if self.lock.keep():
+            name = self.folder / LOCK_FILE
+            self.notes.append(f"{name} was deleted under the run, and is taken again; no other run came in meanwhile")
         loss = self._watch.loss()
         if loss is not None:
             self._recover(loss)

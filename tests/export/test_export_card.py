@@ -44,14 +44,29 @@ def test_the_evidence_is_the_studys(card, study_of):
     assert study.facts["data fingerprint"] in card
     assert study.facts["model fingerprint"] in card
     assert "2-fold cross-validation, 48 examples" in card
-    # the study keeps its own look at the hold-out for a decided verdict
-    assert f"seen, this adapter scores {refit(study).result.scores['accuracy']:.4f}." in card
     alone = [cell["accuracy"] for cell in study.facts["head alone"]]
     assert f"The task head alone, with no adapter, scores {np.mean(alone):.4f}." in card
     assert all(f"> **Note.** {warning}\n" in card for warning in verdict["warnings"])
     assert "`classifier`, 99 parameters" in card
     assert "peft 0." in card
     assert "*apple pie*, *banana* and *cherry*" in card
+
+
+def test_the_hold_out_is_kept_until_the_verdict_is_decided(study_of, card, tmp_path):
+    study = study_of("bert")
+    assert study.verdict()["status"] == "undecided"
+    assert "\n- The hold-out of 12 examples is kept until the verdict is decided: no training and" in card
+    trial = study.verdict()["recommended"]["trial"]
+    score = refit(study).result.scores["accuracy"]
+    decided = replace(study, recorded_verdict={**study.verdict(), "status": "decided", "holdout_score": score})
+    for exported, told in ((trial, True), (1 - trial, False)):
+        out = export_adapter(decided, tmp_path / str(exported), trial=exported, weights=True, progress=False)
+        said = (out / "README.md").read_text("utf-8")
+        assert (
+            f"- On the hold-out of 12 examples, which no training and no choice has seen, this adapter scores"
+            f" {score:.4f}.\n" in said
+        ) == told
+        assert "is kept until" not in said
 
 
 def test_every_line_of_a_table_has_the_columns_of_its_head(card):

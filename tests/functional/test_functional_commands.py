@@ -92,6 +92,11 @@ def test_targets_lists_what_can_be_adapted(world, lora_search):
     assert (empty, head) == ("", "head: classifier (66 parameters with 2 labels)")
 
 
+def test_targets_of_no_model(lora_search):
+    answer = lora_search("targets", "")
+    assert (answer.code, answer.out, answer.err) == (2, "", 'MODEL: must not be empty, got ""\n')
+
+
 def test_targets_of_no_rank(world, lora_search):
     answer = lora_search("targets", world.model, "--rank", 0)
     assert answer.code == 2

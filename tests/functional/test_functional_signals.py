@@ -13,9 +13,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from tiny_world import assert_same_study
 
-from lora_search import open_study
+from lora_search import open_study, spec
+from lora_search.export import adapter
+from lora_search.reporting import page
+from lora_search.store import mending, reader
 
 SECONDS = 240
 SLOW = {"search": {"trials": 3}, "cv": {"folds": 3}, "training": {"epochs": 12}}
@@ -80,3 +84,19 @@ def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, shell, lora_sea
         assert len(study.cells) == 9
         assert set(recorded.cells["finished_at"]) <= set(study.cells["finished_at"]), "nothing was trained twice"
     assert_same_study(tmp_path / "at a terminal" / "critics", tmp_path / "job" / "critics")
+
+
+@pytest.mark.parametrize("command", ["status", "verdict", "report", "export", "plan", "doctor"])
+def test_any_command_can_be_interrupted(tmp_path, lora_search, monkeypatch, command):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for module in (reader, page, adapter):
+        monkeypatch.setattr(module, "read_study", interrupted)
+    monkeypatch.setattr(mending, "mend_study", interrupted)
+    monkeypatch.setattr(spec, "load_experiment", interrupted)
+    rest = ["adapter"] if command == "export" else []
+    answer = lora_search(command, "critics", *rest)
+    line = " ".join(["lora-search", command, "critics", *rest])
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err == f"Interrupted. Go on with:\n  {line}\n"

@@ -118,6 +118,15 @@ def test_prior_is_certain_when_all_variances_are_one() -> None:
     assert float(prior.variance) == pytest.approx(3e-4, rel=0.02)
 
 
+def test_variances_that_are_all_alike_need_no_bound() -> None:
+    prior = fit_variance_prior(np.full(5, 4e-4), np.full(5, 4.0))
+    assert float(prior.degrees_of_freedom) == np.inf
+    posterior = correlated_t(BETTER - WORSE, folds=5, prior=prior)
+    assert float(posterior.variance) == pytest.approx(float(prior.variance))
+    # no uncertainty about the variance is left: a normal distribution, 97.5 % of it below 1.96
+    assert float(posterior.quantile(0.975)) == pytest.approx(0.016 + 1.959964 * float(posterior.scale))
+
+
 def test_prior_without_usable_variances_changes_nothing() -> None:
     prior = fit_variance_prior(np.array([0.0, np.nan]), np.array([4.0, 0.0]))
     plain, shrunk = correlated_t(BETTER - WORSE, 5), correlated_t(BETTER - WORSE, 5, prior)

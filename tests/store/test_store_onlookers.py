@@ -141,6 +141,29 @@ def test_a_deleted_folder_is_the_end(folder: Path, ledger: Ledger) -> None:
         ledger.add_cell(cell(0, 0, 1))
 
 
+def test_a_deleted_lock_is_taken_again(folder: Path, ledger: Ledger) -> None:
+    (folder / ".lock").unlink()
+    ledger.add_cell(cell(0, 0, 1))
+    assert ledger.notes == (
+        f"{folder / '.lock'} was deleted under the run, and is taken again; no other run came in meanwhile",
+    )
+    with pytest.raises(StudyError, match="another run is writing to"):
+        Ledger.open(folder, experiment(), ENVIRONMENT)
+    ledger.add_cell(cell(0, 0, 2))
+    assert len(ledger.notes) == 1
+
+
+def test_a_run_that_came_in_by_a_deleted_lock_goes_on_alone(folder: Path, ledger: Ledger) -> None:
+    (folder / ".lock").unlink()
+    with Ledger.open(folder, experiment(), ENVIRONMENT) as other:
+        for write in (lambda: ledger.add_cell(cell(0, 0, 1)), lambda: ledger.optuna_study().ask(), ledger.write_tables):
+            with pytest.raises(StudyError, match=r"another run is writing to .* \(process \d+ on "):
+                write()
+        other.add_cell(cell(0, 0, 2))
+        assert other.notes == ()
+    assert [key.fold for key in sorted(ledger.cell_keys())] == [0, 2]
+
+
 def test_a_reader_beside_a_run_sees_one_moment(folder: Path, ledger: Ledger) -> None:
     before = read_study(folder)
     ledger.add_trial(trial(1))
