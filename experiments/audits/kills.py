@@ -1,7 +1,7 @@
 """Is anything lost when a study is killed again and again, with other programs looking at it all the while?
 
     python experiments/audits/kills.py [--spec experiments/quickstart.toml] [--kills 30] [--seed 0]
-        [--set KEY=VALUE] [--studies FOLDER] [--out FILE]
+        [--set KEY=VALUE] [--studies FOLDER] [--undisturbed FOLDER] [--out FILE]
 
 One study is run undisturbed. Then the same experiment is run in another folder, and its process group is killed with
 SIGKILL at random moments, so often, and run again each time. All the while another program opens ``study.db`` every
@@ -217,13 +217,15 @@ def begun(run: Process) -> bool:
     return False
 
 
-def audit(plan: Plan, studies: Path) -> dict[str, Any]:
-    """Run both studies and compare them."""
+def audit(plan: Plan, studies: Path, undisturbed: Path | None = None) -> dict[str, Any]:
+    """Run both studies and compare them; the undisturbed one may have been run before, by the same code."""
     name = load_experiment(plan.spec, plan.overrides).name
-    undisturbed, disturbed = studies / "undisturbed", studies / "disturbed"
-    start = time.perf_counter()
-    subprocess.run(command_of(plan, undisturbed), check=True)
-    seconds = time.perf_counter() - start
+    disturbed = studies / "disturbed"
+    if undisturbed is None:
+        undisturbed = studies / "undisturbed" / name
+        subprocess.run(command_of(plan, undisturbed.parent), check=True)
+    finished = read_study(undisturbed).cells["finished_at"]
+    seconds = (finished.max() - finished.min()).total_seconds()
     draw = random.Random(plan.seed)
     # so that the kills are spread over the whole study, and some come before anything was recorded
     moments = [draw.uniform(0.0, 2.0 * seconds / plan.kills) for _ in range(plan.kills)]
@@ -246,7 +248,7 @@ def audit(plan: Plan, studies: Path) -> dict[str, Any]:
     return {
         "kills": kills,
         "lost_or_twice": sum(len(row["changed"]) for row in kills) + len(last),
-        "different": differences(undisturbed / name, folder),
+        "different": differences(undisturbed, folder),
         "looks_of_another_program": foreign.seen,
         "of_them_told_to_come_back": foreign.turned_away,
         "looks_of_ours": ours.seen,
@@ -263,11 +265,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="override a value of the file")
     parser.add_argument("--studies", type=Path, help="where the two studies go; a temporary folder by default")
+    parser.add_argument("--undisturbed", type=Path, help="the folder of that study, where it was run before")
     parser.add_argument("--out", type=Path, default=ROOT / "results/audits/kills.json")
     arguments = parser.parse_args()
     plan = Plan(arguments.spec, arguments.kills, arguments.seed, tuple(arguments.overrides))
     with tempfile.TemporaryDirectory() as temporary:
-        found = audit(plan, arguments.studies or Path(temporary))
+        found = audit(plan, arguments.studies or Path(temporary), arguments.undisturbed)
     record = {
         **asdict(plan),
         "spec": Path(plan.spec).name,

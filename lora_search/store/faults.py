@@ -20,20 +20,7 @@ from lora_search.store.files import STUDY_FILE
 
 GOING_ON = "every training that was finished is recorded, and the same command goes on"
 
-_OUTSIDE = frozenset(
-    {
-        errno.EACCES,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EIO,
-        errno.ENOENT,
-        errno.ENOSPC,
-        errno.ENOTDIR,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ESTALE,
-    }
-)
+_OF_WRITING = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS, errno.ESTALE})
 _OS_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)$")
 """How the libraries written in Rust (tokenizers, safetensors) end what they say of a file."""
 _DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_ERROR", "SQLITE_SCHEMA"})
@@ -84,22 +71,18 @@ def storage_errors_as_study_errors(folder: Path) -> Iterator[None]:
 def refusal(folder: Path, error: BaseException) -> str | None:
     """What the system refused a file of ``folder``, in its words: no space left on the device, and the like.
 
+    An error that names no file is about this folder if it is of a kind that comes of writing: no other is written to.
+
     Returns:
         None where the error is of another kind, or about another place.
     """
-    if isinstance(error, OSError):
-        number, name = error.errno, error.filename
-    else:
-        match = _OS_ERROR_NUMBER.search(str(error))
-        number, name = int(match[1]) if match else None, None
-    return os.strerror(number) if number in _OUTSIDE and number is not None and _inside(folder, name) else None
-
-
-def _inside(folder: Path, name: str | bytes | None) -> bool:
-    """Whether an error is about a file of the study; one without a name is, for only its files are written to."""
-    if name is None:
-        return True
-    return Path(str(name)).absolute().is_relative_to(folder.absolute())
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        path, root = Path(os.fsdecode(error.filename)).absolute(), folder.absolute()
+        which = "" if path == root else f" ({path.name})"
+        return f"{error.strerror}{which}" if path.is_relative_to(root) else None
+    match = _OS_ERROR_NUMBER.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
+    return os.strerror(number) if number is not None and number in _OF_WRITING else None
 
 
 def _database_cause(error: BaseException | None) -> sqlite3.Error | None:

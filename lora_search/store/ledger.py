@@ -26,6 +26,7 @@ from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.facts import Fact
 from lora_search.store.database import Header, insert_cell, read_facts, write_header, write_verdict
 from lora_search.store.derived import header_files, table_files, verdict_file
+from lora_search.store.faults import refusal
 from lora_search.store.files import STUDY_FILE, json_text, write_atomically
 from lora_search.store.lock import FolderLock
 from lora_search.store.opening import check_place, continued, create
@@ -66,7 +67,8 @@ class Ledger:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FolderLock.acquire(folder)
         except OSError as error:
-            raise StudyError.about(folder, "must be a folder that can be written to", got=error.strerror) from error
+            refused = refusal(folder, error) or error.strerror
+            raise StudyError.about(folder, "must be a folder that can be written to", got=refused) from error
         try:
             if (folder / STUDY_FILE).exists():
                 header = continued(folder, header)

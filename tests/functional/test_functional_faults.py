@@ -116,6 +116,25 @@ def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(tmp_path, com
         assert_same_study(results / "critics", undisturbed)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("predictions", "file"), ("trials.csv", "folder"), ("experiment.toml", "folder"), (".lock", "folder")],
+)
+def test_whatever_is_in_the_way_is_named(tmp_path, command, undisturbed, name, kind):
+    folder = undisturbed
+    path = folder / name
+    path.rename(tmp_path / "aside")
+    path.write_text("in the way") if kind == "file" else path.mkdir()
+    code, said = command("run", "--results", folder.parent, "--trials", 12)
+    assert code == 2
+    (line,) = said.splitlines()
+    assert line.startswith(f"{folder}: must be a folder that can be written to, got: ")
+    assert name in line
+    path.unlink() if kind == "file" else path.rmdir()
+    (tmp_path / "aside").rename(path)
+    assert command("run", "--results", folder.parent, "--trials", 12) == (0, "")
+
+
 def test_a_folder_that_may_only_be_read(tmp_path, command, undisturbed, lora_search):
     results = tmp_path / "results"
     with mounted(results, "size=20m") as ours:
