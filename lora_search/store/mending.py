@@ -77,7 +77,7 @@ def mend_study(folder: Path) -> list[Finding]:
     try:
         lock = FolderLock.acquire(folder)
     except (StudyError, OSError) as error:
-        said = "; ".join(error.mistakes) if isinstance(error, StudyError) else f"got: {error.strerror}"
+        said = "; ".join(error.mistakes) if isinstance(error, StudyError) else f"got {error.strerror}"
         return [Finding("folder", f"cannot be written to now, so nothing is mended: {said}"), *_looks(tables)]
     try:
         with storage_errors_as_study_errors(folder):

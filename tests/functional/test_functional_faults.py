@@ -128,7 +128,7 @@ def test_whatever_is_in_the_way_is_named(tmp_path, command, undisturbed, name, k
     code, said = command("run", "--results", folder.parent, "--trials", 12)
     assert code == 2
     (line,) = said.splitlines()
-    assert line.startswith(f"{folder}: must be a folder that can be written to, got: ")
+    assert line.startswith(f"{folder}: must be a folder that can be written to, got ")
     assert name in line
     path.unlink() if kind == "file" else path.rmdir()
     (tmp_path / "aside").rename(path)

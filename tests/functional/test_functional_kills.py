@@ -23,7 +23,7 @@ from lora_search.store.status import study_status
 from lora_search.study.refit import chosen_trial
 
 AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "kills.py"
-KILLS = 8
+KILLS = 6
 SPEC = {
     "cv": {"folds": 3},
     "data": {"holdout": 0.2},
@@ -56,7 +56,7 @@ def read_on(folder, pipe):
     A process of its own: a fork of one that has an SQLite connection open would take the connection for its own.
     """
     reads, errors = 0, []
-    while not pipe.poll(0.02):
+    while not pipe.poll(0.1):
         if (folder / "study.db").exists():
             try:
                 read(folder, draws=reads % 20 == 19)
