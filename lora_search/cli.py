@@ -191,11 +191,61 @@ def verdict(
 
 
 @app.command()
-def report(study: StudyPath) -> None:
+def report(
+    study: StudyPath,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Keep the examples' texts in the page, for all to read.")
+    ] = False,
+) -> None:
     """Write figures/*.png and *.svg and report.html."""
     from lora_search.reporting import write_report
 
-    print(write_report(study))
+    kept = None
+    if texts:
+        from lora_search.study.examples import study_examples
+
+        kept = [example.text for example in study_examples(study)]
+    print(write_report(study, texts=kept))
+
+
+@app.command()
+def examples(
+    study: StudyPath,
+    numbers: Annotated[list[int] | None, typer.Argument(metavar="[NUMBER]...", help="All without.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the examples a study was made on, by the numbers its predictions name them."""
+    from lora_search.study.examples import study_examples
+
+    found = study_examples(study)
+    for number in numbers or ():
+        if not 0 <= number < len(found):
+            raise InputError(f"NUMBER: must be between 0 and {len(found) - 1}, got {number}")
+    shown = [found[number] for number in numbers] if numbers else found
+    if as_json:
+        print(json.dumps([vars(example) for example in shown]))
+    else:
+        for example in shown:
+            print(f"{example.number}\t{example.label}\t{' '.join(example.text.split())}")
+
+
+@app.command()
+def dashboard(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder of studies, or a study's.")] = Path(
+        "results"
+    ),
+    host: Annotated[str, typer.Option("--host", help="Elsewhere than 127.0.0.1 a token is needed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 for any free one.")] = 8787,
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page stop and resume runs; needs a token.")
+    ] = False,
+    optuna: Annotated[bool, typer.Option("--optuna", help="Start optuna-dashboard beside it.")] = False,
+) -> None:
+    """Show studies in a browser while they run."""
+    from lora_search.dashboard import serve
+
+    with _interruptible_quietly():
+        serve(results, host, port, control=control, optuna=optuna)
 
 
 @app.command()
@@ -257,6 +307,15 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+@contextmanager
+def _interruptible_quietly() -> Iterator[None]:
+    """What is ended by an interrupt, as it is meant to be."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
 
 
 @contextmanager

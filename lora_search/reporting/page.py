@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,36 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lora_search.errors import StudyError
-from lora_search.reporting.captions import captions
-from lora_search.reporting.encoding import css_variables
-from lora_search.reporting.figures import PlotData, draw_all, plot_data
-from lora_search.reporting.formats import Unit, duration, level
-from lora_search.reporting.rows import comparison_rows, listing, summary_rows, trial_rows
-from lora_search.reporting.svg import inline_svg, svg_text
+from lora_search.plots.captions import captions
+from lora_search.plots.figures import PlotData, draw_all, plot_data
+from lora_search.plots.rows import comparison_rows, trial_rows
+from lora_search.plots.svg import inline_svg, svg_text
+from lora_search.plots.web import (
+    importance_view,
+    inline_json,
+    judged_view,
+    page_script,
+    page_style,
+    render_page,
+    study_context,
+    study_payload,
+)
+from lora_search.reporting.keeping import judgement_grid, kept_predictions
 from lora_search.statistics.judging import judge
 from lora_search.store.reader import StudyTables, read_study
 
 _PIXELS_PER_INCH = 160
+_MOST_PLAIN_ROWS = 400
 
 
-def write_report(study_folder: str | Path) -> Path:
+def write_report(study_folder: str | Path, *, texts: Sequence[str] | None = None) -> Path:
     """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html`` into a study folder.
 
     Before the first ``verdict.json`` (a study that is still running) the verdict is computed from what is there.
 
     Args:
         study_folder: ``results/<name>``.
+        texts: of every example, to be read in the page where adapters disagree; without, it names examples by number.
 
     Returns:
         the path of ``report.html``.
@@ -41,7 +52,7 @@ def write_report(study_folder: str | Path) -> Path:
     verdict = verdict_of(tables)
     data = plot_data(tables, verdict)
     wide = draw_all(data, "wide")
-    page = render_report(tables, verdict, data, wide)
+    page = render_report(tables, verdict, data, wide, texts)
     path = tables.folder / "report.html"
     try:
         save_figures(wide, tables.folder / "figures")
@@ -77,6 +88,7 @@ def render_report(
     verdict: Mapping[str, Any],
     data: PlotData | None = None,
     wide: Mapping[str, Figure] | None = None,
+    texts: Sequence[str] | None = None,
 ) -> str:
     """The page as text.
 
@@ -84,34 +96,54 @@ def render_report(
         tables: the study.
         verdict: the mapping of ``verdict.json``.
         data, wide: what ``plot_data`` and ``draw_all`` gave, where they are at hand.
+        texts: as for ``write_report``.
     """
     data = data or plot_data(tables, verdict)
+    judged = judged_view(tables, verdict)
+    payload = study_payload(tables, judged)
+    importance = importance_view(data.importance)
+    payload |= {
+        "importance": importance,
+        "predictions": kept_predictions(tables, judged, texts),
+        "grid": judgement_grid(tables, payload["stops"], judged),
+    }
+    if payload["grid"] is None:
+        payload["stops"] = {"margins": [judged["margin"]], "confidences": [judged["confidence"]]}
+    return render_page(
+        "study",
+        **study_context(tables, verdict),
+        inline=True,
+        html=judged["html"],
+        importance_caption=importance["caption"],
+        fallback=_plain(tables, verdict, data, wide),
+        style=page_style(),
+        script=page_script(),
+        data=inline_json(payload),
+        control=None,
+    )
+
+
+def _plain(tables: StudyTables, verdict: Mapping[str, Any], data: PlotData, wide: Mapping[str, Figure] | None) -> str:
+    """What a reader without scripts sees: the figures drawn beforehand, and the tables where they are not too long."""
     scene = data.parameters.scene
     columns, rows = trial_rows(tables.trials, scene)
+    short = len(rows) <= _MOST_PLAIN_ROWS
     environment = Environment(
         loader=PackageLoader("lora_search.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"level": level, "duration": duration}
-    return environment.get_template("report.html").render(
-        experiment=tables.experiment,
+    return environment.get_template("plain.html").render(
         verdict=verdict,
         unit=scene.unit,
-        light=list(css_variables(dark=False)),
-        dark=list(css_variables(dark=True)),
-        summary=summary_rows(tables.trials, scene, verdict),
-        comparisons=comparison_rows(tables.trials, scene, verdict),
+        comparisons=comparison_rows(tables.trials, scene, verdict) if short else [],
         columns=columns,
-        trials=rows,
-        notes=_notes(tables, verdict, scene.unit),
-        figures=_plates(data, wide or draw_all(data, "wide"), draw_all(data, "narrow")),
-        facts=_facts(tables),
-        groups=_groups(tables),
+        trials=rows if short else [],
+        figures=_plates(data, wide or draw_all(data, "wide")),
     )
 
 
-def _plates(data: PlotData, wide: Mapping[str, Figure], narrow: Mapping[str, Figure]) -> list[dict[str, Any]]:
-    """Name, title, caption and both drawings of every figure."""
+def _plates(data: PlotData, wide: Mapping[str, Figure]) -> list[dict[str, Any]]:
+    """Name, title, caption and drawing of every figure."""
     return [
         {
             "name": name,
@@ -119,59 +151,6 @@ def _plates(data: PlotData, wide: Mapping[str, Figure], narrow: Mapping[str, Fig
             "text": caption.text,
             "drawn": caption.drawn,
             "wide": Markup(inline_svg(wide[name], f"{name}-wide", caption.title)),
-            "narrow": Markup(inline_svg(narrow[name], f"{name}-narrow", caption.title)),
         }
         for name, caption in captions(data).items()
     ]
-
-
-def _notes(tables: StudyTables, verdict: Mapping[str, Any], unit: Unit) -> list[str]:
-    """How to read the small table, and the two scores that do not flatter the recommended."""
-    notes = ["The smaller line under a score is its 95 % interval, under a difference the bounds that decide."]
-    if len(tables.trials):
-        head = int(tables.trials["head_parameters"].iloc[0])
-        notes.append(f"Every trial also trains {head:,} parameters of the task head, counted apart.")
-    corrected, interval = verdict.get("corrected_score"), verdict.get("corrected_interval")
-    if corrected is not None:
-        known = interval is not None and None not in interval
-        ends = f" ({unit.interval(*interval)})" if interval is not None and known else ""
-        notes.append(f"Corrected for having picked one of many, the recommended scores {unit.score(corrected)}{ends}.")
-    if verdict.get("holdout_score") is not None:
-        notes.append(f"On the hold-out, which no trial ever saw, it scores {unit.score(verdict['holdout_score'])}.")
-    return notes
-
-
-def _facts(tables: StudyTables) -> dict[str, Any]:
-    """Counts and times of the whole study, for the line below the headline and for the method."""
-    trials, cells = tables.trials, tables.cells
-    complete = cells[cells["state"] == "complete"]
-    states = trials["state"].value_counts()
-    finished = cells["finished_at"].max() if len(cells) else None
-    first = complete.iloc[0] if len(complete) else None
-    return {
-        "trials": len(trials),
-        "states": {str(state): int(number) for state, number in states.items() if state != "complete"},
-        "cells": len(complete),
-        "compute": float(cells["seconds"].sum()),
-        "wall": float((cells["wall_seconds"] / cells["pack_cells"]).sum()),
-        "packed": bool((cells["pack_cells"] > 1).any()),
-        "finished": "" if finished is None else f"{finished:%d %B %Y}".lstrip("0"),
-        "examples": None if first is None else int(first["examples"] + first["train_examples"]),
-    }
-
-
-def _groups(tables: StudyTables) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The environment, what was measured once, and the experiment as run, in titled lists."""
-    groups: list[tuple[str, list[tuple[str, str]]]] = []
-    loose = {}
-    for key, value in tables.environment.items():
-        if isinstance(value, Mapping | list):
-            groups.append((str(key).replace("_", " "), listing(value)))
-        else:
-            loose[key] = value
-    if loose:
-        groups.insert(0, ("run", listing(loose)))
-    if tables.facts:
-        groups.append(("measured once", listing(tables.facts)))
-    groups.append(("experiment, with defaults", listing(tables.experiment.model_dump(mode="json"))))
-    return groups

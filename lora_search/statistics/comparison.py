@@ -24,6 +24,7 @@ trained; leading axes are independent studies. This module knows nothing of fram
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +67,13 @@ class Posterior:
 
     def quantile(self, probability: float | Array) -> Array:
         """The value below which the truth lies with this probability; infinite where the noise is unknown."""
+        if np.ndim(probability) == 0:  # of thousands of pairs few differ in their degrees of freedom
+            distinct, which = np.unique(self.degrees_of_freedom, return_inverse=True)
+            quantile = special.stdtrit(distinct, probability)[which].reshape(np.shape(self.degrees_of_freedom))
+        else:
+            quantile = special.stdtrit(self.degrees_of_freedom, probability)
         with np.errstate(invalid="ignore"):
-            return np.asarray(self.mean + self.scale * special.stdtrit(self.degrees_of_freedom, probability))
+            return np.asarray(self.mean + self.scale * quantile)
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Central interval holding the truth with probability ``level``."""
@@ -79,6 +85,10 @@ class Posterior:
         return Posterior(
             *(np.concatenate([getattr(part, field.name) for part in (self, below)], axis=-2) for field in fields(self))
         )
+
+    def at(self, place: Any) -> Posterior:
+        """The elements at an index, as numpy takes it."""
+        return Posterior(*(getattr(self, field.name)[place] for field in fields(self)))
 
     def first(self, rows: int) -> Posterior:
         """The first rows, along the last axis but one."""

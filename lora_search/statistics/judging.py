@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import replace
 
 from lora_search.spec import facts
@@ -10,12 +11,20 @@ from lora_search.statistics.estimation import CorrectedScore, corrected_score, p
 from lora_search.statistics.selection import Verdict, decide
 
 
-def judge(study: RecordedStudy, margin: float | None = None, confidence: float | None = None) -> Verdict:
+def judge(
+    study: RecordedStudy,
+    margin: float | None = None,
+    confidence: float | None = None,
+    *,
+    corrections: MutableMapping[int, CorrectedScore | None] | None = None,
+) -> Verdict:
     """Decide from what is recorded; trains nothing.
 
     Args:
         study: the tables.
         margin, confidence: instead of the experiment's.
+        corrections: where to keep the corrected score of each trial that comes to be recommended, by number; whoever
+            judges one study at many margins gives the same one each time, and it is bootstrapped once for each.
 
     Raises:
         ExperimentError: margin or confidence out of range.
@@ -35,7 +44,7 @@ def judge(study: RecordedStudy, margin: float | None = None, confidence: float |
         repeats=cv.repeats,
         cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).sum()),
     )
-    corrected = _corrected(study, verdict)
+    corrected = _corrected(study, verdict, {} if corrections is None else corrections)
     verdict = replace(
         verdict,
         corrected_score=None if corrected is None else corrected.score,
@@ -45,14 +54,24 @@ def judge(study: RecordedStudy, margin: float | None = None, confidence: float |
     return replace(verdict, warnings=doubts(study, verdict))
 
 
-def _corrected(study: RecordedStudy, verdict: Verdict) -> CorrectedScore | None:
+def _corrected(
+    study: RecordedStudy, verdict: Verdict, kept: MutableMapping[int, CorrectedScore | None]
+) -> CorrectedScore | None:
     """The score to expect of what this selection recommends, without the flattery of having been selected.
 
     The selection repeated is the one that gave this recommendation.
     """
+    if verdict.recommended is None:
+        return None
+    if verdict.recommended.trial not in kept:
+        kept[verdict.recommended.trial] = _bootstrapped(study, verdict.recommended.trial)
+    return kept[verdict.recommended.trial]
+
+
+def _bootstrapped(study: RecordedStudy, recommended: int) -> CorrectedScore | None:
     complete = study.trials[study.trials["state"] == "complete"]
     examples = study.examples()
-    if verdict.recommended is None or examples.empty:
+    if examples.empty:
         return None
     numbers = [int(trial) for trial in complete["trial"]]
     pooled = pool_predictions(study.predictions(), numbers)
@@ -61,7 +80,7 @@ def _corrected(study: RecordedStudy, verdict: Verdict) -> CorrectedScore | None:
         examples["label"].to_numpy()[pooled.examples],
         metric=study.experiment.verdict.metric,
         parameters=complete["adapter_parameters"].to_numpy(dtype=float),
-        recommended=numbers.index(verdict.recommended.trial),
+        recommended=numbers.index(recommended),
         groups=examples["group"].to_numpy()[pooled.examples],
         seed=study.experiment.seed,
     )

@@ -87,8 +87,8 @@ def shortfall_interval(pairs: Posterior, trial: int, confidence: float, looks: i
     """
     others = np.arange(pairs.mean.shape[-2]) != trial
     required = required_probability(confidence, looks)
-    low, high = pairs.quantile(1.0 - required)[others, trial], pairs.quantile(required)[others, trial]
-    return float(low.max()), float(high.max())
+    against = pairs.at((others, trial))
+    return float(against.quantile(1.0 - required).max()), float(against.quantile(required).max())
 
 
 def recommend(

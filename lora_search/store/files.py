@@ -20,6 +20,7 @@ TRIALS_FILE = "trials.csv"
 CELLS_FILE = "cells.csv"
 PREDICTIONS_FOLDER = "predictions"
 LOCK_FILE = ".lock"
+LIVE_FILE = "live.json"
 RESCUED_FILE = "study-rescued.db"
 BACKUP_FILE = "study-before-doctor.db"
 

@@ -32,7 +32,7 @@ from lora_search.study.cells import CellRunner
 from lora_search.study.environment import describe_environment
 from lora_search.study.faults import refusals_as_input_errors
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
-from lora_search.study.progress import Silent, StudyProgress, default_progress
+from lora_search.study.progress import LiveFile, Silent, StudyProgress, default_progress
 from lora_search.study.race import Racer, finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
 from lora_search.study.schedule import generation_of, packs_of, rungs_of
@@ -82,6 +82,7 @@ def run_study(
         _check_study_is_of(prepared, folder)
         environment = describe_environment(prepared)
         with refusals_as_input_errors(folder), Ledger.open(folder, experiment, environment) as ledger:
+            progress = LiveFile(progress, folder)
             try:
                 return StudyRun(prepared, ledger, progress).run()
             except KeyboardInterrupt as interrupt:

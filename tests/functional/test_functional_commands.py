@@ -225,6 +225,27 @@ def test_the_verdict_prints_a_sentence_and_a_table(finished, lora_search):
     assert [line for line in lines if line.startswith("warning: ")] == [f"warning: {w}" for w in verdict["warnings"]]
 
 
+def test_examples_are_named_as_predictions_name_them(finished, lora_search):
+    texts = open_study(finished).examples()
+    answer = lora_search("examples", finished, 3, "--json")
+    [example] = json.loads(answer.out)
+    assert (example["number"], answer.err) == (3, "")
+    assert example["label"] == open_study(finished).environment["data"]["labels"][texts["label"][3]]
+    assert lora_search("examples", finished, 3).out.startswith(f"3\t{example['label']}\t")
+    assert len(lora_search("examples", finished).out.splitlines()) == len(texts)
+    wrong = lora_search("examples", finished, 4000)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert wrong.err == f"NUMBER: must be between 0 and {len(texts) - 1}, got 4000\n"
+
+
+def test_a_report_keeps_texts_only_where_it_is_asked_to(finished, tmp_path, lora_search):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    text = json.loads(lora_search("examples", finished, 3, "--json").out)[0]["text"]
+    for options, kept in (((), False), (("--texts",), True)):
+        assert lora_search("report", folder, *options).code == 0
+        assert (text in (folder / "report.html").read_text(encoding="utf-8")) is kept
+
+
 @pytest.mark.parametrize("command", ["status", "verdict", "report", "export"])
 def test_no_such_study(finished, lora_search, tmp_path, command):
     arguments = [finished.with_name("critcs"), *(["adapter"] if command == "export" else [])]

@@ -1,0 +1,90 @@
+"""``lora-search dashboard``: the application behind a server of its own, and what to open."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from lora_search.dashboard.app import create_app
+from lora_search.dashboard.guard import is_loopback
+from lora_search.dashboard.shelf import Shelf
+from lora_search.errors import InputError
+from lora_search.store.files import STUDY_FILE
+
+
+def serve(
+    results: Path, host: str = "127.0.0.1", port: int = 8787, *, control: bool = False, optuna: bool = False
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        results: a folder of studies, or one study's.
+        host: the address to listen at; any but the loopback's needs a token, which is printed.
+        port: 0 for any free one.
+        control: whether runs can be stopped and resumed from the page; needs a token too.
+        optuna: whether to start optuna-dashboard beside it, on the next port.
+
+    Raises:
+        InputError: no such folder, the address cannot be had, or optuna-dashboard is not installed.
+    """
+    if not results.is_dir():
+        raise InputError(f"RESULTS: must be a folder, got {results}")
+    token = None if is_loopback(host) and not control else secrets.token_urlsafe(24)
+    app = create_app(results, host=host, token=token, control=control)
+    with _listening(host, port) as listener, _beside(results, listener.getsockname()[1] + 1, wanted=optuna) as other:
+        if not control:  # a run that is resumed from the page would inherit it
+            with contextlib.suppress(OSError):
+                os.nice(10)  # whoever looks should not slow down what trains
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}/{f'?token={token}' if token else ''}"
+        print(f"{results}: {address}\n{other}Ctrl-C ends it; studies go on.", flush=True)
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(settings)
+        # what is cut off at the end - pages that follow, a computation for one of them - is no error
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
+        server.run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A bound socket."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        raise InputError(
+            f"--host, --port: must be an address of this machine that is free, got {host}:{port}"
+        ) from error
+    return found
+
+
+@contextlib.contextmanager
+def _beside(results: Path, port: int, *, wanted: bool) -> Iterator[str]:
+    """optuna-dashboard on the newest study, for as long as the block runs; gives the line that says so."""
+    if not wanted:
+        yield ""
+        return
+    program = shutil.which("optuna-dashboard")
+    if program is None:
+        raise InputError("--optuna: needs optuna-dashboard, which is not installed (pip install optuna-dashboard)")
+    folders = list(Shelf(results).folders().values())
+    if not folders:
+        raise InputError(f"--optuna: needs a study, got none in {results}")
+    newest = max(folders, key=lambda folder: (folder / STUDY_FILE).stat().st_mtime)
+    storage = f"sqlite:///file:{(newest / STUDY_FILE).resolve()}?mode=ro&uri=true"
+    process = subprocess.Popen([program, storage, "--host", "127.0.0.1", "--port", str(port)])
+    try:
+        yield f"{newest.name} in optuna-dashboard: http://127.0.0.1:{port}/\n"
+    finally:
+        process.terminate()
+        process.wait(10)

@@ -1,0 +1,177 @@
+"""The studies of a results folder, each read once per state and kept until it changes.
+
+Names come from the list of studies that are there, so that no name leads out of the folder. A study that cannot be
+read - half-written, of another version, no study at all - has a sentence in place of tables.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_search.dashboard.watching import Look, look_at, read_live
+from lora_search.errors import InputError, StudyError
+from lora_search.plots.formats import unit_of
+from lora_search.plots.web import judged_view, study_payload
+from lora_search.plots.web.payload import MOST_JUDGED_LIVE
+from lora_search.statistics.estimation import CorrectedScore
+from lora_search.statistics.judging import judge
+from lora_search.statistics.selection import Verdict
+from lora_search.store.reader import StudyTables, list_studies, read_study
+from lora_search.store.status import study_status
+
+_MOST_KEPT = 8
+_MOST_JUDGEMENTS = 300
+
+
+class Snapshot:
+    """One study as it stood at one look, with what was computed from it."""
+
+    def __init__(self, look: Look, tables: StudyTables) -> None:
+        self.look = look
+        self.tables = tables
+        self._corrections: dict[int, CorrectedScore | None] = {}
+        self._verdict: Mapping[str, Any] | None = None
+        self._views: dict[tuple[float, float], dict[str, Any]] = {}
+        self._payload: dict[str, Any] | None = None
+        self._lock = threading.RLock()
+
+    def verdict(self) -> Mapping[str, Any]:
+        """The recorded verdict; before the first, what the trials so far say."""
+        with self._lock:
+            if self._verdict is None:
+                self._verdict = self.tables.verdict() or self._judge().to_dict()
+            return self._verdict
+
+    def judged(self, margin: float, confidence: float) -> dict[str, Any]:
+        """The study at another margin and confidence, by the package's own judge.
+
+        Raises:
+            ExperimentError: one of them is out of range.
+            StudyError: there are too many trials to compare all with all while someone waits.
+        """
+        with self._lock:
+            asked = (margin, confidence)
+            if asked not in self._views:
+                if len(self._views) >= _MOST_JUDGEMENTS:
+                    self._views.clear()
+                spec = self.tables.experiment.verdict
+                recorded = asked == (spec.margin, spec.confidence)
+                if not recorded and int((self.tables.trials["state"] == "complete").sum()) > MOST_JUDGED_LIVE:
+                    raise StudyError(
+                        f"margin: another one takes minutes with more than {MOST_JUDGED_LIVE:,} complete trials;"
+                        f" lora-search verdict {self.tables.folder} --margin {margin:g} says it"
+                    )
+                verdict = self.verdict() if recorded else self._judge(margin, confidence).to_dict()
+                self._views[asked] = judged_view(self.tables, verdict)
+            return self._views[asked]
+
+    def _judge(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
+        return judge(self.tables, margin, confidence, corrections=self._corrections)
+
+    def payload(self) -> dict[str, Any]:
+        """What the page draws."""
+        with self._lock:
+            if self._payload is None:
+                judged = judged_view(self.tables, self.verdict())
+                self._payload = study_payload(self.tables, judged, self.look.token)
+            return self._payload
+
+
+class Shelf:
+    """All studies of a results folder, or the one study that the folder itself is."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
+        self._rows: dict[str, tuple[Look, dict[str, Any]]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def folders(self) -> dict[str, Path]:
+        """Every study that is there, by the name of its folder."""
+        if look_at(self.results) is not None:
+            return {self.results.resolve().name: self.results}
+        return {folder.name: folder for folder in list_studies(self.results)}
+
+    def folder(self, name: str) -> Path | None:
+        """The folder of a study by name; None where there is none of that name."""
+        return self.folders().get(name)
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The study as it stands.
+
+        Raises:
+            StudyError: it is not there, or cannot be read.
+        """
+        folder = self.folder(name)
+        look = None if folder is None else look_at(folder)
+        if folder is None or look is None:
+            raise StudyError(f"{name}: must be a study of this folder")
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:  # one reader a study: clients that ask at once share what it finds
+            kept = self._snapshots.get(name)
+            if kept is not None and kept.look.files == look.files and kept.look.settled:
+                return kept
+            found = Snapshot(look, read_study(folder))
+            with self._lock:
+                self._snapshots[name] = found
+                self._snapshots.move_to_end(name)
+                while len(self._snapshots) > _MOST_KEPT:
+                    self._snapshots.popitem(last=False)
+            return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A line for every study, for the list: how far it is, what it found, or why it cannot be read."""
+        return [self._row(name, folder) for name, folder in self.folders().items()]
+
+    def _row(self, name: str, folder: Path) -> dict[str, Any]:
+        look = look_at(folder)
+        if look is None:
+            return {"name": name, "problem": "its folder is gone"}
+        kept = self._rows.get(name)
+        if kept is None or kept[0].files != look.files or not kept[0].settled:
+            kept = (look, _summary(name, folder))
+            self._rows[name] = kept
+        live = read_live(folder)
+        running = bool(live and live["running"])
+        row = dict(kept[1])
+        if "problem" not in row:
+            left = bool(row["unfinished"] or (live and live["unfinished"]))
+            finished = row["trials"] >= row["trials_wanted"] and not left
+            row["state"] = "running" if running else "finished" if finished else "stopped"
+            row["share"] = live["share"] if live and not finished else row["share"]
+            row["words"] = live["words"] if running and live else ""
+        return row
+
+
+def _summary(name: str, folder: Path) -> dict[str, Any]:
+    """What the list says of a study that does not change while its files do not."""
+    try:
+        tables = read_study(folder)
+        status = study_status(tables)
+        verdict = tables.verdict() or {}
+    except InputError as error:
+        return {"name": name, "problem": "; ".join(error.mistakes)}
+    best = verdict.get("best")
+    metric = tables.experiment.verdict.metric
+    unit = unit_of(metric, tables.experiment.verdict.margin)
+    return {
+        "name": name,
+        "base": tables.experiment.model.base,
+        "data": tables.experiment.data.train,
+        "verdict": status.verdict,
+        "sentence": status.sentence or "No verdict yet.",
+        "best": None if best is None else f"{unit.score(best['score_mean'])}",
+        "metric": unit.metric,
+        "trials": sum(status.trials.values()),
+        "trials_wanted": status.trials_wanted,
+        "unfinished": status.trials.get("running", 0),
+        "cells": status.cells,
+        "cells_wanted": status.cells_wanted,
+        "share": status.cells / status.cells_wanted if status.cells_wanted else 1.0,
+    }

@@ -1,0 +1,126 @@
+"""What a study's folder looks like from outside: whether anything changed, and whether a run is at work in it.
+
+A look costs a few ``stat`` calls and opens nothing, so that a quiet study costs nothing to follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_search.store.files import LIVE_FILE, LOCK_FILE, STUDY_FILE, VERDICT_FILE
+
+_WATCHED = (STUDY_FILE, f"{STUDY_FILE}-wal", VERDICT_FILE)
+_ALL = 0.9995
+_CLOCK_STEP = 20_000_000
+"""Nanoseconds within which two writes may leave the same time on a file."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Times and sizes of a study's files. Two equal looks, the later one settled, mean that nothing was recorded."""
+
+    files: tuple[tuple[int, int, int] | None, ...]
+    settled: bool
+
+    @property
+    def database(self) -> int:
+        """The database's number in the file system: another study of the same name has another."""
+        return self.files[0][0] if self.files[0] is not None else 0
+
+    @property
+    def token(self) -> str:
+        """A short name of this state of the study."""
+        return hashlib.blake2s(repr(self.files).encode(), digest_size=6).hexdigest()
+
+
+def look_at(folder: Path) -> Look | None:
+    """The state of a study's files; None where there is no study any more."""
+    files = tuple(_times(folder / name) for name in _WATCHED)
+    if files[0] is None:
+        return None
+    newest = max(times[1] for times in files if times is not None)
+    return Look(files, time.time_ns() - newest > _CLOCK_STEP)
+
+
+def _times(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def live_stamp(folder: Path) -> int:
+    """When ``live.json`` was last written, in nanoseconds; 0 where there is none."""
+    times = _times(folder / LIVE_FILE)
+    return 0 if times is None else times[1]
+
+
+def read_live(folder: Path) -> dict[str, Any] | None:
+    """What a run last said of itself, as the page shows it; None where no run has said anything that can be read.
+
+    Returns:
+        ``running``, ``words`` (a line for people), ``share`` (done, 0 to 1), ``unfinished`` (the run meant to train
+        more, extra repeats of finished trials among it), and of the training under way ``title``,
+        ``steps`` and ``losses``.
+    """
+    try:
+        said = json.loads((folder / LIVE_FILE).read_text(encoding="utf-8"))
+        running = said["state"] == "running" and _is_alive(folder, said)
+        share = min(1.0, max(0.0, float(said["share"])))
+        losses = [[int(step), float(loss)] for step, loss in said["losses"]]
+        return {
+            "running": running,
+            "words": _words(said, share) if running else "Not running: the same command goes on with it.",
+            "share": share,
+            "unfinished": share < _ALL,
+            "left": said["left"],
+            "title": str(said["title"]),
+            "steps": int(said["steps"]),
+            "losses": losses,
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def process_of(folder: Path) -> int | None:
+    """The process of the run at work in a folder of this machine; None where there is none."""
+    try:
+        said = json.loads((folder / LIVE_FILE).read_text(encoding="utf-8"))
+        return int(said["process"]) if said["state"] == "running" and _is_alive(folder, said) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_alive(folder: Path, said: dict[str, Any]) -> bool:
+    """Whether the run that spoke is still there: the process that holds the folder, or, on another machine, lately."""
+    if said["machine"] != os.uname().nodename:
+        return time.time() - float(said["updated"]) < 60
+    process = int(said["process"])
+    holder = (folder / LOCK_FILE).read_text(encoding="utf-8")
+    if process <= 1 or not holder.startswith(f"process {process} on "):
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _words(said: dict[str, Any], share: float) -> str:
+    parts = [f"{100 * share:.0f} % done"]
+    if said["left"]:
+        parts.append(f"about {said['left_words']} left")
+    if said["title"]:
+        parts.append(f"training {said['title']}")
+    if said["steps"]:
+        parts.append(f"epoch {said['epoch']} of {said['epochs']}, step {said['step']} of {said['steps']}")
+    return " · ".join(str(part) for part in parts)

@@ -1,0 +1,126 @@
+"""The figures of a study: each a ``*_data`` and a ``draw_*`` put on paper, in two widths, as matplotlib Figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import pandas as pd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lora_search.plots.encoding import PAPER
+from lora_search.plots.folds import FoldsData, draw_folds, folds_data
+from lora_search.plots.importance import ImportanceData, draw_importance, importance_data
+from lora_search.plots.ranks import RanksData, draw_ranks, ranks_data
+from lora_search.plots.tradeoff import TradeoffData, draw_tradeoff, parameters_data, time_data
+
+Width = Literal["wide", "narrow"]
+
+_AIR = 0.07
+_INCHES: Mapping[Width, float] = {"wide": 7.6, "narrow": 4.3}
+
+
+class Tables(Protocol):
+    """What a figure reads of a study (``store.StudyTables`` has it)."""
+
+    @property
+    def trials(self) -> pd.DataFrame: ...
+
+    @property
+    def cells(self) -> pd.DataFrame: ...
+
+
+@dataclass(frozen=True)
+class PlotData:
+    """Everything the figures draw, computed once for both widths."""
+
+    parameters: TradeoffData
+    time: TradeoffData
+    ranks: RanksData
+    folds: FoldsData
+    importance: ImportanceData
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """Inches around the axes, and of the axes themselves."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    height: float
+
+
+def plot_data(tables: Tables, verdict: Mapping[str, Any]) -> PlotData:
+    """Compute what the figures draw.
+
+    Args:
+        tables: the study's frames.
+        verdict: the mapping of ``verdict.json``.
+    """
+    frames = (tables.trials, tables.cells, verdict)
+    return PlotData(
+        parameters_data(*frames), time_data(*frames), ranks_data(*frames), folds_data(*frames), importance_data(*frames)
+    )
+
+
+def figures(tables: Tables, verdict: Mapping[str, Any], width: Width = "wide") -> dict[str, Figure]:
+    """All figures of a study, by name.
+
+    Args:
+        tables: the study's frames.
+        verdict: the mapping of ``verdict.json``.
+        width: ``wide`` for a page or a notebook, ``narrow`` for a phone.
+
+    Returns:
+        ``score_by_parameters``, ``score_by_time``, ``score_by_rank``, ``folds`` and ``importance``.
+    """
+    return draw_all(plot_data(tables, verdict), width)
+
+
+def draw_all(data: PlotData, width: Width) -> dict[str, Figure]:
+    """Draw what ``plot_data`` computed."""
+    scatter = _Sheet(left=0.52, right=0.95, top=0.55, bottom=0.6, height=3.1)
+    words = _Sheet(left=0.2, right=0.2, top=0.1, bottom=0.1, height=0.6)
+    rows, bars = len(data.folds.rows), len(data.importance.bars)
+    folds = _Sheet(left=0.2, right=0.2, top=0.5, bottom=0.55, height=0.46 * rows) if rows else words
+    importance = _Sheet(left=1.25, right=0.2, top=0.2, bottom=0.55, height=0.34 * bars) if bars else words
+    scatter = scatter if data.ranks.scene.points else words
+    return {
+        "score_by_parameters": _sheet(scatter, width, lambda ax: draw_tradeoff(data.parameters, ax)),
+        "score_by_time": _sheet(scatter, width, lambda ax: draw_tradeoff(data.time, ax)),
+        "score_by_rank": _sheet(scatter, width, lambda ax: draw_ranks(data.ranks, ax)),
+        "folds": _sheet(folds, width, lambda ax: draw_folds(data.folds, ax)),
+        "importance": _sheet(importance, width, lambda ax: draw_importance(data.importance, ax)),
+    }
+
+
+def _sheet(sheet: _Sheet, width: Width, draw: Callable[[Axes], None]) -> Figure:
+    """A figure whose axes have the asked size; drawn by matplotlib's defaults whatever style the caller has set.
+
+    A long legend or title may need more room above or below than the sheet has; then it is drawn again on a taller one.
+    """
+    with style.context("default"):
+        figure, above, below = _draw_on(sheet, _INCHES[width], draw)
+        if above > 0 or below > 0:
+            taller = replace(sheet, top=sheet.top + above, bottom=sheet.bottom + below)
+            figure, _, _ = _draw_on(taller, _INCHES[width], draw)
+    return figure
+
+
+def _draw_on(sheet: _Sheet, inches: float, draw: Callable[[Axes], None]) -> tuple[Figure, float, float]:
+    """The figure, and by how many inches its content leaves the paper at the top and at the bottom."""
+    tall = sheet.top + sheet.height + sheet.bottom
+    figure = Figure(figsize=(inches, tall), facecolor=PAPER)
+    box = (sheet.left / inches, sheet.bottom / tall, (inches - sheet.left - sheet.right) / inches, sheet.height / tall)
+    ax = figure.add_axes(box)
+    draw(ax)
+    content = ax.get_tightbbox()
+    if content is None:
+        return figure, 0.0, 0.0
+    top, bottom = content.y1 / figure.dpi, content.y0 / figure.dpi
+    return figure, max(0.0, top + _AIR - tall), max(0.0, _AIR - bottom)

@@ -1,0 +1,91 @@
+"""How a study is judged at one margin and confidence, as the page shows it: columns over its trials, and sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_search.plots.captions import page_captions
+from lora_search.plots.facts import study_facts, summary_notes
+from lora_search.plots.landscape import Landscape, landscape
+from lora_search.plots.marks import roles
+from lora_search.plots.rows import summary_rows
+from lora_search.plots.web.render import render_part
+from lora_search.spec import facts
+from lora_search.store.reader import StudyTables
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is known of one trial beside the best."""
+
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def judged_view(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """One judgement for the page.
+
+    Args:
+        tables: the study.
+        verdict: the mapping of ``verdict.json``, for any margin and confidence.
+
+    Returns:
+        JSON types: ``score``, ``low``, ``high``, ``difference`` (score minus the best's), ``probability`` and
+        ``status`` by trial in the order of the frame, ``roles`` by trial number, ``html`` of the sentences (escaped),
+        ``captions`` of the figures, and ``baselines``: what is no adapter and is compared with them, by name and score.
+    """
+    scene = landscape(tables.trials, tables.cells, verdict)
+    places = {point.trial: _Place(_known(point.score), _known(point.low), _known(point.high)) for point in scene.points}
+    compared = {int(item["trial"]): item for item in verdict.get("comparisons") or ()}
+    numbers = [int(trial) for trial in tables.trials["trial"]]
+    found = [places.get(trial, _Place()) for trial in numbers]
+    best = scene.best_score
+    parts = {
+        "verdict": verdict,
+        "unit": scene.unit,
+        "facts": study_facts(tables, verdict),
+        "summary": summary_rows(tables.trials, scene, verdict),
+        "notes": summary_notes(tables, verdict, scene.unit),
+    }
+    return {
+        "margin": scene.margin,
+        "confidence": scene.confidence,
+        "decided": scene.decided,
+        "best": scene.best,
+        "recommended": scene.recommended,
+        "roles": {str(trial): names for trial, names in roles(scene).items()},
+        "score": [place.score for place in found],
+        "low": [place.low for place in found],
+        "high": [place.high for place in found],
+        "difference": [None if place.score is None or best is None else _known(place.score - best) for place in found],
+        "probability": [_known(compared.get(trial, {}).get("probability_not_worse")) for trial in numbers],
+        "status": [compared.get(trial, {}).get("status") for trial in numbers],
+        "html": {name: render_part(name, parts) for name in ("verdict", "facts", "summary", "warnings")},
+        "captions": page_captions(scene),
+        "baselines": _baselines(tables, scene),
+    }
+
+
+def _baselines(tables: StudyTables, scene: Landscape) -> list[dict[str, Any]]:
+    """The head trained alone, placed by its difference to the best on the folds both were trained on."""
+    alone = facts.HEAD_ALONE.of(tables.facts) or ()
+    metric, cells = tables.experiment.verdict.metric, tables.cells
+    best = cells[(cells["trial"] == scene.best) & (cells["state"] == "complete")]
+    scores = {(int(r), int(f)): s for r, f, s in zip(best["repeat"], best["fold"], best["score"], strict=True)}
+    gaps = [
+        float(cell.scores[metric]) - float(scores[cell.repeat, cell.fold])
+        for cell in alone
+        if cell.failure is None and (cell.repeat, cell.fold) in scores
+    ]
+    if not gaps or scene.best_score is None:
+        return []
+    return [{"name": "head alone", "score": _known(scene.best_score + sum(gaps) / len(gaps)), "cells": len(gaps)}]
+
+
+def _known(value: Any) -> float | None:
+    """Six figures of a finite number; None for any other."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

@@ -1,0 +1,180 @@
+"""A study as the JSON its page draws: trials by column, scores by fold, packs over time, and how it is judged.
+
+Plain values only, rounded to what can be seen, so that two thousand trials of ten cells are about a megabyte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lora_search.plots.captions import importance_caption
+from lora_search.plots.encoding import Encoding
+from lora_search.plots.formats import unit_of
+from lora_search.plots.importance import ImportanceData
+from lora_search.store.reader import StudyTables
+
+ADAPTER_COLUMNS = ("rank", "alpha", "targets", "layers", "scaling")
+_TRIAL_COLUMNS = (
+    "trial", "state", "origin", *ADAPTER_COLUMNS, "learning_rate", "dropout", "adapter_parameters", "head_parameters",
+    "cells", "score_mean", "score_std", "seconds", "wall_seconds", "failure",
+)  # fmt: skip
+MOST_JUDGED_LIVE = 3_000
+"""Complete trials up to which a page lets a study be judged anew: all are compared with all, which at this many takes
+seconds and gigabytes."""
+_MARGINS = (0.0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1)
+_CONFIDENCES = (0.8, 0.9, 0.95, 0.975, 0.99)
+
+
+def study_payload(tables: StudyTables, judged: Mapping[str, Any], token: str = "") -> dict[str, Any]:
+    """What the page of a study draws.
+
+    Args:
+        tables: the study.
+        judged: its ``judged_view``.
+        token: names the state of the study that was read; a page that has it need not draw again.
+
+    Returns:
+        JSON types only. ``trials`` and what ``judged`` holds are columns, one value per trial in the order of the
+        frame; ``scores[i][j]`` is the score of trial i on ``columns[j]``, a (repeat, fold).
+    """
+    experiment, trials, cells = tables.experiment, tables.trials, tables.cells
+    complete = cells[cells["state"] == "complete"]
+    columns = sorted({(int(r), int(f)) for r, f in zip(complete["repeat"], complete["fold"], strict=True)})
+    unit = unit_of(experiment.verdict.metric, experiment.verdict.margin)
+    encoding = Encoding.of(trials)
+    asked = experiment.verdict
+    few = int((trials["state"] == "complete").sum()) <= MOST_JUDGED_LIVE
+    return {
+        "study": experiment.name,
+        "token": token,
+        "metric": {
+            "metric": unit.metric,
+            "factor": unit.factor,
+            "digits": unit.digits,
+            "suffix": unit.suffix,
+            "point_digits": unit.point_digits,
+            "axis": unit.axis,
+            "measure": unit.measure,
+        },
+        "asked": {"margin": asked.margin, "confidence": asked.confidence},
+        "stops": {
+            "margins": sorted({*(_MARGINS if few else ()), asked.margin}),
+            "confidences": sorted({*(_CONFIDENCES if few else ()), asked.confidence}),
+        },
+        "unfinished": bool((trials["state"] == "running").any()) or len(trials) < experiment.search.total,
+        "folds": experiment.cv.folds,
+        "repeats": experiment.cv.repeats,
+        "columns": columns,
+        "encoding": {
+            "targets": {name: index for index, name in enumerate(encoding.colours)},
+            "layers": dict(encoding.markers),
+        },
+        "trials": _trials(trials, complete),
+        "scores": _scores(trials, complete, columns),
+        "packs": _packs(trials, complete, columns),
+        "csv": csv_lines(trials),
+        "command": f"lora-search export {tables.folder} my-adapter --trial {{trial}} --weights",
+        "importance": None,
+        "predictions": None,
+        "links": None,
+        "grid": None,
+        "judged": judged,
+    }
+
+
+def importance_view(found: ImportanceData) -> dict[str, Any]:
+    """What the importance figure draws, and its caption."""
+    return {
+        "bars": [
+            {"name": bar.name, "median": _round(bar.median), "low": _round(bar.low), "high": _round(bar.high)}
+            for bar in found.bars
+        ],
+        "problem": found.problem,
+        "title": f"prediction error added by shuffling, in {found.scene.unit.measure}",
+        "caption": importance_caption(found),
+    }
+
+
+def csv_lines(trials: pd.DataFrame) -> list[str]:
+    """``trials.csv`` line by line, the heading first; joined they are the file. A line may hold quoted line breaks."""
+    lines: list[str] = []
+    for piece in str(trials.to_csv(index=False, lineterminator="\n")).splitlines(keepends=True):
+        if lines and lines[-1].count('"') % 2:
+            lines[-1] += piece
+        else:
+            lines.append(piece)
+    return lines
+
+
+def _trials(trials: pd.DataFrame, complete: pd.DataFrame) -> dict[str, list[Any]]:
+    """The columns of the frame, which adapter each trial sets, and the seconds of one of its trainings."""
+    shares = complete.assign(share=complete["wall_seconds"] / complete["pack_cells"])
+    mean = shares.groupby("trial")[["seconds", "share"]].mean().reindex(trials["trial"])
+    found = {name: [_value(value) for value in trials[name].tolist()] for name in _TRIAL_COLUMNS}
+    keys = list(zip(*(trials[name] for name in ADAPTER_COLUMNS), strict=True))
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return found | {
+        "adapter": [numbers[key] for key in keys],
+        "compute": [_value(value) for value in mean["seconds"].tolist()],
+        "wall": [_value(value) for value in mean["share"].tolist()],
+    }
+
+
+def _scores(
+    trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple[int, int]]
+) -> list[list[float | None]]:
+    """Trials x columns; None where a trial was not trained."""
+    place = {column: at for at, column in enumerate(columns)}
+    row = {int(trial): at for at, trial in enumerate(trials["trial"])}
+    table = np.full((len(trials), len(columns)), math.nan)
+    at = [row[int(trial)] for trial in complete["trial"]]
+    across = [place[int(r), int(f)] for r, f in zip(complete["repeat"], complete["fold"], strict=True)]
+    table[at, across] = complete["score"].to_numpy(dtype=float)
+    return [[None if math.isnan(value) else value for value in line] for line in np.round(table, 5).tolist()]
+
+
+def _packs(trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Every pack: begin and end in seconds since the first began, and its cells as (row of the trial, column)."""
+    if complete.empty:
+        return []
+    row = {int(trial): at for at, trial in enumerate(trials["trial"])}
+    place = {column: at for at, column in enumerate(columns)}
+    cells: dict[int, list[tuple[int, int]]] = {}
+    for pack, trial, repeat, fold in zip(
+        complete["pack"], complete["trial"], complete["repeat"], complete["fold"], strict=True
+    ):
+        cells.setdefault(int(pack), []).append((row[int(trial)], place[int(repeat), int(fold)]))
+    ends = complete["finished_at"].astype("datetime64[ms, UTC]").astype("int64") / 1000
+    times = complete.assign(end=ends).groupby("pack").agg(end=("end", "min"), wall=("wall_seconds", "max"))
+    begin = float((times["end"] - times["wall"]).min())
+    packs: list[dict[str, Any]] = [
+        {
+            "pack": int(str(pack)),
+            "start": round(float(line["end"] - line["wall"]) - begin, 2),
+            "end": round(float(line["end"]) - begin, 2),
+            "cells": cells[int(str(pack))],
+        }
+        for pack, line in times.iterrows()
+    ]
+    packs.sort(key=lambda pack: pack["start"])
+    for before, after in pairwise(packs):  # a second is the resolution of the record
+        after["start"] = max(after["start"], min(before["end"], after["end"]))
+    return packs
+
+
+def _value(value: Any) -> Any:
+    """A cell of a frame as JSON has it."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)) or value is pd.NaT:
+        return None
+    return _round(value) if isinstance(value, float) else value
+
+
+def _round(value: float) -> float:
+    """Six figures: more than any screen shows."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,70 @@
+// Numbers as the report writes them (plots/formats.py): the same digits, the typographic minus, the same units.
+const MINUS = "\u2212", DASH = "\u2013", NO_BREAK = "\u00a0";
+
+const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
+
+function signed(value, digits) {
+  const text = Math.abs(value).toFixed(digits);
+  return Number(text) === 0 ? text : (value < 0 ? MINUS : "+") + text;
+}
+
+function significant(value, figures) {
+  return String(Number(value.toPrecision(figures)));
+}
+
+class Unit {
+  constructor(metric) {
+    Object.assign(this, metric);
+  }
+  number(score) {
+    return known(score) ? (score * this.factor).toFixed(this.digits).replace("-", MINUS) : DASH;
+  }
+  score(score) {
+    return known(score) ? this.number(score) + this.suffix : DASH;
+  }
+  difference(value) {
+    return known(value) ? signed(value * 100, this.point_digits) : DASH;
+  }
+  amount(value) {
+    const text = significant(value * 100, 3);
+    return text + NO_BREAK + (text === "1" ? "point" : "points");
+  }
+}
+
+function countText(value) {
+  for (const [size, suffix] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+    if (value >= size * 0.9995) return significant(value / size, 3) + suffix;
+  }
+  return value.toFixed(0);
+}
+
+function durationText(seconds) {
+  if (!known(seconds)) return DASH;
+  for (const [size, unit] of [[3600, "h"], [60, "min"]]) {
+    if (seconds >= size) return significant(seconds / size, 3) + NO_BREAK + unit;
+  }
+  return significant(seconds, 2) + NO_BREAK + "s";
+}
+
+function percentText(value) {
+  if (!known(value)) return DASH;
+  if (value > 0.999) return ">99.9" + NO_BREAK + "%";
+  if (value < 0.01) return "<1" + NO_BREAK + "%";
+  const text = value >= 0.9 ? (Math.floor(value * 1000 + 1e-9) / 10).toFixed(1) : (value * 100).toFixed(0);
+  return text + NO_BREAK + "%";
+}
+
+const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+const rateText = (value) => Number(value.toPrecision(2)).toString().replace("e-", "e\u2011");
+const layersText = (layers) =>
+  layers === "all" ? "all layers" : layers.startsWith("top-") ? layers : "layers " + layers;
+const cut = (text, longest = 28) => (text.length <= longest ? text : text.slice(0, longest - 1) + "\u2026");
+const counted = (count, noun) => `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+function adapterText(row, longest = 28) {
+  const scaling = row.scaling === "rslora" ? ", rsLoRA" : "";
+  return `r=${row.rank}, ${cut(row.targets, longest)}, ${layersText(row.layers)}${scaling}`;
+}
+
+const STATE_WORDS = { complete: "complete", pruned: "stopped", failed: "failed", running: "running" };
+const STANDING_WORDS = { "not-worse": "not worse", worse: "worse", open: "open" };

@@ -1,0 +1,56 @@
+"""The texts a study was made on, by the numbers its predictions are kept under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lora_search.data import load_dataset
+from lora_search.errors import StudyError
+from lora_search.store.predictions import read_examples
+from lora_search.store.reader import read_study
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of the encoded data.
+
+    Attributes:
+        number: its position there, as predictions name it.
+        row: its data row in the source, from 1.
+        label: the name of its true label.
+        text: what was classified; of a pair, both texts with a bar between.
+    """
+
+    number: int
+    row: int
+    label: str
+    text: str
+
+
+def study_examples(folder: str | Path) -> list[Example]:
+    """Every example of a study, read again from its source; a study keeps labels and predictions, no texts.
+
+    Raises:
+        DataError: the source cannot be read.
+        StudyError: no study there, it has trained nothing yet, or its source is no longer what it was.
+    """
+    tables = read_study(folder)
+    recorded = read_examples(tables.folder)
+    if recorded.empty:
+        raise StudyError(f"{tables.folder}: must have trained something, got a study without predictions")
+    dataset = load_dataset(tables.experiment.data, tables.experiment.seed)
+    same = len(dataset) == len(recorded) and (
+        np.array_equal(dataset.labels, recorded["label"]) and np.array_equal(dataset.groups, recorded["group"])
+    )
+    if not same:
+        raise StudyError(f"data.train: must hold the examples of {tables.folder}, got others: the source has changed")
+    texts = dataset.texts
+    if dataset.pairs is not None:
+        texts = tuple(f"{one} | {other}" for one, other in zip(dataset.texts, dataset.pairs, strict=True))
+    return [
+        Example(number, int(row), dataset.label_names[label], text)
+        for number, (row, label, text) in enumerate(zip(dataset.rows, dataset.labels, texts, strict=True))
+    ]

@@ -1,0 +1,105 @@
+"""Following a study: told of what was recorded and of what its run says, and of nothing else."""
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+
+import pytest
+from dashboard_builders import record, served
+from fabricated_studies import sampled_rows
+
+from lora_search.dashboard import create_app
+from lora_search.dashboard.watching import look_at, process_of, read_live
+from lora_search.store.files import LIVE_FILE, LOCK_FILE, STUDY_FILE
+
+
+def said(**changes):
+    return {
+        "state": "running", "process": os.getpid(), "machine": os.uname().nodename, "share": 0.25, "left": 75.0,
+        "left_words": "1m 15s", "title": "trials 3, 5 / fold 2", "epoch": 1, "epochs": 2, "step": 7, "steps": 120,
+        "losses": [[1, 0.7], [7, 0.6]], "updated": time.time(),
+    } | changes  # fmt: skip
+
+
+def speak(folder, **changes):
+    (folder / LIVE_FILE).write_text(json.dumps(said(**changes)), encoding="utf-8")
+    (folder / LOCK_FILE).write_text(f"process {os.getpid()} on {os.uname().nodename}\n", encoding="utf-8")
+
+
+def finish_a_cell(folder):
+    with sqlite3.connect(folder / STUDY_FILE) as connection:
+        connection.execute("update lora_cells set seconds = seconds + 1 where trial = 0 and fold = 0")
+    connection.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return record(tmp_path / "film-quotes", sampled_rows(3))
+
+
+def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder):
+    with served(create_app(folder.parent)) as site, site.events("/studies/film-quotes/events") as events:
+        assert next(events) == ("live", None)
+        finish_a_cell(folder)
+        name, value = next(events)
+        assert name == "changed"
+        assert value["token"] == site.ask("/studies/film-quotes/data.json").json["token"]
+        speak(folder)
+        name, value = next(events)
+        assert name == "live"
+        assert value["running"]
+        assert "25 % done · about 1m 15s left · training trials 3, 5 / fold 2" in value["words"]
+        shutil.rmtree(folder)
+        assert "gone" in [name for name, _ in events]
+
+
+def test_the_list_hears_of_new_studies(folder):
+    with served(create_app(folder.parent)) as site, site.events("/events") as events:
+        assert [row["name"] for row in next(events)[1]] == ["film-quotes"]
+        record(folder.parent / "another", sampled_rows(2))
+        names = [row["name"] for row in next(events)[1]]
+        assert "another" in names
+
+
+def test_a_look_differs_only_where_something_was_recorded(folder):
+    before = look_at(folder)
+    assert look_at(folder).files == before.files
+    finish_a_cell(folder)
+    assert look_at(folder).files != before.files
+    assert look_at(folder.parent) is None
+
+
+def test_a_run_that_was_killed_is_not_running(folder):
+    speak(folder, process=2**22 - 1)
+    assert read_live(folder)["running"] is False
+    assert process_of(folder) is None
+    speak(folder, state="ended")
+    assert read_live(folder)["running"] is False
+    speak(folder)
+    assert process_of(folder) == os.getpid()
+
+
+def test_a_run_that_was_stopped_amid_extra_repeats_is_unfinished(folder):
+    speak(folder, state="ended", share=0.8)
+    assert read_live(folder)["unfinished"] is True
+    with served(create_app(folder.parent)) as site:
+        page = site.ask("/").text
+    assert '"state":"stopped"' in page
+    speak(folder, state="ended", share=1.0)
+    assert read_live(folder)["unfinished"] is False
+
+
+def test_a_run_elsewhere_is_running_while_it_speaks(folder):
+    speak(folder, machine="another")
+    assert read_live(folder)["running"] is True
+    speak(folder, machine="another", updated=time.time() - 3600)
+    assert read_live(folder)["running"] is False
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "running"}', '{"state": "running", "process": "x"}'])
+def test_a_live_file_that_cannot_be_read_says_nothing(folder, text):
+    (folder / LIVE_FILE).write_text(text, encoding="utf-8")
+    assert read_live(folder) is None
+    assert process_of(folder) is None
