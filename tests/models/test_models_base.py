@@ -4,10 +4,12 @@ import random
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from tiny_gguf import write_tiny_gguf
 from tiny_models import head_of, tiny_config, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertModel, ModernBertForMaskedLM, PreTrainedTokenizerFast
@@ -204,12 +206,16 @@ def test_a_folder_without_tokenizer_is_refused(bert):
         load(bert)
 
 
-def test_gguf_is_read_as_float32(capfd):
-    base = load(GGUF, labels=("a", "b", "c"))
+def test_gguf_is_read_as_float32(capfd, tmp_path):
+    weights = write_tiny_gguf(tmp_path / "tiny.gguf")
+    capfd.readouterr()
+    base = load(tmp_path / "tiny.gguf", labels=("a", "b", "c"))
     assert capfd.readouterr() == ("", "")
-    assert (base.structure.stack_name, base.structure.layer_count) == ("model.layers", 30)
+    assert (base.structure.stack_name, base.structure.layer_count) == ("model.layers", 2)
     assert base.structure.head_modules == ("score",)
     assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
+    for name, kept in (("embed_tokens", "token_embd"), ("layers.1.mlp.down_proj", "blk.1.ffn_down")):
+        np.testing.assert_array_equal(base.model.model.get_submodule(name).weight.numpy(), weights[kept])
     rows = base.tokenizer(["a good film", "bad"], padding=True, return_tensors="pt")
     logits = base.model(**rows).logits
     assert logits.shape == (2, 3)
