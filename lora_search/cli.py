@@ -220,7 +220,7 @@ def examples(
     found = study_examples(study)
     for number in numbers or ():
         if not 0 <= number < len(found):
-            raise InputError(f"NUMBER: must be between 0 and {len(found) - 1}, got {number}")
+            raise InputError.about("NUMBER", f"must be between 0 and {len(found) - 1}", got=number)
     shown = [found[number] for number in numbers] if numbers else found
     if as_json:
         print(json.dumps([vars(example) for example in shown]))

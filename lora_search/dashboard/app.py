@@ -36,6 +36,7 @@ from lora_search.plots.web import (
     render_page,
     study_context,
 )
+from lora_search.spec.suggestions import one_of
 
 _RECIPES = ("trl", "axolotl", "llamafactory")
 _COMPRESSED_FROM = 2_000
@@ -228,7 +229,7 @@ class _Pages:
     async def adapter_zip(self, request: Request) -> Response:
         recipe = request.query_params.get("recipe")
         if recipe is not None and recipe not in _RECIPES:
-            raise InputError(f"recipe: must be {', '.join(_RECIPES[:-1])} or {_RECIPES[-1]}")
+            raise InputError.about("recipe", one_of(_RECIPES))
         files = await self._exported(request, recipe)
         name = f"trial-{request.path_params['trial']}{f'-{recipe}' if recipe else ''}"
         return Response(zipped(files, name), media_type="application/zip", headers=_attached(f"{name}.zip"))
@@ -237,7 +238,7 @@ class _Pages:
         _, found = await self._snapshot(request)
         trial = int(request.path_params["trial"])
         if trial not in set(found.tables.trials["trial"]):
-            raise InputError(f"trial: must be a trial of the study, got {trial}")
+            raise InputError.about("trial", "must be a trial of the study", got=trial)
         return await self.exports.files(found.tables.folder, found.look.token, trial, recipe)
 
     # -- control ---------------------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ class _Pages:
     def _folder(self, request: Request) -> Path:
         folder = self.shelf.folder(request.path_params["name"])
         if folder is None:
-            raise InputError("study: must be a study of this folder")
+            raise InputError.about("study", "must be a study of this folder")
         return folder
 
     async def _snapshot(self, request: Request) -> tuple[str, Snapshot]:
@@ -277,7 +278,7 @@ def _number(request: Request, name: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"{name}: must be a number, got {text[:40]!r}") from error
+        raise InputError.about(name, "must be a number", got=repr(text[:40])) from error
 
 
 def _json(value: Mapping[str, Any] | None) -> bytes:

@@ -37,7 +37,7 @@ def serve(
         InputError: no such folder, the address cannot be had, or optuna-dashboard is not installed.
     """
     if not results.is_dir():
-        raise InputError(f"RESULTS: must be a folder, got {results}")
+        raise InputError.about("RESULTS", "must be a folder", got=results)
     token = None if is_loopback(host) and not control else secrets.token_urlsafe(24)
     app = create_app(results, host=host, token=token, control=control)
     with _listening(host, port) as listener, _beside(results, listener.getsockname()[1] + 1, wanted=optuna) as other:
@@ -76,10 +76,12 @@ def _beside(results: Path, port: int, *, wanted: bool) -> Iterator[str]:
         return
     program = shutil.which("optuna-dashboard")
     if program is None:
-        raise InputError("--optuna: needs optuna-dashboard, which is not installed (pip install optuna-dashboard)")
+        raise InputError.about(
+            "--optuna", "needs optuna-dashboard, which is not installed", hint="(pip install optuna-dashboard)"
+        )
     folders = list(Shelf(results).folders().values())
     if not folders:
-        raise InputError(f"--optuna: needs a study, got none in {results}")
+        raise InputError.about("--optuna", "needs a study", got=f"none in {results}")
     newest = max(folders, key=lambda folder: (folder / STUDY_FILE).stat().st_mtime)
     storage = f"sqlite:///file:{(newest / STUDY_FILE).resolve()}?mode=ro&uri=true"
     process = subprocess.Popen([program, storage, "--host", "127.0.0.1", "--port", str(port)])

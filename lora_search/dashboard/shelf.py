@@ -61,9 +61,10 @@ class Snapshot:
                 spec = self.tables.experiment.verdict
                 recorded = asked == (spec.margin, spec.confidence)
                 if not recorded and int((self.tables.trials["state"] == "complete").sum()) > MOST_JUDGED_LIVE:
-                    raise StudyError(
-                        f"margin: another one takes minutes with more than {MOST_JUDGED_LIVE:,} complete trials;"
-                        f" lora-search verdict {self.tables.folder} --margin {margin:g} says it"
+                    raise StudyError.about(
+                        "margin",
+                        f"another one takes minutes with more than {MOST_JUDGED_LIVE:,} complete trials",
+                        hint=f"lora-search verdict {self.tables.folder} --margin {margin:g} says it",
                     )
                 verdict = self.verdict() if recorded else self._judge(margin, confidence).to_dict()
                 self._views[asked] = judged_view(self.tables, verdict)
@@ -110,7 +111,7 @@ class Shelf:
         folder = self.folder(name)
         look = None if folder is None else look_at(folder)
         if folder is None or look is None:
-            raise StudyError(f"{name}: must be a study of this folder")
+            raise StudyError.about(name, "must be a study of this folder")
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:  # one reader a study: clients that ask at once share what it finds

@@ -40,13 +40,15 @@ def study_examples(folder: str | Path) -> list[Example]:
     tables = read_study(folder)
     recorded = read_examples(tables.folder)
     if recorded.empty:
-        raise StudyError(f"{tables.folder}: must have trained something, got a study without predictions")
+        raise StudyError.about(tables.folder, "must have trained something", got="a study without predictions")
     dataset = load_dataset(tables.experiment.data, tables.experiment.seed)
     same = len(dataset) == len(recorded) and (
         np.array_equal(dataset.labels, recorded["label"]) and np.array_equal(dataset.groups, recorded["group"])
     )
     if not same:
-        raise StudyError(f"data.train: must hold the examples of {tables.folder}, got others: the source has changed")
+        raise StudyError.about(
+            "data.train", f"must hold the examples of {tables.folder}", got="others: the source has changed"
+        )
     texts = dataset.texts
     if dataset.pairs is not None:
         texts = tuple(f"{one} | {other}" for one, other in zip(dataset.texts, dataset.pairs, strict=True))
