@@ -3,14 +3,16 @@
     python experiments/audits/calibration.py [--studies 150] [--corrections 150] [--rho 0.2] [--grid CELLS.csv]
         [--out FILE]
 
-A study has 24 trials (smallest first) over 5 folds. What is simulated is a score table: score = true + difficulty of
-the fold + noise, where noise is correlated 1/5 between the folds of one study (Nadeau and Bengio's rho; from a single
-dataset it cannot be measured, Bengio and Grandvalet 2004, so ``--rho`` varies it). Each study is run twice: in full
-(24 x 5 cells), and as the package runs it (raced fold by fold in generations of eight, then up to three extra repeats
-for the finalists). Points are hundredths of the metric; the margin is 1 point.
+A study has 24 trials (smallest first) over 5 folds. What is simulated is whether each trial is right about each example
+(``simulated_examples.py``): examples differ in difficulty, trainings in luck, which is correlated 1/5 between those of
+one study (Nadeau and Bengio's rho; from a single dataset it cannot be measured, Bengio and Grandvalet 2004, so
+``--rho`` varies it). Each study is run twice: in full (24 x 5 cells), and as the package runs it (raced fold by fold in
+generations of eight, then up to three extra repeats for the finalists). Points are hundredths of the metric; the margin
+is 3 points. A study's level is its number of examples.
 
 ``--grid`` takes cells.csv of an exhaustive real study: its residuals, whole columns at a time, become one more noise
-model, with the real covariance between trials and the real tails.
+model, with the real covariance between trials and the real tails. Of it only the scores of folds are known, so it
+audits the comparison by fold scores; its level is the standard deviation of one cell.
 
 The corrected score is audited on simulated predictions instead, since it works on those.
 
@@ -33,21 +35,42 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from lora_search.statistics import corrected_score, correlated_t, pairwise
+from lora_search.statistics import (
+    ExampleScores,
+    corrected_score,
+    correlated_t,
+    pairwise,
+    pairwise_by_example,
+    scores_by_example,
+)
 
-sys.path.insert(0, str(Path(__file__).parent))  # loaded by path, as the tests do, it still has its neighbour
+sys.path.insert(0, str(Path(__file__).parent))  # loaded by path, as the tests do, it still has its neighbours
+from simulated_examples import KINDS, Shape, simulate_examples
 from simulation import Array, Rules, rates, run_raced, take_verdict
 
-TRIALS, FOLDS, REPEATS, MARGIN, CONFIDENCE = 24, 5, 4, 0.01, 0.95
+TRIALS, FOLDS, REPEATS, MARGIN, CONFIDENCE = 24, 5, 4, 0.03, 0.95
 RULES = Rules(FOLDS, MARGIN, CONFIDENCE)
 SIZES = np.arange(1, TRIALS + 1)
 """Adapter parameters: trials are numbered from the smallest."""
-NOISE_LEVELS = (0.004, 0.012)
-"""Standard deviation of one cell of one trial: below, and above, what a margin of one point can be shown with."""
-DROWNING = 0.04
+LEVELS = (400, 1600)
+"""Examples of a study: with few a margin of 3 points can hardly be shown, with many it can."""
+DROWNING = 100
+BASE = 0.8
+"""The score around which all true scores lie."""
 
 Rng = np.random.Generator
-Noise = Callable[[Rng, float], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One simulated study in full: the score table, and what it is made of where that is simulated too."""
+
+    scores: Array
+    examples: ExampleScores | None
+
+
+Draw = Callable[[Array, Rng], Drawn]
+"""A study from its true scores."""
 
 
 def equal(rng: Rng) -> Array:
@@ -55,20 +78,20 @@ def equal(rng: Rng) -> Array:
 
 
 def graded(rng: Rng) -> Array:
-    """Scores saturate with size: five points lost at the smallest, and 0.3 points of other differences."""
-    return -0.05 * np.exp(-np.arange(TRIALS) / 6.0) + 0.003 * rng.standard_normal(TRIALS)
+    """Scores saturate with size: fifteen points lost at the smallest, and a point of other differences."""
+    return -0.15 * np.exp(-np.arange(TRIALS) / 6.0) + 0.01 * rng.standard_normal(TRIALS)
 
 
 def clear_winner(rng: Rng) -> Array:
-    """One of the larger half is three points better than all others."""
-    true = -0.03 + 0.003 * rng.standard_normal(TRIALS)
+    """One of the larger half is nine points better than all others."""
+    true = -0.09 + 0.01 * rng.standard_normal(TRIALS)
     true[rng.integers(TRIALS // 2, TRIALS)] = 0.0
     return true
 
 
 def mixed(rng: Rng) -> Array:
     """No order at all, and a fifth of the trials collapsed."""
-    true = -np.abs(0.015 * rng.standard_normal(TRIALS))
+    true = -np.abs(0.045 * rng.standard_normal(TRIALS))
     return np.where(rng.random(TRIALS) < 0.2, true - 0.2, true)
 
 
@@ -78,8 +101,8 @@ def at_the_margin(rng: Rng) -> Array:
 
 
 def drowned(rng: Rng) -> Array:
-    """Differences of half a point under noise of four points a cell: nothing to be seen."""
-    return 0.005 * rng.standard_normal(TRIALS)
+    """Differences of a point and a half on a hundred examples: nothing to be seen."""
+    return 0.015 * rng.standard_normal(TRIALS)
 
 
 SCORES: dict[str, Callable[[Rng], Array]] = {
@@ -93,53 +116,38 @@ SCORES: dict[str, Callable[[Rng], Array]] = {
 CANNOT_DECIDE = ("at the margin", "drowned")
 
 
-def _correlated(draw: Callable[[tuple[int, ...]], Array], rho: float) -> Array:
-    """Unit noise ``(trials, columns)``, correlated rho between the columns of one study."""
-    return np.sqrt(rho) * draw((TRIALS, 1)) + np.sqrt(1.0 - rho) * draw((TRIALS, FOLDS * REPEATS))
+def noise_models(rho: float, grid: Path | None) -> dict[str, dict[float, Draw]]:
+    """How a study is drawn, by kind of noise and level."""
+    shape = Shape(FOLDS, REPEATS, rho)
 
+    def of_examples(kind: str, examples: int) -> Draw:
+        def draw(true: Array, rng: Rng) -> Drawn:
+            made = simulate_examples(BASE + true, kind, examples, shape, rng)
+            return Drawn(made.cell_scores(), made)
 
-def noise_models(rho: float, grid: Path | None) -> dict[str, tuple[Noise, tuple[float, ...]]]:
-    """Noise ``(trials, columns)`` of a study given its standard deviation, and the standard deviations to try."""
+        return draw
 
-    def normal(rng: Rng, size: float) -> Array:
-        return size * _correlated(rng.standard_normal, rho)
-
-    def heteroscedastic(rng: Rng, size: float) -> Array:
-        """Trials differ in noise: the noisiest twentieth has six times the standard deviation of the quietest."""
-        spread = np.exp(0.55 * rng.standard_normal((TRIALS, 1)))
-        return size * spread / np.sqrt(np.exp(2 * 0.55**2)) * _correlated(rng.standard_normal, rho)
-
-    def heavy_tails(rng: Rng, size: float) -> Array:
-        return size * _correlated(lambda shape: rng.standard_t(3, shape) / np.sqrt(3.0), rho)
-
-    def families(rng: Rng, size: float) -> Array:
-        """Trials of one of four families share half of their noise variance."""
-        family = rng.integers(0, 4, TRIALS)
-        shared = _correlated(lambda shape: rng.standard_normal((4, shape[1]))[family], rho)
-        return size * (np.sqrt(0.5) * shared + np.sqrt(0.5) * _correlated(rng.standard_normal, rho))
-
-    simulated: dict[str, Noise] = {
-        "normal": normal,
-        "heteroscedastic": heteroscedastic,
-        "heavy tails": heavy_tails,
-        "families": families,
+    models: dict[str, dict[float, Draw]] = {
+        kind: {level: of_examples(kind, level) for level in (*LEVELS, DROWNING)} for kind in KINDS
     }
-    models = {name: (noise, NOISE_LEVELS) for name, noise in simulated.items()}
     if grid is not None:
         residuals = real_residuals(pd.read_csv(grid))
-
-        def measured(rng: Rng, size: float) -> Array:
-            """Whole columns of real residuals, trials in random order; the size is the measured one."""
-            rows = np.resize(rng.permutation(len(residuals)), TRIALS)
-
-            def columns(shape: tuple[int, ...]) -> Array:
-                signs = rng.choice([-1.0, 1.0], shape[1])
-                return residuals[rows][:, rng.integers(0, residuals.shape[1], shape[1])] * signs
-
-            return _correlated(columns, rho)
-
-        models["measured"] = (measured, (float(residuals.std()),))
+        models["measured"] = {round(float(residuals.std()), 5): _of_residuals(residuals, rho)}
     return models
+
+
+def _of_residuals(residuals: Array, rho: float) -> Draw:
+    """Whole columns of real residuals, trials in random order, and a difficulty of the fold that all share."""
+
+    def draw(true: Array, rng: Rng) -> Drawn:
+        rows = np.resize(rng.permutation(len(residuals)), TRIALS)
+        drawn = residuals[rows][:, rng.integers(0, residuals.shape[1], FOLDS * REPEATS + 1)]
+        drawn = drawn * rng.choice([-1.0, 1.0], drawn.shape[1])
+        noise = np.sqrt(rho) * drawn[:, :1] + np.sqrt(1.0 - rho) * drawn[:, 1:]
+        unit = np.sqrt(rho) * rng.standard_normal() + np.sqrt(1.0 - rho) * rng.standard_normal(FOLDS * REPEATS)
+        return Drawn(BASE + true[:, None] + 0.02 * unit + noise, None)
+
+    return draw
 
 
 def real_residuals(cells: pd.DataFrame) -> Array:
@@ -168,22 +176,24 @@ class Outcome:
     score_covered: float
 
 
-def simulate(true: Array, noise: Array, rng: Rng, seed: int, rho: float) -> Outcome:
+def simulate(true: Array, drawn: Drawn, rng: Rng, seed: int) -> Outcome:
     """One study, in full and as the package runs it."""
-    difficulty = 0.02 * (np.sqrt(rho) * rng.standard_normal() + np.sqrt(1 - rho) * rng.standard_normal(FOLDS * REPEATS))
-    scores = 0.8 + true[:, None] + difficulty + noise
+    scores, examples = drawn.scores, drawn.examples
     one_repeat = np.where(np.arange(FOLDS * REPEATS) < FOLDS, scores, np.nan)
     everyone = np.arange(TRIALS)
-    full, full_decided = take_verdict(one_repeat, SIZES, everyone, RULES)
-    raced = run_raced(scores, SIZES, rng.permutation(TRIALS), RULES, seed)
+    whole = None if examples is None else ExampleScores(examples.values[:, :1], examples.folds[:1], examples.groups)
+    full, full_decided = take_verdict(one_repeat, SIZES, everyone, RULES, whole)
+    raced = run_raced(scores, SIZES, rng.permutation(TRIALS), RULES, seed, examples)
     chosen, decided = raced.chosen, raced.decided
     shortfall = true.max() - true
-    low, high = pairwise(one_repeat, FOLDS).interval(0.95)
+    pairs = pairwise(one_repeat, FOLDS) if whole is None else pairwise_by_example(whole, FOLDS)
+    low, high = pairs.interval(0.95)
     # the same pairs in every study, chosen before any score is seen
     left, right = everyone[0::2], everyone[1::2]
     gaps = true[left] - true[right]
     covered = (low[left, right] <= gaps) & (gaps <= high[left, right])
-    bottom, top = correlated_t(one_repeat, FOLDS).interval(0.95)
+    own = correlated_t(one_repeat, FOLDS) if whole is None else scores_by_example(whole, FOLDS)
+    bottom, top = own.interval(0.95)
     return Outcome(
         full_decided=full_decided,
         full_wrong=full_decided and bool(shortfall[full] > MARGIN),
@@ -195,18 +205,18 @@ def simulate(true: Array, noise: Array, rng: Rng, seed: int, rho: float) -> Outc
         cells=raced.cells,
         regret=float(true[full] - true[chosen]),
         pair_covered=float(covered.mean()),
-        score_covered=float(((bottom <= 0.8 + true) & (0.8 + true <= top)).mean()),
+        score_covered=float(((bottom <= BASE + true) & (BASE + true <= top)).mean()),
     )
 
 
-def audit_scores(name: str, model: str, noise: Noise, level: float, studies: int, rho: float) -> dict[str, Any]:
-    """Rates over studies with one kind of true scores, one noise model and one noise level."""
+def audit_scores(name: str, model: str, draw: Draw, level: float, studies: int) -> dict[str, Any]:
+    """Rates over studies with one kind of true scores, one noise model and one level."""
     part = [list(SCORES).index(name), sum(model.encode()), round(1e5 * level)]
     outcomes = []
     for study in range(studies):
         rng = np.random.default_rng([*part, study])
         true = SCORES[name](rng)
-        outcomes.append(simulate(true, noise(rng, level), rng, study, rho))
+        outcomes.append(simulate(true, draw(true, rng), rng, study))
     return {"scores": name, "noise": model, "level": level, "studies": studies} | _rates(outcomes)
 
 
@@ -221,10 +231,10 @@ def _rates(outcomes: list[Outcome]) -> dict[str, list[float]]:
 
 
 PREDICTION_SCORES: dict[str, Callable[[Rng], Array]] = {
-    "equal": lambda rng: np.full(TRIALS, 0.8),
-    "graded": lambda rng: 0.8 + graded(rng),
-    "clear winner": lambda rng: 0.8 + clear_winner(rng),
-    "mixed": lambda rng: 0.8 + mixed(rng),
+    "equal": lambda rng: np.full(TRIALS, BASE),
+    "graded": lambda rng: BASE + graded(rng),
+    "clear winner": lambda rng: BASE + clear_winner(rng),
+    "mixed": lambda rng: BASE + mixed(rng),
 }
 
 
@@ -331,11 +341,12 @@ def main() -> None:
     for name, examples in itertools.product(PREDICTION_SCORES, (300, 600, 1200)):
         if (name, None, None, examples, asked) not in done:
             keep(audit_correction(name, examples, asked), corrections)
-    models = noise_models(options.rho, options.grid)
-    for (model, (noise, levels)), name in itertools.product(models.items(), SCORES):
-        for level in (DROWNING,) if name == "drowned" and model != "measured" else levels:
+    for (model, draws), name in itertools.product(noise_models(options.rho, options.grid).items(), SCORES):
+        for level, draw in draws.items():
+            if (level == DROWNING) != (name == "drowned") and model != "measured":
+                continue
             if (name, model, level, None, options.studies) not in done:
-                keep(audit_scores(name, model, noise, level, options.studies, options.rho), rows)
+                keep(audit_scores(name, model, draw, level, options.studies), rows)
     for line in promises(rows, corrections):
         said = f"{line['promise']}, {line['noise']}: {line['value']}, worst {line['worst']} ({line['worst_case']})"
         print("holds " if line["holds"] else "BROKEN", said)

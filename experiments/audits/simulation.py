@@ -2,9 +2,10 @@
 
 Trials arrive in generations, each raced fold by fold over the first repeat; the finalists among those left get extra
 repeats; the verdict is taken on what was uncovered. Used by the audits that need hundreds of studies: on simulated
-scores (``calibration.py``) and on recorded ones (``replay.py``).
+examples (``calibration.py``) and on recorded scores (``replay.py``).
 
-A score table has shape (trials, repeats * folds), one repeat after another, in metric units.
+A score table has shape (trials, repeats * folds), one repeat after another, in metric units. Where the scores of single
+examples are given with it, trials are compared by these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_search.statistics import race, standing
+from lora_search.statistics import ExampleScores, race, standing
 from lora_search.statistics.budget import finalist_rows
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix
@@ -62,7 +63,9 @@ class RacedStudy:
         return _count(self.seen)
 
 
-def run_raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, seed: int) -> RacedStudy:
+def run_raced(
+    scores: Array, parameters: Array, arrival: Array, rules: Rules, seed: int, examples: ExampleScores | None = None
+) -> RacedStudy:
     """One study: raced, finalists, verdict.
 
     Args:
@@ -71,21 +74,21 @@ def run_raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, se
         arrival: trials in the order in which the sampler asks for them.
         rules: of the study.
         seed: of racing's predictions.
+        examples: what the score table is made of.
     """
-    seen, rows = _raced(scores, parameters, arrival, rules, seed)
+    study = _Study(scores, parameters, rules, examples)
+    seen, rows = _raced(study, arrival, seed)
     raced_cells = _count(seen)
-    seen, rows = _with_finalists(seen, scores, parameters, rows, rules)
-    chosen, decided = take_verdict(seen, parameters, rows, rules)
+    seen, rows = _with_finalists(study, seen, rows)
+    chosen, decided = study.verdict(seen, rows)
     return RacedStudy(seen, rows, raced_cells, chosen, decided)
 
 
-def take_verdict(scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[int, bool]:
+def take_verdict(
+    scores: Array, parameters: Array, rows: Array, rules: Rules, examples: ExampleScores | None = None
+) -> tuple[int, bool]:
     """(recommended, decided) of the trials in ``rows``; others that have cells were stopped."""
-    matrix, everyone = _matrix(scores, parameters, rows, rules), _everyone(scores, parameters, rules)
-    pairs, _ = rivalries(matrix, everyone, rules.folds)
-    result = standing(pairs, rules.margin, rules.confidence, matrix.looks(rules.folds, planned=1))
-    chosen, _, decided = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
-    return int(rows[int(chosen)]), bool(decided)
+    return _Study(scores, parameters, rules, examples).verdict(scores, rows)
 
 
 def rates(figures: pd.DataFrame) -> dict[str, list[float]]:
@@ -99,19 +102,44 @@ def _count(seen: Array) -> int:
     return int((~np.isnan(seen)).sum())
 
 
-def _matrix(scores: Array, parameters: Array, rows: Array, rules: Rules) -> ScoreMatrix:
-    columns = tuple(divmod(column, rules.folds) for column in range(scores.shape[1]))
-    numbers = tuple(int(row) for row in rows)
-    return ScoreMatrix(numbers, columns, scores[rows], parameters[rows].astype(float), np.zeros(len(rows)))
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """What is known to the simulation, of which a run sees a part: tables called ``seen`` are NaN where it does not."""
+
+    scores: Array
+    parameters: Array
+    rules: Rules
+    examples: ExampleScores | None
+
+    @property
+    def folds(self) -> int:
+        return self.rules.folds
+
+    def matrix(self, seen: Array, rows: Array) -> ScoreMatrix:
+        columns = tuple(divmod(column, self.folds) for column in range(seen.shape[1]))
+        examples = None
+        if self.examples is not None:
+            sources = np.where(np.isnan(seen[rows]), -1, rows[:, None])
+            examples = self.examples.composed(sources)
+        sizes = self.parameters[rows].astype(float)
+        return ScoreMatrix(tuple(map(int, rows)), columns, seen[rows], sizes, np.zeros(len(rows)), examples=examples)
+
+    def everyone(self, seen: Array) -> ScoreMatrix:
+        """Every trial that has a cell."""
+        return self.matrix(seen, np.flatnonzero(~np.isnan(seen).all(axis=1)))
+
+    def verdict(self, seen: Array, rows: Array) -> tuple[int, bool]:
+        """(recommended, decided) of the trials in ``rows``; others that have cells were stopped."""
+        matrix = self.matrix(seen, rows)
+        pairs, _ = rivalries(matrix, self.everyone(seen), self.folds)
+        result = standing(pairs, self.rules.margin, self.rules.confidence, matrix.looks(self.folds, planned=1))
+        chosen, _, decided = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
+        return int(rows[int(chosen)]), bool(decided)
 
 
-def _everyone(scores: Array, parameters: Array, rules: Rules) -> ScoreMatrix:
-    """Every trial that has a cell."""
-    return _matrix(scores, parameters, np.flatnonzero(~np.isnan(scores).all(axis=1)), rules)
-
-
-def _raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, seed: int) -> tuple[Array, Array]:
+def _raced(study: _Study, arrival: Array, seed: int) -> tuple[Array, Array]:
     """The score table as racing leaves it, and the rows trained to the end."""
+    scores, rules = study.scores, study.rules
     seen = np.full_like(scores, np.nan)
     trials, out, spent = len(scores), list[int](), 0.0
     for first in range(0, trials, GENERATION):
@@ -121,7 +149,7 @@ def _raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, seed:
             if fold == rules.folds - 1:
                 break
             look = race(
-                _matrix(seen, parameters, np.sort(arrival[: first + GENERATION]), rules),
+                study.matrix(seen, np.sort(arrival[: first + GENERATION])),
                 planned=rules.folds,
                 trials=trials,
                 folds=rules.folds,
@@ -136,13 +164,14 @@ def _raced(scores: Array, parameters: Array, arrival: Array, rules: Rules, seed:
     return seen, np.array([row for row in range(trials) if row not in out])
 
 
-def _with_finalists(seen: Array, scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[Array, Array]:
+def _with_finalists(study: _Study, seen: Array, rows: Array) -> tuple[Array, Array]:
     """What stopped trials lack that may be the best, and extra repeats, as the scheduler grants them: until settled,
     spent or hopeless. The score table then, and the rows trained to the end."""
+    scores, rules = study.scores, study.rules
     repeats = scores.shape[1] // rules.folds
     for extra in range(repeats):
-        seen, rows = _readmitted(seen, scores, parameters, rows, rules)
-        matrix = _matrix(seen, parameters, rows, rules)
+        seen, rows = _readmitted(study, seen, rows)
+        matrix = study.matrix(seen, rows)
         chosen = finalist_rows(
             matrix, folds=rules.folds, margin=rules.margin, confidence=rules.confidence, repeats=repeats
         )
@@ -155,10 +184,11 @@ def _with_finalists(seen: Array, scores: Array, parameters: Array, rows: Array, 
     return seen, rows
 
 
-def _readmitted(seen: Array, scores: Array, parameters: Array, rows: Array, rules: Rules) -> tuple[Array, Array]:
+def _readmitted(study: _Study, seen: Array, rows: Array) -> tuple[Array, Array]:
+    scores, rules = study.scores, study.rules
     while True:
-        matrix = _matrix(seen, parameters, rows, rules)
-        pairs, numbers = rivalries(matrix, _everyone(seen, parameters, rules), rules.folds)
+        matrix = study.matrix(seen, rows)
+        pairs, numbers = rivalries(matrix, study.everyone(seen), rules.folds)
         looks = matrix.looks(rules.folds, planned=1)
         found = trial_to_readmit(matrix, pairs, numbers, rules.margin, rules.confidence, looks)
         if found is None:

@@ -24,6 +24,9 @@ from lora_search.spec.fields import (
     Texts,
 )
 
+ANY_RATE = Range(low=1e-6, high=1.0)
+"""Where the best learning rate is looked for if the user says nothing: no LoRA has needed more or less."""
+
 
 class ModelSpec(Section):
     """``[model]``: the frozen base.
@@ -67,10 +70,12 @@ class CrossValidationSpec(Section):
 
 
 class SearchSpec(Section):
-    """``[search]``: the scientific choices, the nuisance range and the number of trials.
+    """``[search]``: the scientific choices, the nuisance values and the number of trials.
 
-    Ranks, ratios, targets, layers and dropouts are lists of choices, or one value; ``learning_rate`` is one value or a
-    ``{low, high}`` range. ``layers = [3, 4, 5]`` is one choice of three layers.
+    Ranks, ratios, targets, layers and dropouts are lists of choices, or one value. ``layers = [3, 4, 5]`` is one choice
+    of three layers. ``learning_rate`` is found for every adapter, anywhere (``"auto"``) or within ``{low, high}``; one
+    value is the same for all. ``trials`` are settings tried: an adapter at two rates is two trials. ``cells`` limits
+    the trainings before the finalists' extra repeats; adapters that are left without are the least promising.
     """
 
     rank: Ranks = Field(default=(1, 2, 4, 8, 16))
@@ -78,14 +83,27 @@ class SearchSpec(Section):
     targets: TargetChoices = Field(default=("query+value", "attention", "all-linear"))
     layers: LayerChoices = Field(default=("all", "top-1/2", "top-1/3"))
     scaling: Literal["lora", "rslora"] = "lora"
-    learning_rate: LearningRate = Range(low=2e-4, high=4e-3)
+    learning_rate: LearningRate = "auto"
     dropout: Dropouts = Field(default=(0.0,))
     trials: int = Field(default=24, ge=1)
+    cells: int | None = Field(default=None, ge=1)
+
+    @property
+    def tunes_rate(self) -> bool:
+        """Whether each adapter's learning rate is looked for."""
+        return not isinstance(self.learning_rate, float)
+
+    @property
+    def rates(self) -> Range:
+        """The least and the greatest learning rate that may be tried; one value is both."""
+        if isinstance(self.learning_rate, float):
+            return Range.model_construct(low=self.learning_rate, high=self.learning_rate)
+        return ANY_RATE if self.learning_rate == "auto" else self.learning_rate
 
     @property
     def points(self) -> int | None:
-        """How many different trials there can be; None where the learning rate is a range, and they are endless."""
-        if isinstance(self.learning_rate, Range):
+        """How many different trials there can be; None where learning rates are looked for, and they are endless."""
+        if self.tunes_rate:
             return None
         choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.dropout)
         return math.prod(len(values) for values in choices)

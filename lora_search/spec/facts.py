@@ -60,6 +60,36 @@ class Looks(TypedDict):
     looks: dict[str, list[dict[str, Any]]]
 
 
+class Point(TypedDict):
+    """An adapter as a choice from the lists of an experiment file."""
+
+    rank: int
+    alpha_over_rank: float
+    targets: str
+    layers: str
+
+
+Ending = Literal["complete", "pruned", "failed"]
+WantedSetting = tuple[int, Point | None, float | None]
+"""(trial, adapter, learning rate): None where the sampler, and the model of the rates, are to choose."""
+Finished = tuple[int, Ending, str | None]
+"""(trial, how it ended, why)."""
+
+
+class RecordedRound(TypedDict):
+    """A round of a study that looks for learning rates: the last one, recorded before it begins.
+
+    ``spent`` is what racing has spent of its risk, ``settings`` are to be asked for, ``finished`` to be closed,
+    ``cells`` (trial, repeat, fold) to be trained.
+    """
+
+    number: int
+    spent: float
+    settings: list[WantedSetting]
+    cells: list[tuple[int, int, int]]
+    finished: list[Finished]
+
+
 class FinalistRequests(TypedDict):
     """The cells asked for after the trials, one list of (trial, repeat, fold) per request, and the number of trials."""
 
@@ -157,6 +187,8 @@ DATA_FINGERPRINT: Fact[str] = Fact("data fingerprint")
 MODEL_FINGERPRINT: Fact[str] = Fact("model fingerprint")
 
 RACING: Fact[Looks] = Fact("racing")
+
+ROUND: Fact[RecordedRound] = Fact("round")
 
 FINALISTS: Fact[FinalistRequests] = Fact("finalist repeats", without=_requests_without)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
@@ -50,6 +50,8 @@ def _metric_name(value: Any) -> str:
 def _rate_kind(value: Any) -> str | None:
     if isinstance(value, dict | Range):
         return "range"
+    if value == "auto":
+        return "word"
     return "number" if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -74,11 +76,13 @@ LayerChoices = Annotated[
 ]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 LearningRate = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[float, Field(gt=0), Tag("number")],
-    Discriminator(_rate_kind, "learning_rate", "must be a number, or a range { low = ..., high = ... }"),
+    Annotated[Range, Tag("range")]
+    | Annotated[float, Field(gt=0), Tag("number")]
+    | Annotated[Literal["auto"], Tag("word")],
+    Discriminator(_rate_kind, "learning_rate", 'must be "auto", a number, or a range { low = ..., high = ... }'),
 ]
 MetricName = Annotated[
     str, BeforeValidator(_metric_name), WithJsonSchema({"enum": list(VERDICT_METRICS), "type": "string"})
 ]
-UNION_TAGS: frozenset[str] = frozenset({"range", "number"})
+UNION_TAGS: frozenset[str] = frozenset({"range", "number", "word"})
 """Tags pydantic puts into the location of a mistake; they are no keys of the file."""

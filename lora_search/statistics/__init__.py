@@ -6,20 +6,24 @@ Frames and arrays in, dataclasses out. Knows neither how a cell is trained nor w
 from lora_search.statistics.budget import CellRequest, more_cells_needed, next_cells
 from lora_search.statistics.comparison import Posterior, VariancePrior, correlated_t, fit_variance_prior, pairwise
 from lora_search.statistics.estimation import CorrectedScore, PooledPredictions, corrected_score, pool_predictions
+from lora_search.statistics.examples import ExampleScores, Recorded
 from lora_search.statistics.levels import believed_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.racing import Elimination, Race, race
 from lora_search.statistics.selection import Comparison, TrialSummary, Verdict, decide, score_interval
 from lora_search.statistics.standing import Standing, standing
+from lora_search.statistics.two_sources import pairwise_by_example, scores_by_example
 
 __all__ = [
     "CellRequest",
     "Comparison",
     "CorrectedScore",
     "Elimination",
+    "ExampleScores",
     "PooledPredictions",
     "Posterior",
     "Race",
+    "Recorded",
     "ScoreMatrix",
     "Standing",
     "TrialSummary",
@@ -33,9 +37,11 @@ __all__ = [
     "more_cells_needed",
     "next_cells",
     "pairwise",
+    "pairwise_by_example",
     "pool_predictions",
     "race",
     "score_interval",
     "score_matrix",
+    "scores_by_example",
     "standing",
 ]

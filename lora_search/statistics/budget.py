@@ -1,15 +1,16 @@
 """What to train next, and how much more it takes: predictive power of the comparisons still open.
 
-After more cells a paired mean moves, and its interval narrows. Given what has been seen (mean d, variance S^2, J
-cells), the mean over J' cells is t-distributed around d with variance S^2 (1/J - 1/J'): the part of the noise that is
-common to all cells of a dataset does not move, so Nadeau and Bengio's correction belongs in the final interval and
-not in this prediction. From that follow the chances that a comparison will be settled either way, and from those the
-chance that the verdict will be.
+After more cells a paired mean moves, and its interval narrows. Given what has been seen (mean d, scale s, J cells), the
+mean over J' cells is t-distributed around d with the variance by which s^2 will have shrunk: the part of the noise that
+is common to all cells of a dataset does not move, so it belongs in the final interval and not in this prediction (for
+fold scores that leaves S^2 (1/J - 1/J')). From that follow the chances that a comparison will be settled either way,
+and from those the chance that the verdict will be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,7 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from lora_search.statistics.comparison import Array, Posterior, pairwise
+from lora_search.statistics.comparison import Array, Posterior
+from lora_search.statistics.examples import Recorded
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.standing import NOT_WORSE, OPEN, WORSE, Standing, required_probability, standing
@@ -68,7 +70,7 @@ def more_cells_needed(
 
     0 when it is settled. Counts the cells the trials still in question lack to reach a common number of repeats.
     """
-    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    pairs = matrix.pairs(folds)
     result = standing(pairs, margin, confidence, matrix.looks(folds, planned))
     for repeats in range(1, _MOST_REPEATS + 1):
         required = required_probability(confidence, matrix.looks(folds, planned, repeats))
@@ -91,6 +93,8 @@ def next_cells(
     metric: str,
     repeats: int,
     planned: int = 1,
+    recorded: Recorded | None = None,
+    tried: Collection[tuple[int, int, int]] | None = None,
 ) -> tuple[CellRequest, ...]:
     """What to train once every trial is complete or stopped by racing.
 
@@ -104,16 +108,18 @@ def next_cells(
         metric: column of ``cells``.
         repeats: how many repeats a finalist may have in all.
         planned: how many every trial is given.
+        recorded: the predictions of the study, to compare by; None compares by the scores of folds.
+        tried: (trial, repeat, fold) that were trained, where ``cells`` does not have all of them.
 
     Returns:
         the missing cells of the stopped trial in its planned repeats, or of the finalists in the lowest repeat that one
         of them lacks; empty when the verdict is settled with something to spare, or ``repeats`` is spent.
     """
-    matrix = score_matrix(trials, cells, metric)
+    matrix = score_matrix(trials, cells, metric, recorded=recorded)
     everyone = score_matrix(trials, cells, metric, states=("complete", "pruned"))
     # a failed cell was tried: asking for it again would ask forever
-    keys = cells[["trial", "repeat", "fold"]].astype(int).itertuples(index=False, name=None)
-    tried = set(keys)
+    if tried is None:
+        tried = set(cells[["trial", "repeat", "fold"]].astype(int).itertuples(index=False, name=None))
 
     def lacking(numbers: Iterable[int], repeats: Iterable[int]) -> tuple[CellRequest, ...]:
         wanted = (CellRequest(*key) for key in product(repeats, range(folds), numbers))
@@ -143,7 +149,7 @@ def finalist_rows(
     """
     if len(matrix.trials) < 2:
         return ()
-    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    pairs = matrix.pairs(folds)
     result = standing(pairs, margin, 1.0 - _EARLY * (1.0 - confidence))
     required = required_probability(confidence, matrix.looks(folds, planned, repeats))
     outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
@@ -182,20 +188,20 @@ def _outlook(
         if result.status[row] == WORSE:
             continue
         other = int(result.against[row])
-        passes, fails = chances_to_settle(pairs, other, int(row), folds, margin, required, repeats * folds)
+        passes, fails = chances_to_settle(pairs, other, int(row), margin, required, repeats * folds)
         needed |= {int(row), other}
         ends[place], reached = reached * passes, reached * fails
     return _Outlook(tuple(int(row) for row in order), ends, tuple(sorted(needed)))
 
 
 def chances_to_settle(
-    pairs: Posterior, best: int, row: int, folds: int, margin: float, required: float, cells: int
+    pairs: Posterior, best: int, row: int, margin: float, required: float, cells: int
 ) -> tuple[float, float]:
     """Chances that one comparison ends as not worse, and as worse, once it has ``cells`` shared cells.
 
     Args:
         pairs: posteriors of all pairs. best, row: the comparison, score(best) - score(row).
-        folds: the k of k-fold. margin: accepted loss, in metric units.
+        margin: accepted loss, in metric units.
         required: posterior probability a claim will need.
         cells: shared cells it will have.
     """
@@ -204,9 +210,9 @@ def chances_to_settle(
         return 0.0, 0.0
     later = max(cells, now)
     df = float(pairs.degrees_of_freedom[best, row])
-    scale = np.sqrt((1.0 / later + 1.0 / (folds - 1)) * variance)
+    scale = float(pairs.scale_after(later)[best, row])
     reach = float(special.stdtrit(df + later - now, required) * scale)
-    spread = float(np.sqrt(variance * (1.0 / now - 1.0 / later)))
+    spread = math.sqrt(max(float(pairs.scale[best, row]) ** 2 - scale**2, 0.0))
     mean = float(pairs.mean[best, row])
     if spread == 0.0:
         return 0.0, 0.0

@@ -8,6 +8,15 @@ Nadeau and Bengio (2003) widen it: with J paired differences of mean m and sampl
 which Corani and Benavoli (2015) read as a posterior (also in Benavoli et al. 2017). The second term does not
 shrink with more repeats: no number of trainings makes a small dataset large.
 
+**What the folds share.** The correlation is theirs for training on the same examples. They are not tested on the same
+ones, so of S^2 only the part that trainings contribute is correlated, a share s of it:
+
+    scale^2 = (1/J + s rho/(1 - rho)) S^2
+
+Scores of folds do not tell the two apart (:mod:`two_sources` does, from predictions), so s = 1, Nadeau and Bengio's own
+formula, is what a verdict goes by without predictions. It is too wide wherever examples contribute, and by how much
+depends on the data; who knows s, for a table of scores whose predictions are lost, may say it.
+
 **Few cells.** With 5 folds, S^2 has 4 degrees of freedom, and one lucky S^2 among the pairs of a study would
 decide it. All pairs of a study measure much the same noise, so each S^2 is shrunk toward the pooled variance s0^2 as in
 Smyth (2004, section 3): S~^2 = (d0 s0^2 + f S^2) / (d0 + f) with d0 + f degrees of freedom, where f = J - 1.
@@ -47,6 +56,7 @@ class Posterior:
         degrees_of_freedom: of the t distribution, at least 1.
         variance: the (shrunk) variance S^2 of one paired difference; NaN where unknown.
         cells: number of paired cells behind each element.
+        lasting: the part of ``scale`` squared that no number of further repeats removes: the luck of the dataset.
     """
 
     mean: Array
@@ -54,6 +64,17 @@ class Posterior:
     degrees_of_freedom: Array
     variance: Array
     cells: NDArray[np.int64]
+    lasting: Array
+
+    def scale_after(self, cells: int) -> Array:
+        """The scale that is to be expected once each element has at least this many paired cells.
+
+        What lasts stays, the rest shrinks as 1 / cells. Infinite where the noise is unknown.
+        """
+        share = self.cells / np.maximum(np.maximum(self.cells, cells), 1)
+        with np.errstate(invalid="ignore"):
+            passing = np.maximum(self.scale**2 - self.lasting, 0.0)
+            return np.asarray(np.where(np.isfinite(self.scale), np.sqrt(self.lasting + share * passing), np.inf))
 
     def t_statistic(self, bound: float | Array) -> Array:
         """Distance from the centre up to ``bound`` in scales; infinite where the scale is 0 (the bound is included)."""
@@ -132,7 +153,9 @@ def correlated_t(differences: Array, folds: int, prior: VariancePrior | None = N
     return _posterior(mean, variance, own, cells, folds)
 
 
-def pairwise(scores: Array, folds: int, *, shrink: bool = True, resolution: float = 0.0) -> Posterior:
+def pairwise(
+    scores: Array, folds: int, *, shrink: bool = True, resolution: float = 0.0, training_share: float = 1.0
+) -> Posterior:
     """Every trial against every trial.
 
     Args:
@@ -141,6 +164,7 @@ def pairwise(scores: Array, folds: int, *, shrink: bool = True, resolution: floa
         shrink: shrink each pair's variance toward the pooled variance of all pairs.
         resolution: least variance of one difference that can be told from none (see ``matrix``): scores of few examples
             tie by chance.
+        training_share: of the variance between folds, what trainings contribute; 1 assumes the least.
 
     Returns:
         posterior arrays ``(..., trials, trials)``; entry [b, c] is about score(b) - score(c).
@@ -155,7 +179,7 @@ def pairwise(scores: Array, folds: int, *, shrink: bool = True, resolution: floa
         variance, own = shrink_variance(variance, own, prior.over(2))
     diagonal = np.eye(trials, dtype=np.bool_)
     variance = np.where(diagonal, 0.0, np.maximum(variance, resolution))
-    return _posterior(mean, variance, own, cells, folds)
+    return _posterior(mean, variance, own, cells, folds, training_share)
 
 
 def fit_variance_prior(variances: Array, degrees_of_freedom: Array, *, most: Array | float = np.inf) -> VariancePrior:
@@ -229,12 +253,15 @@ def shrink_variance(variance: Array, own: Array, prior: VariancePrior) -> tuple[
     return np.asarray(np.where(total > 0, shrunk, np.nan)), np.asarray(total)
 
 
-def _posterior(mean: Array, variance: Array, df: Array, cells: NDArray[np.int64], folds: int) -> Posterior:
+def _posterior(
+    mean: Array, variance: Array, df: Array, cells: NDArray[np.int64], folds: int, training_share: float = 1.0
+) -> Posterior:
     rho = 1.0 / folds
     with np.errstate(invalid="ignore"):
-        scale = np.sqrt((1.0 / np.maximum(cells, 1) + rho / (1.0 - rho)) * variance)
+        lasting = training_share * rho / (1.0 - rho) * variance
+        scale = np.sqrt(variance / np.maximum(cells, 1) + lasting)
     unknown = np.isnan(variance) | (cells == 0)
-    return Posterior(mean, np.where(unknown, np.inf, scale), np.maximum(df, 1.0), variance, cells)
+    return Posterior(mean, np.where(unknown, np.inf, scale), np.maximum(df, 1.0), variance, cells, lasting)
 
 
 def residual_degrees_of_freedom(scores: Array) -> Array:

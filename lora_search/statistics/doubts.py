@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import pandas as pd
 
 from lora_search.metrics import metric_named
-from lora_search.spec import Experiment, Range, facts, layer_indices
+from lora_search.spec import Experiment, facts, layer_indices
 from lora_search.statistics import guards
+from lora_search.statistics.examples import Recorded
 from lora_search.statistics.selection import TrialSummary, Verdict
 
 
@@ -38,6 +39,12 @@ class RecordedStudy(Protocol):
         """label and group of every example."""
 
 
+def recorded_of(study: RecordedStudy) -> Recorded | None:
+    """A study's predictions, to compare by; None before the first."""
+    examples = study.examples()
+    return None if examples.empty else Recorded(study.predictions(), examples)
+
+
 def doubts(study: RecordedStudy, verdict: Verdict) -> tuple[str, ...]:
     """The sentences of all guards that have something to say about ``verdict``."""
     if verdict.recommended is None or verdict.best is None:
@@ -56,9 +63,9 @@ def doubts(study: RecordedStudy, verdict: Verdict) -> tuple[str, ...]:
 def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSummary) -> list[str | None]:
     search = study.experiment.search
     found: list[str | None] = []
-    if isinstance(search.learning_rate, Range):
+    if search.tunes_rate:
         rate = float(best.nuisance["learning_rate"])
-        found.append(guards.learning_rate_edge(rate, search.learning_rate.low, search.learning_rate.high))
+        found.append(guards.learning_rate_edge(rate, search.rates.low, search.rates.high))
     found.append(guards.rank_edge(int(recommended.adapter["rank"]), int(best.adapter["rank"]), search.rank))
     count = study.environment.get("model", {}).get("layers")
     if count is not None:
@@ -85,6 +92,7 @@ def _of_the_data(study: RecordedStudy, verdict: Verdict) -> list[str | None]:
         folds=study.experiment.cv.folds,
         confidence=verdict.confidence,
         metric=verdict.metric,
+        recorded=recorded_of(study),
     )
     return [
         guards.few_examples_per_fold([int(count) for count in complete["examples"]]) if len(complete) else None,

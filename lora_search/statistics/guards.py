@@ -15,7 +15,8 @@ import pandas as pd
 from scipy import special
 
 from lora_search.metrics import metric_named
-from lora_search.statistics.comparison import correlated_t, pairwise
+from lora_search.statistics.comparison import correlated_t
+from lora_search.statistics.examples import Recorded
 from lora_search.statistics.matrix import score_matrix
 from lora_search.statistics.wording import layers_name, points
 
@@ -103,7 +104,7 @@ def smaller_not_shown_worse(
     beat by more than the margin on the cells both have."""
     matrix = score_matrix(trials, cells, metric, states=("complete", "pruned"))
     complete = np.isin(matrix.trials, trials.loc[trials["state"] == "complete", "trial"])
-    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    pairs = matrix.pairs(folds)
     worse = (1.0 - pairs.probability_at_most(margin))[complete].max(axis=0) >= confidence
     rows = np.flatnonzero(~complete & (matrix.parameters < parameters) & ~worse)
     return [matrix.trials[row] for row in rows]
@@ -165,23 +166,27 @@ def duplicated_texts(copies: int, total: int) -> str | None:
 
 
 def resolvable_margin(
-    trials: pd.DataFrame, cells: pd.DataFrame, *, folds: int, confidence: float, metric: str
+    trials: pd.DataFrame,
+    cells: pd.DataFrame,
+    *,
+    folds: int,
+    confidence: float,
+    metric: str,
+    recorded: Recorded | None = None,
 ) -> float | None:
     """The smallest margin these data could resolve with any number of repeats; None without two comparable trials.
 
-    For two equal trials with the median noise of a pair: the quantile of the correlated t with its 1/J term gone,
-    z(confidence) S sqrt(rho / (1 - rho)) with rho = 1 / folds.
+    For two equal trials with the median noise of a pair: z(confidence) times what lasts of the scale (for fold scores
+    S sqrt(rho / (1 - rho)) with rho = 1 / folds, the correlated t without its 1/J term).
     """
-    matrix = score_matrix(trials, cells, metric)
+    matrix = score_matrix(trials, cells, metric, recorded=recorded)
     if len(matrix.trials) < 2:
         return None
-    variance = pairwise(matrix.scores, folds, resolution=matrix.resolution).variance[
-        np.triu_indices(len(matrix.trials), 1)
-    ]
-    known = variance[np.isfinite(variance)]
+    lasting = matrix.pairs(folds).lasting[np.triu_indices(len(matrix.trials), 1)]
+    known = lasting[np.isfinite(lasting)]
     if known.size == 0:
         return None
-    return float(special.ndtri(confidence) * math.sqrt(float(np.median(known)) / (folds - 1)))
+    return float(special.ndtri(confidence) * math.sqrt(float(np.median(known))))
 
 
 def margin_too_small(margin: float, resolvable: float | None) -> str | None:

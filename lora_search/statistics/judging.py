@@ -6,7 +6,8 @@ from collections.abc import MutableMapping
 from dataclasses import replace
 
 from lora_search.spec import facts
-from lora_search.statistics.doubts import RecordedStudy, doubts
+from lora_search.statistics.by_adapter import by_adapter
+from lora_search.statistics.doubts import RecordedStudy, doubts, recorded_of
 from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
 from lora_search.statistics.selection import Verdict, decide
 
@@ -18,7 +19,7 @@ def judge(
     *,
     corrections: MutableMapping[int, CorrectedScore | None] | None = None,
 ) -> Verdict:
-    """Decide from what is recorded; trains nothing.
+    """Decide from what is recorded; trains nothing. Adapters are judged, each at its own learning rate.
 
     Args:
         study: the tables.
@@ -30,6 +31,8 @@ def judge(
         ExperimentError: margin or confidence out of range.
         StudyError: predictions are damaged.
     """
+    trained = int((study.cells["state"] == "complete").sum())
+    study = by_adapter(study)
     spec, cv = study.experiment.verdict, study.experiment.cv
     margin = spec.margin if margin is None else margin
     confidence = spec.confidence if confidence is None else confidence
@@ -42,11 +45,13 @@ def judge(
         confidence=confidence,
         metric=spec.metric,
         repeats=cv.repeats,
-        cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).sum()),
+        cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).clip(lower=0).sum()),
+        recorded=recorded_of(study),
     )
     corrected = _corrected(study, verdict, {} if corrections is None else corrections)
     verdict = replace(
         verdict,
+        cells_trained=trained,
         corrected_score=None if corrected is None else corrected.score,
         corrected_interval=None if corrected is None else corrected.interval,
         holdout_score=_holdout_score(study, verdict),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lora_search.errors import StudyError
-from lora_search.statistics.comparison import Array
+from lora_search.statistics.comparison import Array, Posterior, correlated_t, pairwise
+from lora_search.statistics.examples import ExampleScores, Recorded
+from lora_search.statistics.two_sources import pairwise_by_example, scores_by_example
 
 _TRIAL_COLUMNS = ("trial", "state", "adapter_parameters")
 _CELL_COLUMNS = ("trial", "repeat", "fold", "state")
@@ -28,6 +30,8 @@ class ScoreMatrix:
         resolution: variance of a difference of two cells that comes from counting alone. A score over m examples is a
             multiple of 1/m, so it is rounded by up to half of that: 1 / (12 m^2) each, with the median m. 0 where the
             examples are not known.
+        examples: what single examples contribute, for the same rows; None where the metric is no mean over examples, or
+            predictions are not at hand.
     """
 
     trials: tuple[int, ...]
@@ -36,6 +40,25 @@ class ScoreMatrix:
     parameters: Array
     seconds: Array
     resolution: float = 0.0
+    examples: ExampleScores | None = None
+    _pairs: dict[int, Posterior] = field(default_factory=dict, repr=False, compare=False)
+
+    def pairs(self, folds: int) -> Posterior:
+        """Every row against every row, entry [b, c] about score(b) - score(c): from the examples where they are known
+        (see ``two_sources``), else from the scores of folds (see ``comparison``)."""
+        if folds not in self._pairs:  # asked for several times by one verdict
+            self._pairs[folds] = (
+                pairwise(self.scores, folds, resolution=self.resolution)
+                if self.examples is None
+                else pairwise_by_example(self.examples, folds)
+            )
+        return self._pairs[folds]
+
+    def own(self, folds: int) -> Posterior:
+        """The true score of every row, ``(rows,)``; from the same sources as ``pairs``."""
+        if self.examples is not None:
+            return scores_by_example(self.examples, folds)
+        return correlated_t(self.scores, folds)
 
     def cells_of(self, trial: int) -> int:
         """How many cells the trial of this number has."""
@@ -49,7 +72,12 @@ class ScoreMatrix:
 
 
 def score_matrix(
-    trials: pd.DataFrame, cells: pd.DataFrame, metric: str, *, states: tuple[str, ...] = ("complete",)
+    trials: pd.DataFrame,
+    cells: pd.DataFrame,
+    metric: str,
+    *,
+    states: tuple[str, ...] = ("complete",),
+    recorded: Recorded | None = None,
 ) -> ScoreMatrix:
     """Rows are the trials in one of ``states`` with at least one complete cell; only complete, finite cells count.
 
@@ -58,6 +86,7 @@ def score_matrix(
         cells: the store's cells frame.
         metric: the column of ``cells`` that holds the score.
         states: which trials to take.
+        recorded: the predictions of the study; None compares by the scores of folds.
 
     Raises:
         StudyError: a column is missing.
@@ -84,6 +113,7 @@ def score_matrix(
         parameters=_numbers(wanted["adapter_parameters"]),
         seconds=np.nan_to_num(_numbers(seconds)),
         resolution=_resolution(usable),
+        examples=None if recorded is None else recorded.scores(numbers, metric),
     )
 
 

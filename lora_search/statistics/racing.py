@@ -118,7 +118,7 @@ def race(
     chosen = cheapest(chances, levels.cells[live] < planned, allowed)
     found = []
     for place in chosen:
-        reason, against, probability = _reason(finals, matrix.parameters[live], place, margin)
+        reason, against, probability = reason_of(finals, matrix.parameters[live], place, margin)
         number, rival = matrix.trials[live[place]], matrix.trials[live[against]]
         found.append(Elimination(number, reason, rival, probability, float(chances[place])))
     return Race(tuple(found), spent + sum(loss.charge for loss in found))
@@ -212,7 +212,7 @@ def _verdict(
     return first, np.asarray(some & ~(open_ & smaller).any(axis=1))
 
 
-def _reason(
+def reason_of(
     finals: Array, parameters: Array, row: int, margin: float
 ) -> tuple[Literal["inferior", "futile"], int, float]:
     """Why a trial will not matter: the more telling of the two reasons, and against whom."""

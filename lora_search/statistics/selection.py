@@ -24,6 +24,7 @@ from lora_search.metrics import metric_named
 from lora_search.statistics import wording
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
+from lora_search.statistics.examples import Recorded
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.standing import (
@@ -176,6 +177,7 @@ def decide(
     corrected_interval: tuple[float, float] | None = None,
     holdout_score: float | None = None,
     warnings: Sequence[str] = (),
+    recorded: Recorded | None = None,
 ) -> Verdict:
     """Judge a study. Only a trial whose state is "complete" is recommended; it is compared with the stopped ones too.
 
@@ -187,13 +189,14 @@ def decide(
         metric: the column of ``cells`` that is the score.
         repeats: that every trial was to have.
         cells_skipped_by_racing, corrected_score, corrected_interval, holdout_score, warnings: passed into the verdict.
+        recorded: the predictions of the study, to compare by; None compares by the scores of folds.
 
     Raises:
         ExperimentError: margin, confidence or folds out of range.
         StudyError: a frame lacks a column.
     """
     _check(folds, margin, confidence)
-    matrix = score_matrix(trials, cells, metric)
+    matrix = score_matrix(trials, cells, metric, recorded=recorded)
     common: dict[str, Any] = {
         "margin": margin,
         "confidence": confidence,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_search.statistics.comparison import Posterior, pairwise
+from lora_search.statistics.comparison import Posterior
 from lora_search.statistics.levels import additive_scores, fit_levels
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.standing import NOT_WORSE, recommend, standing
@@ -30,7 +30,7 @@ def rivalries(matrix: ScoreMatrix, everyone: ScoreMatrix, folds: int) -> tuple[P
     Returns:
         posteriors ``(n + s, n)``, entry [b, c] about score(b) - score(c); and the n + s trial numbers.
     """
-    pairs = pairwise(matrix.scores, folds, resolution=matrix.resolution)
+    pairs = matrix.pairs(folds)
     stopped = np.flatnonzero(~np.isin(everyone.trials, matrix.trials))
     if not stopped.size:
         return pairs, matrix.trials
@@ -47,6 +47,7 @@ def rivalries(matrix: ScoreMatrix, everyone: ScoreMatrix, folds: int) -> tuple[P
         ),
         variance=levels.variance[stopped][:, None] + levels.variance[own],
         cells=(seen[stopped][:, None] & seen[own]).sum(axis=-1),
+        lasting=(levels.variance[stopped][:, None] + levels.variance[own]) / (folds - 1),
     )
     numbers = (*matrix.trials, *(everyone.trials[row] for row in stopped))
     return pairs.stacked_on(against), numbers

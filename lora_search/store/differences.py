@@ -12,6 +12,7 @@ from lora_search.spec.toml import toml_value
 MAY_CHANGE: frozenset[str] = frozenset(
     {
         "search.trials",
+        "search.cells",
         "training.gradient_checkpointing",
         "verdict.margin",
         "verdict.confidence",

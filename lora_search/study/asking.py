@@ -1,20 +1,24 @@
-"""Where trials come from: guesses first, then the sampler; each recorded as soon as it is asked for."""
+"""Where trials come from: guesses first, then the sampler, or whoever knows what is wanted; each recorded as soon as
+it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import optuna
 from optuna.trial import TrialState
 
 from lora_search.errors import StudyError
+from lora_search.spec import AdapterSpec
+from lora_search.spec.facts import Point
 from lora_search.statistics import believed_scores, score_matrix
+from lora_search.statistics.by_adapter import by_adapter
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
-from lora_search.store.records import TrialRecord
+from lora_search.store.records import Origin, TrialRecord
 from lora_search.study.preparation import Prepared
 from lora_search.study.schedule import generation_of
-from lora_search.study.space import guesses, sampler_for, suggest
+from lora_search.study.space import guesses, sampler_for, suggest_adapter, suggest_nuisance
 
 
 class TrialSource:
@@ -39,7 +43,8 @@ class TrialSource:
             study.enqueue_trial(point)
 
     def generation(self) -> list[TrialRecord]:
-        """The trials of the generation under way: the recorded ones, and as many new ones as it lacks.
+        """The trials of the generation under way, of a study at one learning rate: the recorded ones, and as many new
+        ones as it lacks.
 
         All are finished when there is nothing left to ask for. Trials past the total, which may have been lowered, are
         left as they are.
@@ -47,13 +52,51 @@ class TrialSource:
         trials = self.ledger.trials()[: self.total]
         unfinished = [record for record in trials if record.state == "running"]
         current = generation_of(unfinished[0].trial if unfinished else len(trials))
-        believed = believed_values(self.ledger.tables())
         while len(trials) < self.total and generation_of(len(trials)) == current:
-            trials.append(self._ask(len(trials), believed))
+            trials.append(self.ask(len(trials), {}, None, float(self.search.rates.low)))
         return [record for record in trials if generation_of(record.trial) == current]
 
-    def _ask(self, number: int, believed: Mapping[int, tuple[float, float]]) -> TrialRecord:
-        sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed)
+    def point_of(self, adapter: AdapterSpec) -> Point:
+        """An adapter of the space as the choices it is made of."""
+        ratios = self.search.alpha_over_rank
+        ratio = min(ratios, key=lambda choice: abs(choice * adapter.rank - adapter.alpha))
+        return {
+            "rank": adapter.rank,
+            "alpha_over_rank": ratio,
+            "targets": adapter.targets,
+            "layers": adapter.layers,
+        }
+
+    def guessed(self) -> list[AdapterSpec]:
+        """The adapters people would guess."""
+        scaling = self.search.scaling
+        return [
+            AdapterSpec(
+                rank=guess["rank"],
+                alpha=guess["alpha_over_rank"] * guess["rank"],
+                targets=guess["targets"],
+                layers=guess["layers"],
+                scaling=scaling,
+            )
+            for guess in self.guesses
+        ]
+
+    def ask(
+        self,
+        number: int,
+        believed: Mapping[int, tuple[float, float]],
+        point: Point | None,
+        rate: float | Callable[[AdapterSpec], float],
+    ) -> TrialRecord:
+        """Ask Optuna for a trial and record it.
+
+        Args:
+            number: of the trial.
+            believed: what the sampler is to learn from (see ``believed_values``).
+            point: the adapter; None lets the sampler choose.
+            rate: the learning rate, or what gives that of an adapter.
+        """
+        sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed, point)
         study = self.ledger.optuna_study(sampler)
         # a trial that is running in Optuna and not recorded here was asked for by a run that ended in between
         begun = [trial for trial in study.get_trials(deepcopy=False) if trial.number == number]
@@ -65,27 +108,35 @@ class TrialSource:
             raise StudyError.about(
                 self.ledger.folder, f"trial {number} is missing from study.db, which gave {trial.number}"
             )
-        adapter, nuisance = suggest(trial, self.search)
+        adapter = suggest_adapter(trial, self.search)
+        sampler.rate = rate(adapter) if callable(rate) else rate
+        nuisance = suggest_nuisance(trial, self.search, sampler.rate)
         record = TrialRecord(
             trial=number,
             adapter=adapter,
             nuisance=nuisance,
             adapter_parameters=self.prepared.adapter_parameters(adapter),
             head_parameters=self.prepared.base.structure.head_parameters,
-            origin="guess" if number < len(self.guesses) else "sampler",
+            origin=self._origin(number, adapter),
         )
         self.ledger.add_trial(record)
         return record
 
+    def _origin(self, number: int, adapter: AdapterSpec) -> Origin:
+        if self.search.tunes_rate:
+            return "guess" if adapter in self.guessed() else "sampler"
+        return "guess" if number < len(self.guesses) else "sampler"
+
 
 def believed_values(tables: StudyTables) -> dict[int, tuple[float, float]]:
-    """(score, adapter parameters) of complete and stopped trials by number, as the sampler is to believe them.
+    """(score, adapter parameters) of complete and stopped adapters, by the number of the trial that stands for each,
+    as the sampler is to believe them.
 
-    A stopped trial has a few folds only, perhaps lucky or easy ones, and its mean is no score to compare with. So every
-    score is corrected for its folds, and shrunk toward the others' as far as its noise calls for.
+    A stopped adapter has a few folds only, perhaps lucky or easy ones, and its mean is no score to compare with. So
+    every score is corrected for its folds, and shrunk toward the others' as far as its noise calls for.
     """
-    metric = tables.experiment.verdict.metric
-    matrix = score_matrix(tables.trials, tables.cells, metric, states=("complete", "pruned"))
+    metric, rows = tables.experiment.verdict.metric, by_adapter(tables)
+    matrix = score_matrix(rows.trials, rows.cells, metric, states=("complete", "pruned"))
     if not matrix.trials:
         return {}
     pairs = zip(believed_scores(matrix.scores).tolist(), matrix.parameters.tolist(), strict=True)

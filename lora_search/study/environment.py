@@ -47,6 +47,7 @@ def describe_environment(prepared: Prepared) -> dict[str, Any]:
             "class": type(prepared.base.model).__name__,
             "fingerprint": prepared.base.fingerprint,
             "layers": prepared.base.structure.layer_count,
+            "hidden_size": prepared.base.structure.hidden_size,
             "head_parameters": prepared.base.structure.head_parameters,
         },
         "data": {

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from lora_search.models import adapter_parameters
-from lora_search.spec import AdapterSpec, Experiment, Nuisance, Range
+from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.statistics.budget import CONTENDERS
 from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
 from lora_search.store.records import CellKey
-from lora_search.study.asking import TrialSource
 from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
-from lora_search.study.schedule import GENERATION, packs_of, rungs_of
+from lora_search.study.schedule import GENERATION, packs_of
+from lora_search.study.tuning import search_of
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
 _STEPS = 6
@@ -164,11 +164,9 @@ def _first_packs(prepared: Prepared) -> list[_Pack]:
     with quiet_optuna(), tempfile.TemporaryDirectory() as folder:
         where = Path(folder) / experiment.name
         with Ledger.open(where, experiment, describe_environment(prepared)) as ledger:
-            source = TrialSource(prepared, ledger)
-            source.begin()
-            trials = {record.trial: record for record in source.generation()}
-    rung = rungs_of(0, experiment.cv.folds, experiment.cv.repeats)[0]
-    packs = packs_of(prepared, trials, [CellKey(trial, *column) for column in rung for trial in trials])
+            step = next(iter(search_of(prepared, ledger).steps()))
+            trials = {record.trial: record for record in ledger.trials()}
+    packs = packs_of(prepared, trials, step.cells)
     return [_Pack(len(pack), prepared.depth(trials[pack[0].trial].adapter), pack_title(pack)) for pack in packs]
 
 
@@ -197,8 +195,7 @@ def _specs_by_depth(prepared: Prepared) -> dict[int, list[AdapterSpec]]:
 
 
 def _trial(prepared: Prepared, spec: AdapterSpec) -> tuple[AdapterSpec, Nuisance]:
-    rate = prepared.experiment.search.learning_rate
-    return spec, Nuisance(learning_rate=rate.low if isinstance(rate, Range) else rate)
+    return spec, Nuisance(learning_rate=prepared.experiment.search.rates.low)
 
 
 def _cell_seconds(prepared: Prepared, engine: Engine, specs: Sequence[AdapterSpec], together: int) -> float:

@@ -11,6 +11,8 @@ from typing import Any
 
 from lora_search.spec import Experiment, facts
 from lora_search.statistics import CellRequest, next_cells
+from lora_search.statistics.by_adapter import by_adapter
+from lora_search.statistics.doubts import recorded_of
 from lora_search.statistics.matrix import score_matrix
 from lora_search.statistics.racing import Elimination, race
 from lora_search.store.ledger import Ledger
@@ -26,13 +28,17 @@ class Loss:
     reason: str
 
 
-def _sentence(loss: Elimination) -> str:
-    """Why a trial was stopped; its chance to matter is what decided, the rest says what it looks like."""
+def loss_sentence(loss: Elimination, against: int) -> str:
+    """Why a trial was stopped; its chance to matter is what decided, the rest says what it looks like.
+
+    Args:
+        loss: what racing found. against: number of the trial it lost to.
+    """
     chance = f"{max(loss.charge, 0.001):.1%} chance to change the verdict"
     if loss.reason == "futile" and loss.probability >= _MORE_LIKELY_THAN_NOT:
-        return f"{chance}: larger than trial {loss.against} and not clearly better"
+        return f"{chance}: larger than trial {against} and not clearly better"
     if loss.reason == "inferior" and loss.probability >= _MORE_LIKELY_THAN_NOT:
-        return f"{chance}: worse than trial {loss.against}"
+        return f"{chance}: worse than trial {against}"
     return chance
 
 
@@ -79,7 +85,7 @@ class Racer:
             spent=spent,
             seed=self.experiment.seed,
         )
-        losses = [{"trial": loss.trial, "reason": _sentence(loss)} for loss in result.eliminated]
+        losses = [{"trial": loss.trial, "reason": loss_sentence(loss, loss.against)} for loss in result.eliminated]
         return losses, result.spent
 
 
@@ -100,15 +106,18 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
     while True:
         extra = sum(request[-1][0] >= cv.repeats for request in kept)
         tables = ledger.tables()
+        rows = by_adapter(tables)
         wanted = next_cells(
-            tables.trials,
-            tables.cells,
+            rows.trials,
+            rows.cells,
             folds=cv.folds,
             margin=spec.margin,
             confidence=spec.confidence,
             metric=spec.metric,
             repeats=cv.repeats + spec.extra_repeats,
             planned=cv.repeats,
+            recorded=recorded_of(rows),
+            tried={(key.trial, key.repeat, key.fold) for key in ledger.cell_keys()},
         )
         if not wanted or (extra >= spec.extra_repeats and wanted[-1].repeat >= cv.repeats):
             return

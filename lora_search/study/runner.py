@@ -7,12 +7,10 @@ interrupted study, run again, ends with the tables it would have had.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
 
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
@@ -27,19 +25,19 @@ from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
 from lora_search.store.reader import StudyTables, read_study
 from lora_search.store.records import CellKey, CellResult, TrialRecord
-from lora_search.study.asking import TrialSource, note_score
+from lora_search.study.asking import note_score
 from lora_search.study.cells import CellRunner
 from lora_search.study.environment import describe_environment
 from lora_search.study.faults import refusals_as_input_errors
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
 from lora_search.study.progress import LiveFile, Silent, StudyProgress, default_progress
-from lora_search.study.race import Racer, finalist_requests
+from lora_search.study.race import finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
-from lora_search.study.schedule import generation_of, packs_of, rungs_of
+from lora_search.study.schedule import Step, packs_of
 from lora_search.study.settings import facts_of, moved_from, settings_of
+from lora_search.study.tuning import search_of
 from lora_search.training import Engine
 
-Outcome = Literal["complete", "pruned", "failed"]
 _OPTUNA_STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -116,16 +114,14 @@ class StudyRun:
         engine = Engine(prepared.base, prepared.data, self.experiment.training, settings_of(prepared, kept))
         self._moved_from = moved_from(prepared.device, kept)
         ledger.set_facts(facts_of(engine))
-        self.source = TrialSource(prepared, ledger)
         self.cells = CellRunner(prepared, ledger, engine, progress)
-        self.racer = Racer(self.experiment, ledger, self.source.total)
+        self.search = search_of(prepared, ledger)
 
     def run(self) -> StudyTables:
         """Until every trial is finished and the verdict is as good as the budget makes it. Returns the tables."""
         self.ledger.set_fact(facts.DATA_FINGERPRINT, self.prepared.data.fingerprint)
         self.ledger.set_fact(facts.MODEL_FINGERPRINT, self.prepared.base.fingerprint)
         self.ledger.write_examples(self.prepared.data.labels, self.prepared.data.groups)
-        self.source.begin()
         self._begin()
         for note in self.prepared.notes:
             self.cells.note(note)
@@ -134,13 +130,8 @@ class StudyRun:
             self.cells.note(
                 f"this study ran on {self._moved_from} before and goes on on {device}, which rounds otherwise"
             )
-        while True:
-            trials = self.source.generation()
-            unfinished = [record for record in trials if record.state == "running"]
-            if not unfinished:
-                break
-            self._train_generation(unfinished)
-            self._judge()
+        for step in self.search.steps():
+            self._take(step)
         self._train_finalists()
         self._train_head_alone()
         self._judge()
@@ -155,15 +146,11 @@ class StudyRun:
         scores = self.ledger.tables().trials.query("state == 'complete'")["score_mean"]
         best = None if scores.empty else float(scores.max())
         cells, ahead = self._remaining()
-        self.progress.begin(self.experiment.name, self.source.total, cells, done, ahead, best)
+        self.progress.begin(self.experiment.name, self.experiment.search.total, cells, done, ahead, best)
 
     def _remaining(self) -> tuple[int, float]:
         """Cells to train and their work, if no more trials are stopped early and finalists ask for nothing."""
-        planned = self.experiment.cv.folds * self.experiment.cv.repeats
-        known = self.ledger.trials()[: self.source.total]
-        recorded = Counter(key.trial for key in self.ledger.cell_keys())
-        lacking = [(planned - recorded[record.trial], record) for record in known if record.state == "running"]
-        unasked = (self.source.total - len(known)) * planned
+        lacking, unasked = self.search.ahead()
         layers = self.prepared.base.structure.layer_count
         expected = fmean(layers - min(m.layer for m in modules) for modules in self.prepared.modules.values())
         work = sum(cells * self.cells.work_of(record) for cells, record in lacking)
@@ -171,24 +158,22 @@ class StudyRun:
 
     # -- training ------------------------------------------------------------------------------------------------
 
-    def _train_generation(self, trials: Sequence[TrialRecord]) -> None:
-        """Rung by rung, until every trial is complete, failed or out of the race."""
-        running = {record.trial: record for record in trials}
-        rungs = rungs_of(generation_of(trials[0].trial), self.experiment.cv.folds, self.experiment.cv.repeats)
-        for rung in rungs:
-            keys = [CellKey(trial, *column) for column in rung for trial in running]
-            for pack in packs_of(self.prepared, running, keys):
-                self.cells.train(pack, running)
-            for trial, failure in self._failures(running).items():
-                self._finish(running.pop(trial), "failed", failure)
-            if rung is not rungs[-1]:
-                for loss in self.racer.look(*rung[-1]):
-                    if loss.trial in running:
-                        self._finish(running.pop(loss.trial), "pruned", loss.reason)
-            self.progress.expect(self._remaining()[1])
-            self.ledger.write_tables()
-        for record in running.values():
-            self._finish(record, "complete", None)
+    def _take(self, step: Step) -> None:
+        """Close what is through, train what is wanted; a trial of which a training failed has failed."""
+        records = {record.trial: record for record in self.ledger.trials()}
+        closed = [ending for ending in step.finished if records[ending[0]].state == "running"]
+        for trial, state, reason in closed:
+            self._finish(records[trial], state, reason)
+        if step.cells:
+            for pack in packs_of(self.prepared, records, step.cells):
+                self.cells.train(pack, records)
+            for trial, failure in self._failures({key.trial for key in step.cells}).items():
+                if records[trial].state == "running":
+                    self._finish(records[trial], "failed", failure)
+        self.progress.expect(self._remaining()[1])
+        self.ledger.write_tables()
+        if any(state == "complete" for _, state, _ in closed):
+            self._judge()
 
     def _failures(self, trials: Collection[int]) -> dict[int, str]:
         """Those of which a cell failed, and why."""
@@ -259,7 +244,7 @@ class StudyRun:
         self.progress.expect(work)
         self.progress.pack(title, work)
 
-    def _finish(self, record: TrialRecord, state: Outcome, reason: str | None) -> None:
+    def _finish(self, record: TrialRecord, state: facts.Ending, reason: str | None) -> None:
         """Close a trial, in Optuna first: a run that ends in between finds it finished there and closes it here."""
         trials = self.ledger.tables().trials
         row = trials.loc[trials["trial"] == record.trial].iloc[0]

@@ -11,11 +11,38 @@ or less in a fold, and what comes next depends on all of a rung's scores. A cell
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
+from lora_search.spec import facts
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.preparation import Prepared
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a run does next.
+
+    Attributes:
+        finished: (trial, state, reason) to close, those that are still running.
+        cells: to train.
+    """
+
+    finished: tuple[facts.Finished, ...]
+    cells: tuple[CellKey, ...]
+
+
+class Search(Protocol):
+    """Who decides what a study tries: trials are asked for and recorded by it, trained by the run."""
+
+    def steps(self) -> Iterator[Step]:
+        """One step after another; each is asked for when the one before is trained and recorded."""
+
+    def ahead(self) -> tuple[list[tuple[int, TrialRecord]], int]:
+        """What is left to train, about: cells of trials there are, and cells of trials not asked for yet."""
+
 
 GENERATION = 8
 """Trials asked for at once. More fill packs better; fewer let the sampler learn sooner."""

@@ -18,10 +18,13 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_search.adapters import key_of
-from lora_search.spec import AdapterSpec, Nuisance, Range
+from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.spec.experiment import SearchSpec
+from lora_search.spec.facts import Point
 
 _RANDOM_FIRST = 8
+_DRAWS = 16
+ADAPTER_CHOICES = ("rank", "alpha_over_rank", "targets", "layers")
 _GUESSES = (
     # (rank, alpha, targets), on all layers: PEFT's documentation examples, then the habit of every linear module
     (8, 16.0, "query+value"),
@@ -30,31 +33,33 @@ _GUESSES = (
 
 
 def _choices(search: SearchSpec) -> dict[str, tuple[Any, ...]]:
-    names = ("rank", "alpha_over_rank", "targets", "layers", "dropout")
+    names = (*ADAPTER_CHOICES, "dropout")
     return {name: getattr(search, name) for name in names}
 
 
-def suggest(trial: optuna.Trial, search: SearchSpec) -> tuple[AdapterSpec, Nuisance]:
-    """The point of the space that the sampler, or an enqueued guess, gives a trial; the same point if asked again."""
+def suggest_adapter(trial: optuna.Trial, search: SearchSpec) -> AdapterSpec:
+    """The adapter that the sampler, or an enqueued guess, gives a trial; the same one if asked again."""
     rank = trial.suggest_categorical("rank", search.rank)
-    adapter = AdapterSpec(
+    return AdapterSpec(
         rank=rank,
         alpha=trial.suggest_categorical("alpha_over_rank", search.alpha_over_rank) * rank,
         targets=trial.suggest_categorical("targets", search.targets),
         layers=trial.suggest_categorical("layers", search.layers),
         scaling=search.scaling,
     )
-    rate = search.learning_rate
-    if isinstance(rate, Range):
-        rate = trial.suggest_float("learning_rate", rate.low, rate.high, log=True)
-    return adapter, Nuisance(learning_rate=rate, dropout=trial.suggest_categorical("dropout", search.dropout))
+
+
+def suggest_nuisance(trial: optuna.Trial, search: SearchSpec, rate: float) -> Nuisance:
+    """What is tuned besides; ``rate`` is what the study's one learning rate is, or what the trial's sampler gives."""
+    if search.tunes_rate:
+        rate = trial.suggest_float("learning_rate", search.rates.low, search.rates.high, log=True)
+    return Nuisance(learning_rate=rate, dropout=trial.suggest_categorical("dropout", search.dropout))
 
 
 def guesses(search: SearchSpec, layers: str) -> list[dict[str, Any]]:
     """What people would guess, as far as the space has it; tried first, so that a study beats the habit or confirms it.
 
-    The nearest rank and alpha of the space stand for one it does not have. The learning rate is the middle of the
-    range.
+    The nearest rank and alpha of the space stand for one it does not have.
 
     Args:
         search: the space.
@@ -73,8 +78,6 @@ def guesses(search: SearchSpec, layers: str) -> list[dict[str, Any]]:
             "layers": layers,
             "dropout": min(search.dropout),
         }
-        if isinstance(search.learning_rate, Range):
-            point["learning_rate"] = math.sqrt(search.learning_rate.low * search.learning_rate.high)
         if point not in found:
             found.append(point)
     return found
@@ -82,6 +85,9 @@ def guesses(search: SearchSpec, layers: str) -> list[dict[str, Any]]:
 
 class _Untried(BaseSampler):
     """Points of a finite space in a random order, each once: repeating a deterministic training would teach nothing."""
+
+    rate: float = math.nan
+    """The learning rate to give the trial, where that is part of the space."""
 
     def __init__(self, search: SearchSpec, seed: int) -> None:
         self._search = search
@@ -106,32 +112,79 @@ class _Untried(BaseSampler):
         raise RuntimeError(f"{name} is not part of the space")
 
 
+class _Given(BaseSampler):
+    """One point, known beforehand; what it leaves open is drawn by the trial's number."""
+
+    rate: float = math.nan
+
+    def __init__(self, seed: int, number: int, point: Point) -> None:
+        self._of_name = partial(_seed, seed, number)
+        self._point = point
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: Any, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: BaseDistribution) -> Any:
+        if name == "learning_rate":
+            return self.rate
+        if name in self._point:
+            return dict(self._point)[name]
+        return RandomSampler(self._of_name(name)).sample_independent(study, trial, name, distribution)
+
+
 class _Seeded(TPESampler):
-    """TPE of which every draw depends on the trial's number and at most the parameter's name.
+    """TPE over adapters, of which every draw depends on the trial's number and at most the parameter's name.
 
     So a trial that was half asked when its run ended is asked the rest as if nothing had happened.
 
-    It learns from stopped trials too, which Optuna's own TPE ranks behind all complete ones, whatever they scored.
+    It learns from stopped trials too, which Optuna's own TPE ranks behind all complete ones, whatever they scored; and
+    it gives no adapter that is there already.
 
     Args:
-        believed: as in :func:`sampler_for`.
+        search, believed: as in :func:`sampler_for`.
     """
 
-    def __init__(self, seed: int, number: int, believed: Mapping[int, tuple[float, float]]) -> None:
+    rate: float = math.nan
+
+    def __init__(self, search: SearchSpec, seed: int, number: int, believed: Mapping[int, tuple[float, float]]) -> None:
         super().__init__(
             seed=_seed(seed, number), n_startup_trials=_RANDOM_FIRST, multivariate=True, constant_liar=True
         )
         self._of_name = partial(_seed, seed, number)
         self._believed = believed
+        self._choices = {name: values for name, values in _choices(search).items() if name in ADAPTER_CHOICES}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
+        return {name: CategoricalDistribution(values) for name, values in self._choices.items()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         copy = as_believed(study, self._believed)
-        return super().sample_relative(copy, copy.get_trials(deepcopy=False)[trial.number], search_space)
+        there = {
+            tuple(other.params.get(name) for name in self._choices)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
+        }
+        itself = copy.get_trials(deepcopy=False)[trial.number]
+        for _ in range(_DRAWS):
+            # before there are enough trials to learn from it samples nothing
+            drawn = super().sample_relative(copy, itself, search_space)
+            if not drawn:
+                break
+            if tuple(drawn[name] for name in self._choices) not in there:
+                return drawn
+        untried = [point for point in product(*self._choices.values()) if point not in there]
+        return dict(zip(self._choices, untried[self._of_name("untried") % len(untried)], strict=True))
 
     def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: BaseDistribution) -> Any:
-        """A random draw: TPE proper samples all parameters together, and asks one by one before it has begun only."""
+        if name == "learning_rate":
+            return self.rate
         return RandomSampler(self._of_name(name)).sample_independent(study, trial, name, distribution)
 
 
@@ -139,16 +192,19 @@ def as_believed(study: optuna.Study, believed: Mapping[int, tuple[float, float]]
     """A copy in memory to sample from, in which stopped trials are complete with the values they are believed to have.
 
     Optuna takes no values for a pruned trial of several objectives. To tell it that the trial is complete would show
-    it among the study's best; here nobody but the sampler sees it.
+    it among the study's best; here nobody but the sampler sees it. Finished settings that do not stand for their
+    adapter teach nothing, and count as failed.
 
     Args:
         study: the trials; it is not changed.
-        believed: by trial number, the values of complete and stopped trials. A trial that is not in it stays as it is.
+        believed: by trial number, the values of complete and stopped trials.
     """
     copy = optuna.create_study(directions=study.directions)
     for trial in study.get_trials():
-        if trial.number in believed and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            trial.state, trial.values = TrialState.COMPLETE, list(believed[trial.number])
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            values = believed.get(trial.number)
+            trial.state = TrialState.FAIL if values is None else TrialState.COMPLETE
+            trial.values = None if values is None else list(values)
         copy.add_trial(trial)
     return copy
 
@@ -157,9 +213,16 @@ def _seed(seed: int, *what: int | str) -> int:
     return key_of(seed, "trial", *what) % 2**32
 
 
+AdapterSampler = _Untried | _Given | _Seeded
+
+
 def sampler_for(
-    search: SearchSpec, seed: int, number: int, believed: Mapping[int, tuple[float, float]] | None = None
-) -> BaseSampler:
+    search: SearchSpec,
+    seed: int,
+    number: int,
+    believed: Mapping[int, tuple[float, float]] | None = None,
+    point: Point | None = None,
+) -> AdapterSampler:
     """The sampler that asks trial ``number``: seeded by it, so that an interrupted study goes on as if it had not
     been.
 
@@ -167,7 +230,10 @@ def sampler_for(
         search: the space.
         seed: of the experiment.
         number: of the trial.
-        believed: (score, adapter parameters) of the finished trials by number, stopped ones included, for the sampler
-            to learn from.
+        believed: (score, adapter parameters) of the finished adapters by the number of the trial that stands for each,
+            for the sampler to learn from.
+        point: the adapter to give it, where that is known.
     """
-    return _Seeded(seed, number, believed or {}) if search.points is None else _Untried(search, seed)
+    if point is not None:
+        return _Given(seed, number, point)
+    return _Seeded(search, seed, number, believed or {}) if search.points is None else _Untried(search, seed)

@@ -20,7 +20,7 @@ SPEC = {
     "cv": {"folds": 4},
     "data": {"holdout": 0.2},
     "search": {"trials": 12},
-    "verdict": {"extra_repeats": 2, "margin": 0.02, "confidence": 0.8},
+    "verdict": {"extra_repeats": 2, "margin": 0.15, "confidence": 0.8},
 }
 
 DECIDED = {**SPEC, "verdict": {"extra_repeats": 0, "margin": 0.9, "confidence": 0.6}}
@@ -82,6 +82,7 @@ def stops_the_best(world, tmp_path, monkeypatch):
     """``run(folder, before_write)``: a simulated study whose race stops the trial that would be recommended."""
     experiment = world.experiment(**READMITTING)
     prepared = prepare(experiment)
+    monkeypatch.setattr(simulated_study, "advantage", lambda cell: 0.06 if cell.key.trial in (3, 5) else 0.0)
 
     def run(name, before_write=None):
         with simulated(monkeypatch, prepared, before_write):
@@ -130,7 +131,7 @@ def failing(monkeypatch, which):
 
 
 def test_a_finalist_whose_extra_repeat_diverges_is_not_recommended(world, tmp_path, monkeypatch):
-    experiment = world.experiment(**SPEC)
+    experiment = world.experiment(**{**SPEC, "verdict": {**SPEC["verdict"], "margin": 0.06}})
     prepared = prepare(experiment)
 
     def run(name, before_write=None):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import simulated_study
 import torch
 from simulated_study import Killed, die_at, simulated
 from tiny_world import assert_same_study
@@ -21,7 +22,7 @@ from lora_search.training import Engine
 
 RACED = {
     "cv": {"folds": 3},
-    "search": {"trials": 9, "learning_rate": {"low": 5e-3, "high": 5e3}},
+    "search": {"trials": 9},
     "verdict": {"extra_repeats": 2, "margin": 0.1, "confidence": 0.8},
 }
 """Two generations, with trials stopped early and extra repeats for finalists."""
@@ -73,7 +74,7 @@ def undisturbed(world, tmp_path_factory):
 def test_the_study_that_is_interrupted_has_all_there_is(undisturbed):
     study = open_study(undisturbed)
     assert set(study.trials["state"]) == {"complete", "pruned"}
-    assert set(study.cells["repeat"]) == {0, 1}
+    assert set(study.cells["repeat"]) >= {0, 1}
 
 
 def test_interrupted_before_every_pack(world, undisturbed, tmp_path):
@@ -115,11 +116,12 @@ def test_killed_again_and_again(world, tmp_path, monkeypatch):
     """A run gets as far as eleven writes before the next one is killed: in asking, training, telling and judging."""
     experiment = world.experiment(**SIMULATED)
     prepared = prepare(experiment)
+    monkeypatch.setattr(simulated_study, "diverges", lambda cell: cell.key.trial == 4)
     writes = []
     with simulated(monkeypatch, prepared, writes.append):
         undisturbed = run_study(experiment, tmp_path / "undisturbed", progress=False)
     assert set(undisturbed.trials["state"]) == {"complete", "pruned", "failed"}
-    assert set(undisturbed.cells["repeat"]) == {0, 1}
+    assert set(undisturbed.cells["repeat"]) >= {0, 1}
     deaths = []
     while True:
         try:

@@ -71,7 +71,10 @@ def write_model(folder: Path, seed: int = 0) -> Path:
 
 
 def settings(model: Path | str, data: Path | str, /, **tables: Any) -> dict[str, Any]:
-    """An experiment of four trials in two folds; ``settings(..., search={"rank": [1]})`` changes some of it."""
+    """An experiment of four trials at one learning rate in two folds.
+
+    ``settings(..., search={"rank": [1]})`` changes some of it.
+    """
     values: dict[str, Any] = {
         "name": "critics",
         "seed": 0,
@@ -82,7 +85,7 @@ def settings(model: Path | str, data: Path | str, /, **tables: Any) -> dict[str,
             "rank": [1, 2, 4],
             "targets": ["query+value", "all-linear"],
             "layers": ["all", "top-1"],
-            "learning_rate": {"low": 5e-3, "high": 5e-2},
+            "learning_rate": 0.02,
             "trials": 4,
         },
         "training": {"epochs": 3, "batch_size": 8, "precision": "fp32"},

@@ -52,7 +52,7 @@ def with_line(path: Path, table: str, *lines: str) -> Path:
 def test_the_smallest_file_gets_every_default(file: Path) -> None:
     experiment = load_experiment(file)
     assert experiment.search.rank == (1, 2, 4, 8, 16)
-    assert experiment.search.learning_rate == Range(low=2e-4, high=4e-3)
+    assert experiment.search.learning_rate == "auto"
     assert (experiment.cv.folds, experiment.search.trials, experiment.verdict.margin) == (5, 24, 0.01)
 
 
@@ -162,7 +162,7 @@ def test_a_misspelt_table_is_one_mistake(file: Path) -> None:
         ("learning_rate = 0", "search.learning_rate: must be above 0, got 0"),
         (
             'learning_rate = "fast"',
-            'search.learning_rate: must be a number, or a range { low = ..., high = ... }, got "fast"',
+            'search.learning_rate: must be "auto", a number, or a range { low = ..., high = ... }, got "fast"',
         ),
         ("learning_rate = { low = 1e-4 }", "search.learning_rate.high: is missing"),
         (

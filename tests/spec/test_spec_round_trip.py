@@ -98,7 +98,7 @@ def test_the_resolved_file_writes_out_every_default() -> None:
                 "name": "reviews",
                 "model": {"base": "m"},
                 "data": {"train": "t"},
-                "search": {"layers": [[3, 4], "all"]},
+                "search": {"layers": [[3, 4], "all"], "learning_rate": {"low": 2e-4, "high": 4e-3}},
                 "verdict": {"metric": "accuracy"},
             }
         )

@@ -34,7 +34,7 @@ def test_predictions_of_settling_come_true() -> None:
         own = 0.004 * (np.sqrt(0.2) * rng.standard_normal((2, 1)) + np.sqrt(0.8) * rng.standard_normal((2, 20)))
         scores = own + np.array([[0.0], [rng.uniform(-0.02, 0.04)]])
         now, later = pairwise(scores[:, :5], FOLDS), pairwise(scores, FOLDS)
-        predicted += chances_to_settle(now, 1, 0, FOLDS, 0.01, 0.95, 20)
+        predicted += chances_to_settle(now, 1, 0, 0.01, 0.95, 20)
         within = float(later.probability_at_most(0.01)[1, 0])
         came += np.array([within >= 0.95, within <= 0.05])
     np.testing.assert_allclose(predicted / 1500, came / 1500, atol=0.03)
@@ -45,7 +45,7 @@ def test_a_prediction_worked_out_by_hand() -> None:
     # reach = t19(.95) sqrt((1/20 + 1/4) 130e-6) = 1.729133 * 6.244998e-3 = .01079843
     # spread = sqrt(130e-6 (1/5 - 1/20)) = 4.415880e-3; (.03 - .01079843 - .016) / spread = .725013
     pairs = pairwise(exact([0.02, 0.01, 0.02, 0.0, 0.03]), FOLDS)
-    passes, fails = chances_to_settle(pairs, 1, 0, FOLDS, 0.03, 0.95, 20)
+    passes, fails = chances_to_settle(pairs, 1, 0, 0.03, 0.95, 20)
     assert passes == pytest.approx(0.7457, abs=2e-4)
     assert fails < 0.01
 

@@ -25,20 +25,33 @@ def audit() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("model", ["normal", "heteroscedastic", "heavy tails", "families"])
-def test_noise_has_the_size_and_the_correlation_it_says(audit: ModuleType, model: str) -> None:
+@pytest.mark.parametrize("kind", ["normal", "no luck", "heteroscedastic", "heavy tails", "families", "groups"])
+def test_trials_are_right_as_often_as_their_true_scores_say(audit: ModuleType, kind: str) -> None:
     rng = np.random.default_rng(0)
-    noise, _ = audit.noise_models(0.2, None)[model]
-    drawn = np.stack([noise(rng, 0.01) for _ in range(400)])
-    assert drawn.std() == pytest.approx(0.01, rel=0.15)
-    first, second = drawn[..., 0].ravel(), drawn[..., 7].ravel()
-    assert np.corrcoef(first, second)[0, 1] == pytest.approx(0.2, abs=0.07)
+    true = np.linspace(0.6, 0.9, audit.TRIALS)
+    shape = audit.Shape(5, 1, 0.2)
+    seen = np.mean(
+        [audit.simulate_examples(true, kind, 1000, shape, rng).values.mean(axis=(1, 2)) for _ in range(30)], 0
+    )
+    np.testing.assert_allclose(seen, true, atol=0.02)
+    assert np.abs(seen - true).mean() < 0.006
+
+
+@pytest.mark.parametrize("kind", ["normal", "heteroscedastic", "heavy tails", "families"])
+def test_luck_has_the_size_and_the_correlation_it_says(kind: str) -> None:
+    luck = sys.modules["simulated_examples"]
+    rng = np.random.default_rng(0)
+    family, shape = np.arange(24) % 4, luck.Shape(5, 2, 0.2)
+    drawn = np.stack([luck.unit_luck(kind, family, shape, rng) for _ in range(400)])
+    assert drawn.std() == pytest.approx(1.0, rel=0.15)
+    assert np.corrcoef(drawn[:, :, 0, 0].ravel(), drawn[:, :, 1, 2].ravel())[0, 1] == pytest.approx(0.2, abs=0.07)
+    assert np.mean(luck.luck_sizes(kind, 4000, rng) ** 2) == pytest.approx(luck.LUCK**2, rel=0.1)
 
 
 def test_a_clear_study_is_decided_rightly_and_cheaply(audit: ModuleType) -> None:
     rng = np.random.default_rng(1)
-    noise, _ = audit.noise_models(0.2, None)["normal"]
-    outcome = audit.simulate(audit.clear_winner(rng), noise(rng, 0.002), rng, 0, 0.2)
+    true = audit.clear_winner(rng)
+    outcome = audit.simulate(true, audit.noise_models(0.2, None)["no luck"][1600](true, rng), rng, 0)
     assert outcome.decided
     assert not outcome.wrong
     assert not outcome.full_recommended_eliminated
@@ -48,8 +61,9 @@ def test_a_clear_study_is_decided_rightly_and_cheaply(audit: ModuleType) -> None
 
 def test_a_drowned_study_is_not_decided(audit: ModuleType) -> None:
     rng = np.random.default_rng(2)
-    noise, _ = audit.noise_models(0.2, None)["normal"]
-    assert not audit.simulate(audit.drowned(rng), noise(rng, audit.DROWNING), rng, 0, 0.2).decided
+    true = audit.drowned(rng)
+    drawn = audit.noise_models(0.2, None)["normal"][audit.DROWNING](true, rng)
+    assert not audit.simulate(true, drawn, rng, 0).decided
 
 
 def test_real_residuals_keep_their_size(audit: ModuleType) -> None:
@@ -63,6 +77,9 @@ def test_real_residuals_keep_their_size(audit: ModuleType) -> None:
     residuals = audit.real_residuals(pd.DataFrame(rows))
     assert residuals.shape == (30, 20)
     assert residuals.std() == pytest.approx(0.01, rel=0.1)
+    drawn = audit._of_residuals(residuals, 0.2)(np.zeros(audit.TRIALS), rng)
+    assert drawn.examples is None
+    assert drawn.scores.shape == (audit.TRIALS, audit.FOLDS * audit.REPEATS)
     np.testing.assert_allclose(residuals.mean(axis=0), 0.0, atol=1e-12)
 
 

@@ -141,6 +141,15 @@ def test_two_trials_are_not_shrunk() -> None:
     assert float(pairs.degrees_of_freedom[1, 0]) == 4
 
 
+def test_only_what_trainings_contribute_is_correlated() -> None:
+    # scale^2 = (1/5 + 1/2 * 1/4) * 130e-6 where trainings contribute half, 1/5 * 130e-6 where they contribute nothing
+    half = pairwise(np.stack([WORSE, BETTER]), folds=5, training_share=0.5)
+    assert float(half.scale[1, 0]) ** 2 == pytest.approx(42.25e-6)
+    assert float(half.lasting[1, 0]) == pytest.approx(16.25e-6)
+    nothing = pairwise(np.stack([WORSE, BETTER]), folds=5, training_share=0.0)
+    assert float(nothing.scale[1, 0]) ** 2 == pytest.approx(26e-6)
+
+
 def test_pairs_never_have_more_freedom_than_the_table() -> None:
     rng = np.random.default_rng(5)
     pairs = pairwise(0.8 + 0.01 * rng.standard_normal((3, 5)), folds=5)
@@ -165,6 +174,14 @@ def test_studies_on_leading_axes_do_not_see_each_other() -> None:
         alone = pairwise(scores[study], folds=5)
         np.testing.assert_allclose(together.scale[study], alone.scale)
         np.testing.assert_allclose(together.degrees_of_freedom[study], alone.degrees_of_freedom)
+
+
+def test_repeats_take_away_what_does_not_last() -> None:
+    # scale^2 after 20 cells: (1/20 + 1/4) * 130e-6, of which 1/4 * 130e-6 lasts
+    posterior = correlated_t(BETTER - WORSE, folds=5)
+    assert float(posterior.lasting) == pytest.approx(32.5e-6)
+    assert float(posterior.scale_after(20)) == pytest.approx(np.sqrt(39e-6))
+    assert float(posterior.scale_after(3)) == float(posterior.scale)
 
 
 @given(st.floats(min_value=1e-3, max_value=1e3))

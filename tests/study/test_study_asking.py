@@ -14,7 +14,7 @@ from lora_search.spec import Experiment
 from lora_search.spec.experiment import SearchSpec
 from lora_search.store.reader import StudyTables
 from lora_search.study.asking import believed_values, note_score
-from lora_search.study.space import as_believed, sampler_for, suggest
+from lora_search.study.space import as_believed, sampler_for, suggest_adapter
 
 SEARCH = SearchSpec.model_validate({"learning_rate": {"low": 1e-4, "high": 1e-1}})
 FOLDS, TRIALS, LUCKY = 5, 16, 3
@@ -46,7 +46,11 @@ def tables(stopped):
             "trial": range(TRIALS),
             "state": ["pruned" if trial in stopped else "complete" for trial in range(TRIALS)],
             "adapter_parameters": [1000 * (TRIALS - trial) for trial in range(TRIALS)],
+            "scaling": "lora",
+            "learning_rate": 1e-3,
         }
+        | {name: [point(trial)[name] for trial in range(TRIALS)] for name in ("rank", "targets", "layers")}
+        | {"alpha": [point(trial)["alpha_over_rank"] * point(trial)["rank"] for trial in range(TRIALS)]}
     )
     experiment = Experiment.model_validate(
         {
@@ -60,6 +64,18 @@ def tables(stopped):
     return StudyTables(Path(), experiment, {}, frame, pd.DataFrame(cells, columns=columns), {})
 
 
+def point(number):
+    """Another adapter for every number."""
+    rank, layers = divmod(number, len(SEARCH.layers) * len(SEARCH.targets))
+    layers, targets = divmod(layers, len(SEARCH.targets))
+    return {
+        "rank": SEARCH.rank[rank % len(SEARCH.rank)],
+        "alpha_over_rank": SEARCH.alpha_over_rank[rank // len(SEARCH.rank)],
+        "targets": SEARCH.targets[targets],
+        "layers": SEARCH.layers[layers],
+    }
+
+
 def mean_scores(recorded):
     return recorded.cells.groupby("trial")["accuracy"].mean()
 
@@ -69,8 +85,8 @@ def asked_and_told(recorded):
     study = optuna.create_study(directions=["maximize", "minimize"])
     scores = mean_scores(recorded)
     for number, state in zip(recorded.trials["trial"], recorded.trials["state"], strict=True):
-        study.sampler = optuna.samplers.RandomSampler(number)
-        suggest(study.ask(), SEARCH)
+        study.sampler = sampler_for(SEARCH, 0, number, {}, point(number))
+        suggest_adapter(study.ask(), SEARCH)
         if state == "pruned":
             note_score(study, number, float(scores[number]), 1)
             study.tell(number, state=TrialState.PRUNED)
@@ -85,7 +101,7 @@ def next_asked(recorded, believed, count=4):
     for seed in range(count):
         study = asked_and_told(recorded)
         study.sampler = sampler_for(SEARCH, seed, TRIALS, believed)
-        found.append(suggest(study.ask(), SEARCH))
+        found.append(suggest_adapter(study.ask(), SEARCH))
     return found
 
 
@@ -123,7 +139,7 @@ def test_the_recorded_study_keeps_its_pruned_trials_and_their_means():
     study = asked_and_told(recorded)
     before = study.get_trials()
     study.sampler = sampler_for(SEARCH, 0, TRIALS, believed_values(recorded))
-    suggest(study.ask(), SEARCH)
+    suggest_adapter(study.ask(), SEARCH)
     assert study.get_trials()[:TRIALS] == before
     stopped = study.trials[LUCKY]
     assert (stopped.state, stopped.values, stopped.user_attrs) == (
@@ -144,3 +160,19 @@ def test_without_a_cell_there_is_nothing_to_believe():
     recorded = tables({})
     empty = StudyTables(Path(), recorded.experiment, {}, recorded.trials, recorded.cells.iloc[:0], {})
     assert believed_values(empty) == {}
+
+
+def test_an_adapter_that_is_there_is_not_asked_again():
+    search = SearchSpec.model_validate({"rank": [1, 2, 4], "alpha_over_rank": 1, "targets": "mlp", "layers": "all"})
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    ranks = []
+    for number in range(3):
+        study.sampler = sampler_for(search, 0, number, {})
+        ranks.append(suggest_adapter(study.ask(), search).rank)
+    assert sorted(ranks) == [1, 2, 4]
+
+
+def test_a_setting_that_does_not_stand_for_its_adapter_teaches_nothing():
+    study = asked_and_told(tables({}))
+    copy = as_believed(study, {0: (0.8, 1000.0)})
+    assert [trial.state for trial in copy.trials[:2]] == [TrialState.COMPLETE, TrialState.FAIL]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_search.spec.experiment import SearchSpec
-from lora_search.study.space import guesses, sampler_for, suggest
+from lora_search.study.space import guesses, sampler_for, suggest_adapter, suggest_nuisance
 
 TARGETS = ["query+value", "attention", "mlp", "all-linear", "q_proj,v_proj"]
 LAYERS = ["all", "top-1/2", "top-2", "3,4"]
@@ -19,6 +21,7 @@ def some(choices):
 
 
 rates = st.one_of(
+    st.just("auto"),
     st.floats(1e-5, 1.0),
     st.tuples(st.floats(1e-5, 1e-2), st.floats(1.1, 100)).map(lambda pair: {"low": pair[0], "high": pair[0] * pair[1]}),
 )
@@ -33,13 +36,18 @@ searches = st.builds(
 )
 
 
+def suggest(trial, search, rate=None):
+    """Both halves of a trial, as a run asks for them; the rate is the middle of what may be tried, if not said."""
+    adapter = suggest_adapter(trial, search)
+    rate = math.sqrt(search.rates.low * search.rates.high) if rate is None else rate
+    sampler = getattr(trial, "study", None)
+    if sampler is not None:
+        sampler.sampler.rate = rate
+    return adapter, suggest_nuisance(trial, search, rate)
+
+
 def memory_study():
     return optuna.create_study(directions=["maximize", "minimize"])
-
-
-def rate_range(search):
-    rate = search.learning_rate
-    return (rate, rate) if isinstance(rate, float) else (rate.low, rate.high)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,13 +60,11 @@ def _quiet():
 
 @given(searches)
 def test_guesses_are_in_the_space(search):
-    low, high = rate_range(search)
     layers = search.layers[-1]
     for point in guesses(search, layers):
         for name in ("rank", "alpha_over_rank", "targets", "layers", "dropout"):
             assert point[name] in getattr(search, name)
-        assert low <= point.get("learning_rate", low) <= high
-        assert ("learning_rate" in point) == (low < high)
+        assert "learning_rate" not in point
         assert point["layers"] == layers
     assert len(guesses(search, layers)) == len({"query+value", "all-linear"} & set(search.targets))
 
@@ -88,8 +94,7 @@ def test_what_is_asked_is_in_the_space(search, number, seed):
         min(search.alpha_over_rank, key=lambda r: abs(r - adapter.alpha / adapter.rank))
     )
     assert (adapter.targets, adapter.layers) in {(t, la) for t in search.targets for la in search.layers}
-    low, high = rate_range(search)
-    assert low <= nuisance.learning_rate <= high
+    assert search.rates.low <= nuisance.learning_rate <= search.rates.high
     assert nuisance.dropout in search.dropout
 
 
@@ -144,6 +149,7 @@ class OnlySome:
 
     def __init__(self, trial, count):
         self._trial, self._left = trial, count
+        self.study = trial.study
 
     def _suggest(self, kind, *arguments, **settings):
         if self._left == 0:

@@ -1,0 +1,231 @@
+"""A study's tables by adapter: one row for each, at its own well-chosen learning rate, instead of one per setting.
+
+What is compared is an adapter; Optuna keeps a trial per setting (an adapter with its learning rate and dropout). Here
+the settings of one adapter become one row, with the number of the setting that stands for it. Its score on a fold is
+that of the setting the other folds speak for (:mod:`settings`), so the choice is paid for. Whatever judges or draws
+trials takes these tables and speaks of adapters.
+
+A study in which no adapter has two settings is its own table by adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lora_search.metrics import metric_named
+from lora_search.spec import AdapterSpec, Experiment, layer_indices
+from lora_search.statistics.comparison import Array
+from lora_search.statistics.doubts import RecordedStudy
+from lora_search.statistics.rates import adapter_features, prior_centre
+from lora_search.statistics.rounds import tolerated
+from lora_search.statistics.settings import AdapterScores, Knowing, Settings, adapter_scores
+
+ADAPTER_COLUMNS = ("rank", "alpha", "targets", "layers", "scaling")
+_STATES = ("complete", "running", "pruned", "failed")
+"""From what speaks for an adapter most: it is in the state of the setting that came furthest."""
+_DEFAULT_WIDTH = 768
+"""Of a model of which only tables are left; a wrong one moves the prior of the rate, which is wide."""
+
+
+@dataclass(frozen=True, eq=False)
+class SettingsTable:
+    """The settings of a study as arrays, with what the model of the rate knows them by.
+
+    Attributes:
+        adapters: the adapter of each row of ``features``, in the order of their first trials.
+        trials: ``(settings,)`` trial numbers. states: of them.
+        settings: with their cells; a cell that was not trained is NaN, a failed one minus infinity.
+        columns: (repeat, fold) of the columns.
+        features: ``(adapters, 4)``. parameters: ``(adapters,)``.
+    """
+
+    adapters: tuple[tuple[Any, ...], ...]
+    trials: NDArray[np.int64]
+    states: tuple[str, ...]
+    settings: Settings
+    columns: tuple[tuple[int, int], ...]
+    features: Array = field(repr=False)
+    parameters: Array = field(repr=False)
+
+
+def settings_table(study: RecordedStudy) -> SettingsTable:
+    """All trials of a study; its columns are the planned ones and whatever extra repeats there are."""
+    trials = study.trials.sort_values("trial")
+    keys = list(trials[list(ADAPTER_COLUMNS)].itertuples(index=False, name=None))
+    adapters = tuple(dict.fromkeys(keys))
+    row_of = {key: row for row, key in enumerate(adapters)}
+    adapter = np.array([row_of[key] for key in keys], dtype=np.int64)
+    cv = study.experiment.cv
+    planned = {(repeat, fold) for repeat in range(cv.repeats) for fold in range(cv.folds)}
+    cells = study.cells
+    seen = zip(cells["repeat"].astype(int), cells["fold"].astype(int), strict=True)
+    columns = tuple(sorted(planned | set(seen)))
+    numbers = trials["trial"].to_numpy(dtype=np.int64)
+    score, loss = np.full((2, len(numbers), len(columns)), np.nan)
+    place, column = {int(number): row for row, number in enumerate(numbers)}, {key: c for c, key in enumerate(columns)}
+    losses = cells["log_loss"] if "log_loss" in cells else pd.Series(np.nan, index=cells.index)
+    for trial, repeat, fold, state, value, nats in zip(
+        cells["trial"], cells["repeat"], cells["fold"], cells["state"], cells["score"], losses, strict=True
+    ):
+        if int(trial) in place:
+            where = place[int(trial)], column[int(repeat), int(fold)]
+            usable = state == "complete" and np.isfinite(value)
+            score[where], loss[where] = (float(value), float(nats)) if usable else (-np.inf, np.nan)
+    first = trials.drop_duplicates(list(ADAPTER_COLUMNS))
+    parameters = first["adapter_parameters"].to_numpy(dtype=np.float64)
+    return SettingsTable(
+        adapters,
+        numbers,
+        tuple(trials["state"]),
+        Settings(adapter, np.log(trials["learning_rate"].to_numpy(dtype=np.float64)), score, loss),
+        columns,
+        _features(first, parameters, study.environment),
+        parameters,
+    )
+
+
+def _features(adapters: pd.DataFrame, parameters: Array, environment: Mapping[str, Any]) -> Array:
+    specs = [AdapterSpec.model_validate(dict(row)) for row in adapters[list(ADAPTER_COLUMNS)].to_dict("records")]
+    model = environment.get("model", {})
+    count = int(model.get("layers", 1))
+    return adapter_features(
+        np.array([float(spec.rank) for spec in specs]),
+        parameters,
+        np.array([float(len(layer_indices(spec.layers, count))) for spec in specs])
+        if "layers" in model
+        else 1.0 + 0.0 * parameters,
+        np.array([spec.scale for spec in specs]),
+        int(model.get("hidden_size", _DEFAULT_WIDTH)),
+    )
+
+
+def knowing(experiment: Experiment, labels: NDArray[np.int64], hidden_size: int) -> Knowing:
+    """What an answer scores that knows nothing of the inputs, and where the search for the rate begins."""
+    if not len(labels):
+        return Knowing(0.0, float(np.log(2.0)), prior_centre(hidden_size))
+    score, log_loss = (
+        metric_named(name).score_of_knowing_nothing(labels) for name in (experiment.verdict.metric, "log_loss")
+    )
+    return Knowing(score, log_loss, prior_centre(hidden_size))
+
+
+@dataclass(frozen=True, eq=False)
+class ByAdapter:
+    """The tables of a study, a row per adapter; otherwise as the store has them.
+
+    Attributes:
+        experiment, environment, facts: the study's.
+        trials: as the store's, a row per adapter under the number of its ``main`` setting; and ``settings``, how many
+            were tried of it.
+        cells: the cells behind their scores, under those numbers; ``setting`` is the trial that trained each.
+        scores: what was chosen, and by what model of the rate.
+        table: all settings.
+    """
+
+    experiment: Experiment
+    environment: Mapping[str, Any] = field(repr=False)
+    trials: pd.DataFrame = field(repr=False)
+    cells: pd.DataFrame = field(repr=False)
+    facts: Mapping[str, Any] = field(repr=False)
+    scores: AdapterScores = field(repr=False)
+    table: SettingsTable = field(repr=False)
+    study: RecordedStudy = field(repr=False)
+
+    def predictions(self) -> pd.DataFrame:
+        """Out-of-fold predictions of the cells of these tables, under the numbers of these trials."""
+        wanted = self.cells.loc[self.cells["state"] == "complete", ["trial", "setting", "repeat", "fold"]]
+        found = self.study.predictions().rename(columns={"trial": "setting"})
+        merged = found.merge(wanted, on=["setting", "repeat", "fold"], how="inner")
+        return merged[["trial", *(name for name in found.columns if name != "setting")]].sort_values(
+            ["trial", "repeat", "fold"], kind="stable", ignore_index=True
+        )
+
+    def examples(self) -> pd.DataFrame:
+        """label and group of every example."""
+        return self.study.examples()
+
+    def main_of(self, trial: int) -> int:
+        """The number under which a setting's adapter is here."""
+        row = self.table.settings.adapter[int(np.flatnonzero(self.table.trials == trial)[0])]
+        mine = self.table.trials[self.table.settings.adapter == row]
+        return int(next(number for number in self.trials["trial"] if number in mine))
+
+
+def by_adapter(study: RecordedStudy) -> RecordedStudy:
+    """A study's tables with a row per adapter: the study itself where none has two settings.
+
+    Deterministic in what is recorded, the margin of the experiment included: what a later look asks for with another
+    margin is judged over the same rows.
+    """
+    if isinstance(study, ByAdapter) or not study.trials.duplicated(list(ADAPTER_COLUMNS)).any():
+        return study
+    table = settings_table(study)
+    labels = study.examples()["label"].to_numpy(dtype=np.int64)
+    width = int(study.environment.get("model", {}).get("hidden_size", _DEFAULT_WIDTH))
+    nothing = knowing(study.experiment, labels, width)
+    settled = _settled(table)
+    scores = adapter_scores(
+        table.settings, table.features, nothing, tolerance=tolerated(study.experiment.verdict.margin), settled=settled
+    )
+    return _tables(study, table, scores)
+
+
+def _settled(table: SettingsTable) -> dict[int, int]:
+    """The setting that stands for each adapter, where the run has said so: the one that is complete."""
+    found: dict[int, int] = {}
+    for place, state in enumerate(table.states):
+        if state == "complete":
+            found.setdefault(int(table.settings.adapter[place]), place)
+    return found
+
+
+def _tables(study: RecordedStudy, table: SettingsTable, scores: AdapterScores) -> ByAdapter:
+    trials, cells = study.trials.set_index("trial", drop=False), study.cells
+    by_key = cells.reset_index(drop=True)
+    place_of = {
+        (int(t), int(r), int(f)): place
+        for place, (t, r, f) in enumerate(zip(by_key["trial"], by_key["repeat"], by_key["fold"], strict=True))
+    }
+    rows: list[dict[str, Any]] = []
+    picked: list[int] = []
+    owners: list[int] = []
+    for row in range(len(table.adapters)):
+        mine = np.flatnonzero(table.settings.adapter == row)
+        main = int(scores.main[row]) if scores.main[row] >= 0 else int(mine[0])
+        number = int(table.trials[main])
+        state = min((table.states[place] for place in mine), key=_STATES.index)
+        found = [
+            place_of[int(table.trials[chosen]), *table.columns[column]]
+            for column, chosen in enumerate(scores.chosen[row])
+            if chosen >= 0
+        ]
+        if state == "failed":
+            found = [place for key, place in place_of.items() if key[0] == number]
+        picked.extend(found)
+        owners.extend([number] * len(found))
+        own = by_key.iloc[found]
+        complete = own.loc[own["state"] == "complete", "score"]
+        record: dict[str, Any] = {str(name): value for name, value in trials.loc[number].items()}
+        rows.append(
+            record
+            | {
+                "state": state,
+                "cells": len(complete),
+                "score_mean": float(complete.mean()) if len(complete) else np.nan,
+                "score_std": float(complete.std()) if len(complete) > 1 else np.nan,
+                "seconds": float(own["seconds"].sum()) if "seconds" in own else 0.0,
+                "wall_seconds": float((own["wall_seconds"] / own["pack_cells"]).sum()) if "pack_cells" in own else 0.0,
+                "settings": len(mine),
+            }
+        )
+    kinds = {**study.trials.dtypes.to_dict(), "settings": np.dtype("int64")}
+    frame = pd.DataFrame(rows).astype(kinds)[list(kinds)].sort_values("trial", ignore_index=True)
+    chosen_cells = by_key.iloc[picked].assign(setting=by_key["trial"].iloc[picked].to_numpy(), trial=owners)
+    chosen_cells = chosen_cells.sort_values(["trial", "repeat", "fold"], kind="stable", ignore_index=True)
+    return ByAdapter(study.experiment, study.environment, frame, chosen_cells, study.facts, scores, table, study)

@@ -1,0 +1,328 @@
+"""What to train next: settings of adapters in rounds, one fold after another, fewer adapters each time.
+
+A study asks which is the smallest adapter that is good enough, each adapter at its own best learning rate. The rounds:
+
+1. *Probes*: three adapters, the smallest, the largest and one between, at three rates each, on one fold. Together they
+   tell where learning happens, and how that depends on the adapter.
+2. *Every adapter*, at the rate the model of the rates predicts for it, on that fold; those probed near enough have it.
+3. *The next fold* for those still in the race. Before each, the model is fitted anew. An adapter whose setting is now
+   believed to lose more than a little against its own best rate gets another setting, at that rate.
+
+After two folds an adapter is left out when it hardly has a chance to matter to the verdict, as in :mod:`racing`. Where
+the number of trainings is limited, the last ones go to those with the best chance.
+
+A round is a function of what is recorded, so that a study which was interrupted goes on as if it had not been. numpy
+only; the caller trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_search.statistics.comparison import Array
+from lora_search.statistics.racing import ERROR, Elimination, chance_to_matter, cheapest, reason_of, release
+from lora_search.statistics.rates import RateModel
+from lora_search.statistics.settings import AdapterScores, Knowing, Settings, adapter_scores
+
+PROBES = 3
+"""Adapters probed, and rates tried of each."""
+SPREAD = 1.2
+"""Distance between neighbouring probes, in natural logarithms of the rate: a factor of 3.3."""
+NEAR = 0.35
+"""A setting whose rate is this near (natural logarithm) to the one wanted stands for it: a factor of 1.4."""
+MOST_SETTINGS = 4
+"""Of one adapter, probes aside."""
+DRAWS = 2000
+"""Predictions of the full run made at each look."""
+NOISE_FREEDOM = 12.0
+"""Degrees of freedom with which the noise of a cell is taken to be known."""
+WORTH_TRYING = 0.25
+"""Another rate is tried where it is believed to gain this share of the margin."""
+
+
+def tolerated(margin: float) -> float:
+    """Metric units that a rate may cost before another is worth a training."""
+    return max(WORTH_TRYING * margin, 1e-3)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a study is run by.
+
+    Attributes:
+        folds: of one repeat. repeats: that each adapter in the race is given.
+        margin: metric units. confidence: of the verdict.
+        low, high: natural logarithms of the least and the greatest rate allowed.
+        rates: natural logarithms of the only rates allowed; None for all between ``low`` and ``high``.
+        cells: most trainings in all; None for no limit.
+        adapters: how many the study is going to compare, to pace racing; None where all are in it from the beginning.
+        seed: of racing's predictions.
+        error: the chance that racing may spend of throwing out what the full run would recommend.
+    """
+
+    folds: int
+    margin: float
+    confidence: float
+    low: float
+    high: float
+    rates: tuple[float, ...] | None = None
+    repeats: int = 1
+    cells: int | None = None
+    adapters: int | None = None
+    seed: int = 0
+    error: float = ERROR
+
+    @property
+    def planned(self) -> int:
+        return self.folds * self.repeats
+
+    def allowed(self, log_rate: float) -> float:
+        """The nearest rate that is allowed."""
+        if self.rates is None:
+            return min(max(log_rate, self.low), self.high)
+        return min(self.rates, key=lambda rate: abs(rate - log_rate))
+
+    @property
+    def tolerance(self) -> float:
+        """Metric units that a rate may cost before another is worth a training."""
+        return tolerated(self.margin)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One training: of a setting there is (``setting``), or of a new one, the ``new``-th of this round."""
+
+    column: int
+    setting: int | None = None
+    new: int | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """What to do now.
+
+    Attributes:
+        new: (adapter, log rate) of settings to be asked for.
+        wanted: the trainings.
+        complete: the setting of each adapter that has all its planned cells now, by adapter.
+        eliminated: adapters that need no more cells.
+        spent: error spent by racing so far.
+    """
+
+    new: tuple[tuple[int, float], ...] = ()
+    wanted: tuple[Wanted, ...] = ()
+    complete: Mapping[int, int] = field(default_factory=dict)
+    eliminated: tuple[Elimination, ...] = ()
+    spent: float = 0.0
+
+
+def probes(features: Array, parameters: Array) -> NDArray[np.int64]:
+    """The adapters to probe: the smallest, the largest, and the one whose features are nearest to their middle."""
+    count = min(PROBES, len(features))
+    smallest = int(np.lexsort((features.sum(axis=1), parameters))[0])
+    largest = int(np.lexsort((features.sum(axis=1), parameters))[-1])
+    scale = np.maximum(np.ptp(features, axis=0), 1e-9)
+    away = np.abs((features - (features[smallest] + features[largest]) / 2.0) / scale).sum(axis=1)
+    middle = [int(row) for row in np.argsort(away, kind="stable") if row not in (smallest, largest)]
+    return np.array(list(dict.fromkeys([smallest, largest, *middle]))[:count])
+
+
+def probing_rates(adapters: Sequence[int], model: RateModel, rules: Rules) -> list[tuple[int, float]]:
+    """(adapter, log rate) of the probes: around the rate that the prior expects, a step to either side."""
+    best, _ = model.optimum()
+    spread = min(SPREAD, (rules.high - rules.low) / (PROBES - 1))
+    found: list[tuple[int, float]] = []
+    for row in adapters:
+        middle = float(np.clip(best[row], rules.low + spread, rules.high - spread))
+        rates = {rules.allowed(middle + step * spread): None for step in (-1, 0, 1)}
+        found.extend((int(row), rate) for rate in rates)
+    return found
+
+
+def no_settings(columns: int = 1) -> Settings:
+    """Of a study that has not begun."""
+    return Settings(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros((0, columns)), np.zeros((0, columns)))
+
+
+def next_round(
+    settings: Settings,
+    features: Array,
+    parameters: Array,
+    nothing: Knowing,
+    rules: Rules,
+    *,
+    pool: Collection[int] | None = None,
+    settled: Collection[int] = (),
+    eliminated: Collection[int] = (),
+    spent: float = 0.0,
+    room: int | None = None,
+) -> Round:
+    """What to train after what was trained; nothing wanted where every adapter in the race has its cells.
+
+    Args:
+        settings: those there are, with their cells; ``score`` has ``rules.planned`` columns or more.
+        features, parameters: of all adapters, one row each.
+        nothing: the score of knowing nothing, and the prior centre of the rate.
+        rules: of the study.
+        pool: the adapters in the study; None for all. settled: those of them that have all their cells.
+        eliminated: adapters out of the race.
+        spent: error that earlier rounds have spent.
+        room: settings that may still be asked for; None for any number.
+    """
+    scores = adapter_scores(settings, features, nothing, tolerance=rules.tolerance)
+    planned = scores.score[:, : rules.planned]
+    everyone = sorted(set(range(len(features))) if pool is None else set(pool))
+    alive = [row for row in everyone if row not in eliminated]
+    losses: tuple[Elimination, ...] = ()
+    rows = [row for row in alive if row not in settled]
+    if len(alive) > 1 and not np.isnan(planned[alive]).all(axis=1).any():
+        ahead = outlook(scores, parameters, alive, rules)
+        losses, spent = _race(ahead, planned, parameters, everyone, rules, spent)
+        out = {loss.trial for loss in losses}
+        rows = _in_budget([row for row in rows if row not in out], ahead, settings, planned, rules)
+    chosen = {row: _setting_for(row, settings, scores, rules) for row in rows}
+    wishing = sorted((row for row in rows if chosen[row] is None), key=lambda row: -scores.model.top[row])
+    may_ask = [row for row in wishing if (settings.adapter == row).sum() < MOST_SETTINGS][:room]
+    for row in set(wishing) - set(may_ask):  # goes on with what it has, if that has not failed
+        chosen[row] = _best_there_is(row, settings, scores)
+        if chosen[row] is None:
+            del chosen[row]
+    return _due(chosen, settings, scores, rules, losses, spent)
+
+
+def _due(
+    chosen: Mapping[int, int | None],
+    settings: Settings,
+    scores: AdapterScores,
+    rules: Rules,
+    losses: tuple[Elimination, ...],
+    spent: float,
+) -> Round:
+    """The next column for those that are behind; a setting that takes over is given all that it lacks up to there."""
+    trained = settings.trained[:, : rules.planned]
+    whole = {row: s for row, s in chosen.items() if s is not None and trained[s].all()}
+    reached = {row: _reached(trained[settings.adapter == row]) for row in chosen if row not in whole}
+    column = min(min(reached.values(), default=0), rules.planned - 1)
+    new: list[tuple[int, float]] = []
+    wanted: list[Wanted] = []
+    for row in reached:
+        setting = chosen[row]
+        if setting is None:
+            new.append((row, _wanted_rate(row, settings, scores, rules)))
+            wanted.extend(Wanted(due, new=len(new) - 1) for due in range(column + 1))
+        else:
+            wanted.extend(Wanted(due, setting=setting) for due in range(column + 1) if not trained[setting, due])
+    return Round(tuple(new), tuple(wanted), whole, losses, spent)
+
+
+def _reached(trained: NDArray[np.bool_]) -> int:
+    """How many columns an adapter has gone through, with the setting of it that has gone furthest."""
+    return int(np.cumprod(trained, axis=1).sum(axis=1).max()) if len(trained) else 0
+
+
+def _best_there_is(row: int, settings: Settings, scores: AdapterScores) -> int | None:
+    """The setting of an adapter that its rate speaks for; None where all failed."""
+    mine = np.flatnonzero((settings.adapter == row) & ~np.isneginf(settings.score).any(axis=1))
+    losses = [float(scores.model.loss(row, settings.log_rate[place])) for place in mine]
+    return int(mine[int(np.argmin(losses))]) if mine.size else None
+
+
+def _wanted_rate(row: int, settings: Settings, scores: AdapterScores, rules: Rules) -> float:
+    """The rate believed best for an adapter; no further than a step beyond what was tried of it."""
+    best, _ = scores.model.optimum(scores.model.features[[row]])
+    mine = settings.log_rate[settings.adapter == row]
+    reach = float(best[0])
+    return rules.allowed(float(np.clip(reach, mine.min() - SPREAD, mine.max() + SPREAD)) if mine.size else reach)
+
+
+def _setting_for(row: int, settings: Settings, scores: AdapterScores, rules: Rules) -> int | None:
+    """The setting of an adapter to go on with; None where another rate is worth trying."""
+    mine = np.flatnonzero((settings.adapter == row) & ~np.isneginf(settings.score).any(axis=1))
+    if not mine.size:
+        return None
+    if whole := [int(place) for place in mine if settings.trained[place, : rules.planned].all()]:
+        return max(whole, key=lambda place: -float(scores.model.loss(row, settings.log_rate[place])))
+    rate = _wanted_rate(row, settings, scores, rules)
+    losses = np.array([float(scores.model.loss(row, settings.log_rate[place])) for place in mine])
+    main = int(scores.main[row])
+    # the one with cells that speak for it, unless another is clearly nearer to the best rate
+    kept = (
+        main
+        if main in mine and losses[mine == main][0] <= losses.min() + rules.tolerance
+        else int(mine[losses.argmin()])
+    )
+    gain = float(losses[mine == kept][0] - scores.model.loss(row, rate))
+    near = abs(settings.log_rate[kept] - rate) <= NEAR
+    exhausted = (settings.adapter == row).sum() >= MOST_SETTINGS or rate in settings.log_rate[settings.adapter == row]
+    return kept if near or exhausted or gain <= rules.tolerance else None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The end of the full run, predicted many times over: arrays ``(draws, adapters)``, smallest adapter first.
+
+    Attributes:
+        rows: the adapters.
+        finals: their scores.
+        variances: noise of one cell.
+        chances: of each to matter to the verdict.
+    """
+
+    rows: NDArray[np.int64]
+    finals: Array
+    variances: Array
+    chances: Array
+
+
+def outlook(scores: AdapterScores, parameters: Array, rows: Collection[int], rules: Rules) -> Outlook:
+    """Predict the full run from the model of the rates, which pools all cells: adapters alike are believed to score
+    alike, as far as their own cells do not say otherwise."""
+    order = np.array(sorted(rows, key=lambda row: (parameters[row], row)), dtype=np.int64)
+    rng = np.random.default_rng(rules.seed)
+    model = scores.model
+    missing = np.isnan(scores.score[order, : rules.planned]).sum(axis=1)
+    covariance = model.top_covariance[np.ix_(order, order)]
+    tops = rng.multivariate_normal(model.top[order], covariance, size=DRAWS, method="eigh")
+    variances = model.noise**2 * NOISE_FREEDOM / rng.chisquare(NOISE_FREEDOM, size=tops.shape)
+    noise = np.sqrt(variances * missing) / rules.planned * rng.standard_normal(tops.shape)
+    finals = tops + noise
+    found = chance_to_matter(finals, variances, rules.planned, rules.folds, rules.margin, rules.confidence)
+    return Outlook(order, finals, variances, found)
+
+
+def _race(
+    ahead: Outlook, planned: Array, parameters: Array, everyone: list[int], rules: Rules, spent: float
+) -> tuple[tuple[Elimination, ...], float]:
+    """Those whose chances to matter are the least, as long as their sum stays within what may be spent by now."""
+    lacking = np.asarray(np.isnan(planned[ahead.rows]).any(axis=1))
+    done = (~np.isnan(planned[everyone])).sum() + planned.shape[1] * (len(everyone) - len(ahead.rows))
+    whole = planned.shape[1] * max(len(everyone), rules.adapters or 0)
+    allowed = rules.error * release(float(done) / whole) - spent
+    found = tuple(_elimination(ahead, parameters, place, rules) for place in cheapest(ahead.chances, lacking, allowed))
+    return found, spent + sum(loss.charge for loss in found)
+
+
+def _elimination(ahead: Outlook, parameters: Array, place: int, rules: Rules) -> Elimination:
+    reason, against, probability = reason_of(ahead.finals, parameters[ahead.rows], place, rules.margin)
+    return Elimination(
+        int(ahead.rows[place]), reason, int(ahead.rows[against]), probability, float(ahead.chances[place])
+    )
+
+
+def _in_budget(alive: list[int], ahead: Outlook, settings: Settings, planned: Array, rules: Rules) -> list[int]:
+    """The adapters that can be trained to the end with the trainings that are left: those that matter most."""
+    if rules.cells is None:
+        return alive
+    left = max(rules.cells - int(settings.trained.sum()), 0)
+    chance = dict(zip(ahead.rows.tolist(), ahead.chances.tolist(), strict=True))
+    kept: list[int] = []
+    for row in sorted(alive, key=lambda row: (-chance[row], row)):
+        need = int(np.isnan(planned[row]).sum())
+        if need <= left:
+            kept.append(row)
+            left -= need
+    return sorted(kept)

@@ -1,0 +1,166 @@
+"""Studies in which every adapter is compared at a learning rate of its own: probes, rounds, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import simulated_study
+from simulated_study import Killed, die_at, simulated
+from tiny_world import assert_same_study
+
+from lora_search import open_study, run_study
+from lora_search.spec.facts import ROUND
+from lora_search.statistics.by_adapter import ADAPTER_COLUMNS, ByAdapter, by_adapter
+from lora_search.statistics.judging import judge
+from lora_search.study import prepare
+
+SPEC = {
+    "cv": {"folds": 4},
+    "search": {"trials": 24, "learning_rate": "auto", "alpha_over_rank": [2]},
+    "verdict": {"extra_repeats": 1, "margin": 0.05, "confidence": 0.8},
+}
+"""Twelve adapters, all of which are tried."""
+BEST_RATE = 0.03
+
+
+def badly_chosen(cell):
+    """What a training loses at a learning rate away from the best, which falls with the rank."""
+    best = math.log(BEST_RATE) - 0.4 * math.log(cell.adapter.rank)
+    away = math.log(cell.nuisance.learning_rate) - best
+    return -0.3 * (1 - math.exp(-((away / 1.3) ** 2)))
+
+
+@pytest.fixture
+def run(world, tmp_path, monkeypatch):
+    """``run(name, before_write, **tables)``: a simulated study in which the learning rate matters."""
+    monkeypatch.setattr(simulated_study, "FAILING_RATE", 5.0)
+    monkeypatch.setattr(simulated_study, "advantage", badly_chosen)
+
+    def run_to(name="rates", before_write=None, **tables):
+        experiment = world.experiment(**{**SPEC, **tables})
+        with simulated(monkeypatch, prepare(experiment), before_write):
+            return run_study(experiment, tmp_path / name, progress=False)
+
+    return run_to
+
+
+def test_every_adapter_is_judged_at_a_rate_near_its_best(run):
+    study = run()
+    rows = by_adapter(study)
+    assert isinstance(rows, ByAdapter)
+    assert not rows.trials.duplicated(list(ADAPTER_COLUMNS)).any()
+    assert len(rows.trials) == 12, "a small space is tried whole"
+    complete = rows.trials[rows.trials["state"] == "complete"]
+    best = np.log(BEST_RATE) - 0.4 * np.log(complete["rank"])
+    assert (np.abs(np.log(complete["learning_rate"]) - best) < 0.8).all()
+    verdict = study.verdict()
+    assert {comparison["trial"] for comparison in verdict["comparisons"]} == set(complete["trial"])
+    assert verdict["cells_trained"] == (study.cells["state"] == "complete").sum()
+
+
+def test_the_study_begins_with_a_few_adapters_at_several_rates_on_one_fold(run):
+    study = run()
+    probes = study.trials[study.trials["trial"] < 9]
+    assert (probes.groupby(["rank", "targets", "layers"])["learning_rate"].nunique() == 3).all()
+    rates = np.log(probes["learning_rate"].to_numpy().reshape(3, 3))
+    assert np.allclose(np.diff(rates, axis=1), 1.2)
+    smallest = study.trials.loc[study.trials["adapter_parameters"].idxmin()]
+    assert smallest["adapter_parameters"] in set(probes["adapter_parameters"])
+
+
+def test_settings_that_are_not_chosen_are_closed_and_say_which_one_was(run):
+    study = run()
+    assert set(study.trials["state"]) <= {"complete", "pruned", "failed"}
+    complete = study.trials[study.trials["state"] == "complete"]
+    assert not complete.duplicated(list(ADAPTER_COLUMNS)).any()
+    assert (complete["cells"] >= 4).all()
+    whys = study.trials.loc[study.trials["state"] == "pruned", "failure"]
+    assert whys.str.contains("chance to change the verdict|the same adapter at a learning rate of").all()
+
+
+def test_a_rate_that_diverges_does_not_condemn_its_adapter(run, monkeypatch):
+    monkeypatch.setattr(simulated_study, "FAILING_RATE", 0.05)
+    study = run()
+    failed = study.trials[study.trials["state"] == "failed"]
+    assert len(failed)
+    rows = by_adapter(study).trials
+    assert "failed" not in set(rows["state"])
+    best = rows.loc[rows["state"] == "complete", "score_mean"].max()
+    assert study.verdict()["best"]["score_mean"] <= best
+
+
+def test_a_limit_of_cells_is_kept(run):
+    study = run(search={**SPEC["search"], "cells": 40}, verdict={**SPEC["verdict"], "extra_repeats": 0})
+    assert len(study.cells) <= 40
+    assert study.verdict()["recommended"] is not None
+    assert set(study.trials["state"]) <= {"complete", "pruned", "failed"}
+
+
+def test_of_a_large_space_as_many_are_tried_as_trials_were_asked_for(run):
+    large = {"trials": 20, "learning_rate": {"low": 1e-3, "high": 1.0}, "rank": [1, 2, 4, 8, 16, 32]}
+    study = run(search=large)
+    assert len(study.trials) == 20
+    rows = by_adapter(study).trials
+    assert 12 <= len(rows) < 20
+    guesses = study.trials[study.trials["origin"] == "guess"]
+    assert set(guesses["targets"]) == {"query+value", "all-linear"}, "the habits are among them"
+    assert study.trials["learning_rate"].between(1e-3, 1.0).all()
+
+
+def test_raising_the_trials_adds_adapters(run):
+    large = {"learning_rate": "auto", "rank": [1, 2, 4, 8, 16, 32]}
+    before = run(search={**large, "trials": 12})
+    after = run(search={**large, "trials": 16})
+    assert len(before.trials) == 12
+    assert len(after.trials) == 16
+    merged = before.cells.merge(after.cells, on=["trial", "repeat", "fold", "score"])
+    assert len(merged) == len(before.cells), "what was trained stays"
+
+
+def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(run):
+    undisturbed = run("undisturbed")
+    deaths = []
+    while True:
+        try:
+            study = run("killed", die_at(17))
+        except Killed as killed:
+            deaths.append(str(killed))
+        else:
+            break
+    assert {"ask", "suggest_categorical", "suggest_float", "add_trial", "add_cell", "tell"} & set(deaths)
+    assert len(deaths) > 5
+    assert_same_study(study.folder, undisturbed.folder)
+
+
+def test_few_trials_are_not_spent_on_probes(run):
+    study = run(search={**SPEC["search"], "trials": 4})
+    assert len(study.trials) == 4
+    assert not study.trials.duplicated(list(ADAPTER_COLUMNS)).any()
+
+
+def test_tables_by_adapter_have_the_predictions_of_the_cells_they_chose(run):
+    study = run()
+    rows = by_adapter(study)
+    predictions = rows.predictions()
+    assert set(predictions["trial"]) == set(rows.cells["trial"])
+    counts = predictions.groupby("trial").size()
+    complete = rows.trials.loc[rows.trials["state"] == "complete", "trial"]
+    assert (counts[complete] >= 60).all()
+    assert by_adapter(rows) is rows
+    assert judge(rows).comparisons == judge(study).comparisons
+
+
+def test_a_real_study_finds_rates(world, tmp_path, lora_search):
+    spec = world.file(tmp_path, search={"rank": [1, 4], "targets": "all-linear", "trials": 8, "learning_rate": "auto"})
+    answer = lora_search("run", spec)
+    assert answer.code == 0
+    study = open_study(tmp_path / "results" / "critics")
+    assert len(study.trials) <= 8
+    assert study.trials["learning_rate"].nunique() > 2
+    assert ROUND.of(study.facts)["number"] > 0
+    verdict = json.loads((study.folder / "verdict.json").read_text())
+    assert verdict["recommended"]["learning_rate"] > 0
+    assert lora_search("report", study.folder).code == 0

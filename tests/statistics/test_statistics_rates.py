@@ -1,0 +1,226 @@
+"""The model of the learning rate, what it chooses, and the rounds of trainings that follow from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lora_search.statistics.rates import (
+    FEATURES,
+    RateCells,
+    _Problem,
+    adapter_features,
+    fit_rates,
+    prior_centre,
+)
+from lora_search.statistics.rounds import (
+    Rules,
+    next_round,
+    no_settings,
+    probes,
+    probing_rates,
+)
+from lora_search.statistics.settings import Knowing, Settings, adapter_scores, fit
+
+RANKS, LAYERS = (1, 2, 4, 8, 16), (1, 2, 3)
+NOTHING = Knowing(score=0.5, log_loss=0.69, centre=np.log(8e-3))
+FOLDS = 5
+RULES = Rules(folds=FOLDS, margin=0.03, confidence=0.95, low=np.log(1e-6), high=0.0)
+
+
+@pytest.fixture
+def world():
+    """Fifteen adapters and what a training of one at a rate scores; the best rate falls with rank and layers."""
+    rank, layers = (np.array(values, dtype=float).ravel() for values in np.meshgrid(RANKS, LAYERS))
+    parameters = rank * layers * 2 * 768.0
+    features = adapter_features(rank, parameters, layers, np.full(15, 2.0), 384)
+    best = np.log(6e-3) - 0.5 * np.log(rank) - 0.3 * np.log(layers)
+    top = 0.76 + 0.02 * np.log(rank * layers) / np.log(48)
+    rng = np.random.default_rng(0)
+    fold = 0.02 * rng.standard_normal(FOLDS)
+
+    def trained(adapter, log_rate, column):
+        away = log_rate - best[adapter]
+        kept = np.exp(-((abs(away) / (1.3 if away < 0 else 2.0)) ** 2))
+        noise = np.random.default_rng([adapter, column, int(1e4 * (log_rate + 20))]).standard_normal()
+        score = 0.5 + (top[adapter] - 0.5) * kept + fold[column] + 0.015 * noise
+        return score, 0.69 - 0.2 * kept + 0.01 * noise
+
+    return features, parameters, best, top, trained
+
+
+def run_study(world, rules=RULES, room=None):
+    """All rounds of a study on this world."""
+    features, parameters, _, _, trained = world
+    adapter, rate, score, loss = [], [], [], []
+
+    def setting(row, log_rate):
+        adapter.append(row)
+        rate.append(log_rate)
+        score.append([np.nan] * FOLDS)
+        loss.append([np.nan] * FOLDS)
+        return len(adapter) - 1
+
+    def train(place, column):
+        score[place][column], loss[place][column] = trained(adapter[place], rate[place], column)
+
+    model = fit(no_settings(), features, NOTHING)
+    for row, log_rate in probing_rates(probes(features, parameters), model, rules):
+        train(setting(row, log_rate), 0)
+    settled, eliminated, spent, rounds = {}, [], 0.0, 0
+    while True:
+        there = Settings(np.array(adapter), np.array(rate), np.array(score), np.array(loss))
+        step = next_round(
+            there,
+            features,
+            parameters,
+            NOTHING,
+            rules,
+            settled=settled,
+            eliminated=eliminated,
+            spent=spent,
+            room=None if room is None else room - len(adapter),
+        )
+        if not (step.wanted or step.complete or step.eliminated):
+            return there, settled, eliminated
+        spent = step.spent
+        settled |= step.complete
+        eliminated += [loss.trial for loss in step.eliminated]
+        places = [setting(*new) for new in step.new]
+        for want in step.wanted:
+            train(want.setting if want.setting is not None else places[want.new], want.column)
+        rounds += 1
+        assert rounds < 60
+
+
+def test_without_cells_the_model_is_what_is_known_beforehand(world):
+    features, *_ = world
+    model = fit(no_settings(), features, NOTHING)
+    best, spread = model.optimum()
+    assert (spread > 1.0).all()
+    smallest, largest = np.argmin(features.sum(axis=1)), np.argmax(features.sum(axis=1))
+    assert best[smallest] > best[largest], "small ranks and few layers want larger rates"
+
+
+def test_the_width_lowers_the_rate():
+    assert prior_centre(4096) < prior_centre(768) < prior_centre(384)
+    assert len(FEATURES) == 4
+
+
+def test_the_jacobian_is_the_derivative_of_the_residuals(world):
+    features, *_ = world
+    rng = np.random.default_rng(1)
+    cells = RateCells(
+        adapter=rng.integers(0, 15, 20),
+        log_rate=NOTHING.centre + rng.normal(size=20),
+        column=rng.integers(0, 3, 20),
+        score=np.append(0.7 + 0.05 * rng.normal(size=19), -np.inf),
+        log_loss=np.append(0.6 + 0.05 * rng.normal(size=19), np.nan),
+    )
+    problem = _Problem.of(features, cells, NOTHING.score, NOTHING.log_loss, NOTHING.centre)
+    at = problem.prior_mean + 0.3 * problem.prior_deviation * rng.normal(size=len(problem.prior_mean))
+    numeric = np.stack(
+        [(problem.residuals(at + step) - problem.residuals(at - step)) / 2e-6 for step in 1e-6 * np.eye(len(at))],
+        axis=1,
+    )
+    assert np.allclose(problem.jacobian(at), numeric, atol=1e-4)
+
+
+def test_probes_tell_the_best_rate_of_adapters_that_were_never_trained(world):
+    features, parameters, best, _, trained = world
+    model = fit(no_settings(), features, NOTHING)
+    pairs = probing_rates(probes(features, parameters), model, RULES)
+    values = np.array([trained(row, rate, 0) for row, rate in pairs])
+    cells = RateCells(
+        np.array([row for row, _ in pairs]),
+        np.array([rate for _, rate in pairs]),
+        np.zeros(len(pairs), dtype=np.int64),
+        values[:, 0],
+        values[:, 1],
+    )
+    found, spread = fit_rates(
+        features, cells, nothing=NOTHING.score, nothing_log_loss=NOTHING.log_loss, centre=NOTHING.centre
+    ).optimum()
+    assert np.abs(found - best).mean() < 0.6
+    assert (np.abs(found - best) < 3 * spread + 0.3).all()
+
+
+def test_the_probed_are_the_smallest_the_largest_and_one_between(world):
+    features, parameters, *_ = world
+    rows = probes(features, parameters)
+    assert parameters[rows[0]] == parameters.min()
+    assert parameters[rows[1]] == parameters.max()
+    assert parameters.min() < parameters[rows[2]] < parameters.max()
+
+
+def test_rates_stay_where_they_may_be(world):
+    features, parameters, *_ = world
+    narrow = Rules(folds=FOLDS, margin=0.03, confidence=0.95, low=np.log(1e-3), high=np.log(4e-3))
+    model = fit(no_settings(), features, NOTHING)
+    rates = [rate for _, rate in probing_rates(probes(features, parameters), model, narrow)]
+    assert min(rates) >= np.log(1e-3) - 1e-12
+    assert max(rates) <= np.log(4e-3) + 1e-12
+    there, *_ = run_study(world, narrow)
+    assert ((there.log_rate >= np.log(1e-3) - 1e-12) & (there.log_rate <= np.log(4e-3) + 1e-12)).all()
+
+
+def test_every_adapter_that_is_trained_to_the_end_is_near_its_best_rate(world):
+    _, _, best, _, _ = world
+    there, settled, eliminated = run_study(world)
+    assert settled
+    assert set(settled) | set(eliminated) == set(range(15))
+    for row, place in settled.items():
+        assert abs(there.log_rate[place] - best[row]) < 1.0
+        assert not np.isnan(there.score[place]).any()
+
+
+def test_a_limit_of_trainings_is_kept(world):
+    few = Rules(folds=FOLDS, margin=0.03, confidence=0.95, low=np.log(1e-6), high=0.0, cells=45)
+    there, settled, _ = run_study(world, few)
+    assert there.trained.sum() <= 45 + 3, "a setting that takes over is given what it lacks"
+    assert settled
+
+
+def test_no_more_settings_are_asked_for_than_there_is_room_for(world):
+    there, settled, _ = run_study(world, room=21)
+    assert len(there.adapter) <= 21
+    assert settled
+
+
+def some_settings(scores, rates, adapter=None):
+    scores = np.array(scores, dtype=float)
+    adapter = np.zeros(len(scores), dtype=np.int64) if adapter is None else np.array(adapter)
+    return Settings(adapter, np.log(rates), scores, np.where(np.isfinite(scores), 1.2 - scores, np.nan))
+
+
+FEATURE = np.zeros((1, 4))
+
+
+def test_the_fold_that_flatters_a_setting_does_not_choose_it():
+    """Two settings equally good; each has one lucky fold. Chosen with it, the adapter would score both luckies."""
+    scores = [[0.90, 0.75, 0.75, 0.75], [0.75, 0.90, 0.75, 0.75]]
+    found = adapter_scores(some_settings(scores, [5e-3, 6e-3]), FEATURE, NOTHING, tolerance=0.2)
+    assert found.chosen[0, 0] == 1
+    assert found.chosen[0, 1] == 0
+    assert found.score[0, :2] == pytest.approx([0.75, 0.75])
+
+
+def test_a_setting_that_diverged_never_stands_for_its_adapter():
+    scores = [[-np.inf, np.nan, np.nan], [0.75, 0.74, 0.76]]
+    found = adapter_scores(some_settings(scores, [5e-2, 5e-3]), FEATURE, NOTHING, tolerance=0.01)
+    assert found.main[0] == 1
+    assert (found.chosen[0] == 1).all()
+
+
+def test_a_setting_clearly_below_another_leaves_the_fold_open():
+    scores = [[0.55, 0.56, 0.55], [np.nan, 0.78, 0.79]]
+    found = adapter_scores(some_settings(scores, [1e-4, 6e-3]), FEATURE, NOTHING, tolerance=0.01)
+    assert found.main[0] == 1
+    assert np.isnan(found.score[0, 0])
+
+
+def test_who_stands_for_an_adapter_may_be_said():
+    scores = [[0.75, 0.75, 0.75], [0.76, np.nan, np.nan]]
+    found = adapter_scores(some_settings(scores, [5e-3, 6e-3]), FEATURE, NOTHING, tolerance=0.0, settled={0: 0})
+    assert found.main[0] == 0
+    assert not np.isnan(found.score[0]).any()
