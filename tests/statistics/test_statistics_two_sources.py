@@ -232,9 +232,9 @@ def test_contributions_come_to_the_scores_of_cells(metric: str) -> None:
             assert score == pytest.approx(expected[metric])
 
 
-def test_no_values_without_a_mean_or_predictions() -> None:
+def test_no_values_of_an_unknown_metric_or_without_predictions() -> None:
     study, _ = recorded()
-    assert study.scores([10, 11], "log_loss") is None
+    assert study.scores([10, 11], "no such metric") is None
     assert study.scores([10, 99], "accuracy") is None
     assert study.scores([], "accuracy") is None
 

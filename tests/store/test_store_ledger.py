@@ -150,7 +150,8 @@ def test_the_search_may_grow_and_the_verdict_may_change_its_mind(folder: Path) -
 
 
 def test_another_experiment_is_refused_with_every_difference_and_nothing_touched(folder: Path) -> None:
-    with Ledger.open(folder, experiment(search={"rank": [1, 2]}), ENVIRONMENT) as ledger:
+    rates = {"low": 2e-4, "high": 4e-3}
+    with Ledger.open(folder, experiment(search={"rank": [1, 2], "learning_rate": rates}), ENVIRONMENT) as ledger:
         ledger.add_trial(trial(0))
         ledger.add_cell(cell(0))
         ledger.write_tables()
