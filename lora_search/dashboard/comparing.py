@@ -12,8 +12,7 @@ import pandas as pd
 
 from lora_search.dashboard.shelf import Snapshot
 from lora_search.plots.formats import unit_of
-from lora_search.plots.landscape import Landscape, Point, landscape
-from lora_search.plots.web.payload import ADAPTER_COLUMNS
+from lora_search.plots.landscape import landscape
 from lora_search.statistics import correlated_t
 from lora_search.store.reader import StudyTables
 
@@ -71,24 +70,9 @@ def _study(name: str, snapshot: Snapshot) -> dict[str, Any]:
                 "recommended": point.trial == scene.recommended,
                 "best": point.trial == scene.best,
             }
-            for point in _adapters(tables.trials, scene)
+            for point in scene.points
         ],
     }  # fmt: skip
-
-
-def _adapters(trials: pd.DataFrame, scene: Landscape) -> list[Point]:
-    """One point for each adapter: the trial the verdict names, else a finished one, else the highest."""
-    adapters = dict(zip(trials["trial"], zip(*(trials[name] for name in ADAPTER_COLUMNS), strict=True), strict=True))
-    best: dict[tuple[object, ...], Point] = {}
-    for point in scene.points:
-        key = adapters[point.trial]
-        if key not in best or _weight(scene, point) > _weight(scene, best[key]):
-            best[key] = point
-    return list(best.values())
-
-
-def _weight(scene: Landscape, point: Point) -> tuple[bool, bool, float]:
-    return point.trial in (scene.recommended, scene.best), point.finished, point.score
 
 
 def _pair(one: str, first: Snapshot, other: str, second: Snapshot) -> dict[str, Any] | None:

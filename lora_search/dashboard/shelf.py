@@ -15,16 +15,18 @@ from typing import Any
 from lora_search.dashboard.watching import Look, look_at, read_live
 from lora_search.errors import InputError, StudyError
 from lora_search.plots.formats import unit_of
-from lora_search.plots.web import judged_view, study_payload
+from lora_search.plots.rates import rates_data
+from lora_search.plots.web import judged_view, rates_view, study_payload
 from lora_search.plots.web.payload import MOST_JUDGED_LIVE
-from lora_search.statistics.estimation import CorrectedScore
-from lora_search.statistics.judging import judge
+from lora_search.statistics.judging import Judge
 from lora_search.statistics.selection import Verdict
 from lora_search.store.reader import StudyTables, list_studies, read_study
 from lora_search.store.status import study_status
 
 _MOST_KEPT = 8
 _MOST_JUDGEMENTS = 300
+_MOST_FITTED = 120
+"""Trials up to which a page shows what is expected of other learning rates: fitting that takes a while."""
 
 
 class Snapshot:
@@ -33,7 +35,7 @@ class Snapshot:
     def __init__(self, look: Look, tables: StudyTables) -> None:
         self.look = look
         self.tables = tables
-        self._corrections: dict[int, CorrectedScore | None] = {}
+        self._kept: Judge | None = None
         self._verdict: Mapping[str, Any] | None = None
         self._views: dict[tuple[float, float], dict[str, Any]] = {}
         self._payload: dict[str, Any] | None = None
@@ -43,7 +45,7 @@ class Snapshot:
         """The recorded verdict; before the first, what the trials so far say."""
         with self._lock:
             if self._verdict is None:
-                self._verdict = self.tables.verdict() or self._judge().to_dict()
+                self._verdict = self.tables.verdict() or self._judged().to_dict()
             return self._verdict
 
     def judged(self, margin: float, confidence: float) -> dict[str, Any]:
@@ -66,12 +68,17 @@ class Snapshot:
                         f"another one takes minutes with more than {MOST_JUDGED_LIVE:,} complete trials",
                         hint=f"lora-search verdict {self.tables.folder} --margin {margin:g} says it",
                     )
-                verdict = self.verdict() if recorded else self._judge(margin, confidence).to_dict()
+                verdict = self.verdict() if recorded else self._judged(margin, confidence).to_dict()
                 self._views[asked] = judged_view(self.tables, verdict)
             return self._views[asked]
 
-    def _judge(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
-        return judge(self.tables, margin, confidence, corrections=self._corrections)
+    def _judged(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
+        return self._judge().verdict(margin, confidence)
+
+    def _judge(self) -> Judge:
+        if self._kept is None:
+            self._kept = Judge(self.tables)
+        return self._kept
 
     def payload(self) -> dict[str, Any]:
         """What the page draws."""
@@ -79,6 +86,8 @@ class Snapshot:
             if self._payload is None:
                 judged = judged_view(self.tables, self.verdict())
                 self._payload = study_payload(self.tables, judged, self.look.token)
+                if len(self.tables.trials) <= _MOST_FITTED:
+                    self._payload["rates"] = rates_view(rates_data(self.tables, self._judge().study, self.verdict()))
             return self._payload
 
 

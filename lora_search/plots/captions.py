@@ -11,6 +11,7 @@ from lora_search.plots.formats import level, percent
 from lora_search.plots.importance import ImportanceData
 from lora_search.plots.landscape import Landscape
 from lora_search.plots.ranks import RanksData
+from lora_search.plots.rates import RatesData
 from lora_search.plots.tradeoff import TradeoffData
 
 
@@ -31,6 +32,7 @@ def captions(data: PlotData) -> Mapping[str, Caption]:
         ),
         "score_by_time": Caption("Score against training time", _time(data.time), bool(data.time.x)),
         "score_by_rank": Caption("Score by rank", _ranks(data.ranks), bool(data.ranks.scene.points)),
+        "score_by_rate": Caption("Score by learning rate", _rates(data.rates), bool(data.rates.points)),
         "folds": Caption("The finalists, fold by fold", _folds(data.folds), bool(data.folds.rows)),
         "importance": Caption("What moved the score", importance_caption(data.importance), bool(data.importance.bars)),
     }
@@ -71,14 +73,14 @@ def _parameters(data: TradeoffData) -> str:
     if not scene.points:
         return "Drawn once a trial has a score."
     parts = [
-        "Each point is one trial: its mean score over the folds and the parameters of its adapter (the task head, the "
-        f"same for all, is not counted). {_keys(scene)}"
+        "Each point is one adapter at its best setting: its mean score over the folds and its parameters "
+        f"(the task head, the same for all, is not counted). {_keys(scene)}"
     ]
     if scene.best_score is not None and len(scene.points) > 1:
         amount = scene.unit.amount(scene.margin)
         parts.append(f"The shaded band is the margin, {amount} down from the best. {_bars(scene)}")
     if len(data.front) > 1:
-        parts.append("The dashed line steps through the trials that no smaller adapter beats.")
+        parts.append("The dashed line steps through the adapters that no smaller one beats.")
     return " ".join([*parts, *_missing(scene)])
 
 
@@ -103,10 +105,23 @@ def _ranks(data: RanksData) -> str:
         return "Drawn once a trial has a score."
     faint = len(data.scene.points) > sum(len(line) for line in data.lines.values())
     return (
-        "Each line joins the best trial of one target set at each rank"
-        + (", the fainter points are its other trials" if faint else "")
+        "Each line joins the best adapter of one target set at each rank, each at its own learning rate"
+        + (", the fainter points are its other adapters" if faint else "")
         + ". Where a line is flat, more rank bought nothing. Ranks that were tried more often had more chances of a "
-        "lucky trial, so small steps mean little: the band shows what counts."
+        "lucky one, so small steps mean little: the band shows what counts."
+    )
+
+
+def _rates(data: RatesData) -> str:
+    if not data.points:
+        return "Drawn once a trial has a score."
+    if not data.curves:
+        return "Each point is one trial. All adapters were trained at one learning rate each."
+    return (
+        "Each point is one setting, hollow where it was not trained to the end. The line of a rank is what the study "
+        "expects of that rank's best adapter at other rates, from all its trainings together; the ring is where it "
+        "expects the most. A rate that suits one rank is too small or too large for another: each adapter is compared "
+        "at its own."
     )
 
 

@@ -19,6 +19,8 @@ from lora_search.spec import TARGET_GROUPS
 PAPER, INK, MUTED, FAINT, BAND, BAND_EDGE = "#ffffff", "#1d2026", "#666b74", "#d9dce1", "#f5ecd7", "#c9a961"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 OTHER = "#8a8f98"
+RANKS = ("#80c7ef", "#57b5ea", "#278fcb", "#0173b3", "#095885", "#143950")
+"""Of an order, from little to much."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 
 LIGHT_AND_DARK: Mapping[str, tuple[str, str]] = {
@@ -35,6 +37,12 @@ LIGHT_AND_DARK: Mapping[str, tuple[str, str]] = {
     "series-5": (SERIES[4], "#9ad4f7"),
     "series-6": (SERIES[5], "#f2c14e"),
     "other": (OTHER, "#7c828c"),
+    "rank-1": (RANKS[0], "#3d6b8c"),
+    "rank-2": (RANKS[1], "#4a86b0"),
+    "rank-3": (RANKS[2], "#5aa1d3"),
+    "rank-4": (RANKS[3], "#7fbbe6"),
+    "rank-5": (RANKS[4], "#a9d3f0"),
+    "rank-6": (RANKS[5], "#d8ebf8"),
 }
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,22 +14,15 @@ from lora_search.plots.encoding import PAPER
 from lora_search.plots.folds import FoldsData, draw_folds, folds_data
 from lora_search.plots.importance import ImportanceData, draw_importance, importance_data
 from lora_search.plots.ranks import RanksData, draw_ranks, ranks_data
+from lora_search.plots.rates import RatesData, draw_rates, rates_data
 from lora_search.plots.tradeoff import TradeoffData, draw_tradeoff, parameters_data, time_data
+from lora_search.statistics.by_adapter import by_adapter
+from lora_search.statistics.doubts import RecordedStudy
 
 Width = Literal["wide", "narrow"]
 
 _AIR = 0.07
 _INCHES: Mapping[Width, float] = {"wide": 7.6, "narrow": 4.3}
-
-
-class Tables(Protocol):
-    """What a figure reads of a study (``store.StudyTables`` has it)."""
-
-    @property
-    def trials(self) -> pd.DataFrame: ...
-
-    @property
-    def cells(self) -> pd.DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -40,6 +32,7 @@ class PlotData:
     parameters: TradeoffData
     time: TradeoffData
     ranks: RanksData
+    rates: RatesData
     folds: FoldsData
     importance: ImportanceData
 
@@ -55,7 +48,7 @@ class _Sheet:
     height: float
 
 
-def plot_data(tables: Tables, verdict: Mapping[str, Any]) -> PlotData:
+def plot_data(tables: RecordedStudy, verdict: Mapping[str, Any]) -> PlotData:
     """Compute what the figures draw.
 
     Args:
@@ -64,11 +57,16 @@ def plot_data(tables: Tables, verdict: Mapping[str, Any]) -> PlotData:
     """
     frames = (tables.trials, tables.cells, verdict)
     return PlotData(
-        parameters_data(*frames), time_data(*frames), ranks_data(*frames), folds_data(*frames), importance_data(*frames)
+        parameters_data(*frames),
+        time_data(*frames),
+        ranks_data(*frames),
+        rates_data(tables, by_adapter(tables), verdict),
+        folds_data(*frames),
+        importance_data(*frames),
     )
 
 
-def figures(tables: Tables, verdict: Mapping[str, Any], width: Width = "wide") -> dict[str, Figure]:
+def figures(tables: RecordedStudy, verdict: Mapping[str, Any], width: Width = "wide") -> dict[str, Figure]:
     """All figures of a study, by name.
 
     Args:
@@ -77,7 +75,7 @@ def figures(tables: Tables, verdict: Mapping[str, Any], width: Width = "wide") -
         width: ``wide`` for a page or a notebook, ``narrow`` for a phone.
 
     Returns:
-        ``score_by_parameters``, ``score_by_time``, ``score_by_rank``, ``folds`` and ``importance``.
+        ``score_by_parameters``, ``score_by_time``, ``score_by_rank``, ``score_by_rate``, ``folds`` and ``importance``.
     """
     return draw_all(plot_data(tables, verdict), width)
 
@@ -94,6 +92,7 @@ def draw_all(data: PlotData, width: Width) -> dict[str, Figure]:
         "score_by_parameters": _sheet(scatter, width, lambda ax: draw_tradeoff(data.parameters, ax)),
         "score_by_time": _sheet(scatter, width, lambda ax: draw_tradeoff(data.time, ax)),
         "score_by_rank": _sheet(scatter, width, lambda ax: draw_ranks(data.ranks, ax)),
+        "score_by_rate": _sheet(scatter, width, lambda ax: draw_rates(data.rates, ax)),
         "folds": _sheet(folds, width, lambda ax: draw_folds(data.folds, ax)),
         "importance": _sheet(importance, width, lambda ax: draw_importance(data.importance, ax)),
     }

@@ -1,4 +1,7 @@
-"""The trials of a study as points that may be compared: the one table behind the figures.
+"""The adapters of a study as points that may be compared: the one table behind the figures.
+
+A study that looks for learning rates has several trials of one adapter, its settings: one of them stands for it, and
+the others are kept apart.
 
 A score averaged over a trial's own cells is not comparable with another's over different cells: an easy fold lifts it.
 Each trial is therefore placed at *best score minus mean paired difference*, over the (repeat, fold) cells it shares
@@ -8,7 +11,7 @@ with the best. Where all trials have the same cells this is the plain mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ import pandas as pd
 from lora_search.errors import StudyError
 from lora_search.plots.encoding import Encoding
 from lora_search.plots.formats import Unit, unit_of
+from lora_search.spec import ADAPTER_FIELDS
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Point:
     """One trial with at least one finished cell.
 
     Attributes:
+        learning_rate: at which it was trained.
         score: paired with the best (module docstring), in raw metric units.
         low, high: best score minus the ends of the verdict's interval (how much worse than the best the trial may truly
             be): below the margin band both for a worse trial, above its lower edge both for one that is not worse. None
@@ -37,6 +42,7 @@ class Point:
     rank: int
     targets: str
     layers: str
+    learning_rate: float
     adapter_parameters: int
     score: float
     low: float | None
@@ -48,10 +54,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Landscape:
-    """Every scored trial, the three that have a name, and the yardstick.
+    """Every scored adapter, the three that have a name, and the yardstick.
 
     Attributes:
-        points: by trial number.
+        points: one for each adapter, by trial number: the setting that the verdict speaks of; where it speaks of none,
+            the one that came furthest.
+        others: the other settings of the same adapters, by trial number.
         unscored: trials without a finished cell (failed, or still in their first), which cannot be drawn.
         best, recommended: trial numbers, None before a verdict.
         decided: whether the verdict is; otherwise the recommended is only the best guess so far.
@@ -62,6 +70,7 @@ class Landscape:
     """
 
     points: tuple[Point, ...]
+    others: tuple[Point, ...]
     unscored: tuple[int, ...]
     best: int | None
     recommended: int | None
@@ -75,7 +84,7 @@ class Landscape:
 
     def point(self, trial: int | None) -> Point | None:
         """The point of a trial, if it has one."""
-        return next((point for point in self.points if point.trial == trial), None)
+        return next((point for point in (*self.points, *self.others) if point.trial == trial), None)
 
     @property
     def best_score(self) -> float | None:
@@ -124,6 +133,7 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
                 rank=int(row["rank"]),
                 targets=str(row["targets"]),
                 layers=str(row["layers"]),
+                learning_rate=float(row["learning_rate"]),
                 adapter_parameters=int(row["adapter_parameters"]),
                 score=paired.get(trial, float(row["score_mean"])),
                 low=low,
@@ -134,8 +144,10 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
             )
         )
     scored = {point.trial for point in points}
+    standing = _standing(trials, {best, recommended, *differences})
     return Landscape(
-        points=tuple(points),
+        points=tuple(point for point in points if point.trial in standing),
+        others=tuple(point for point in points if point.trial not in standing),
         unscored=tuple(int(trial) for trial in trials["trial"] if trial not in scored),
         best=best,
         recommended=recommended,
@@ -147,6 +159,16 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
         encoding=Encoding.of(trials),
         adjusted=any(not math.isclose(p.score, float(own[p.trial]), abs_tol=1e-9) for p in points),
     )
+
+
+def _standing(trials: pd.DataFrame, named: Collection[int | None]) -> set[int]:
+    """The trial that stands for each adapter: one that the verdict speaks of, else the one that came furthest."""
+    order = trials.assign(
+        named=trials["trial"].isin(list(named)),
+        finished=trials["state"] == "complete",
+        scored=trials["score_mean"].notna(),
+    ).sort_values(["named", "finished", "scored", "cells", "score_mean", "trial"], ascending=[False] * 5 + [True])
+    return set(order.drop_duplicates(list(ADAPTER_FIELDS))["trial"].astype(int))
 
 
 def _named(verdict: Mapping[str, Any], role: str, trials: pd.DataFrame) -> int | None:

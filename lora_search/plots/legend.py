@@ -17,7 +17,9 @@ _OFFSET, _LEADING, _GAP, _WORD = 28.0, 14.0, 12.0, 11.0
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A word of the key, and the marker before it."""
+
     name: str
     marker: str
     edge: str
@@ -33,20 +35,25 @@ def legend_rows(ax: Axes, encoding: Encoding, *, colours: bool, hollow: bool) ->
         colours: whether to list the target sets (not where lines carry their own labels).
         hollow: whether hollow markers occur.
     """
-    groups: list[list[_Entry]] = []
+    groups: list[list[Entry]] = []
     if colours and len(encoding.colours) > 1:
-        groups.append([_Entry(shorten(name), "o", colour, colour) for name, colour in encoding.colours.items()])
-    layers = [_Entry(shorten(layers_name(name)), mark, MUTED, MUTED) for name, mark in encoding.markers.items()]
-    shapes = (layers if len(layers) > 1 else []) + ([_Entry("not finished", "o", MUTED, PAPER)] if hollow else [])
+        groups.append([Entry(shorten(name), "o", colour, colour) for name, colour in encoding.colours.items()])
+    layers = [Entry(shorten(layers_name(name)), mark, MUTED, MUTED) for name, mark in encoding.markers.items()]
+    shapes = (layers if len(layers) > 1 else []) + ([Entry("not finished", "o", MUTED, PAPER)] if hollow else [])
     if shapes:
         groups.append(shapes)
+    write_rows(ax, groups)
+
+
+def write_rows(ax: Axes, groups: Sequence[Sequence[Entry]]) -> None:
+    """Write groups of entries above the axes, in as few rows as fit."""
     rows = _flow(ax, groups)
     for number, row in enumerate(reversed(rows)):
         for x, entry in row:
             _write(ax, entry, x, _OFFSET + number * _LEADING)
 
 
-def _flow(ax: Axes, groups: Sequence[Sequence[_Entry]]) -> list[list[tuple[float, _Entry]]]:
+def _flow(ax: Axes, groups: Sequence[Sequence[Entry]]) -> list[list[tuple[float, Entry]]]:
     """Entries with their offset from the left, in as few rows as the width allows.
 
     A group starts a row of its own unless everything fits in one.
@@ -54,7 +61,7 @@ def _flow(ax: Axes, groups: Sequence[Sequence[_Entry]]) -> list[list[tuple[float
     room = width_in_points(ax) + 30
     widths = {entry.name: _WORD + text_size(ax, entry.name)[0] + _GAP for group in groups for entry in group}
     together = sum(widths.values()) + _GAP * len(groups) <= room
-    rows: list[list[tuple[float, _Entry]]] = []
+    rows: list[list[tuple[float, Entry]]] = []
     x = 0.0
     for group in groups:
         x = x + _GAP if together else room
@@ -67,7 +74,7 @@ def _flow(ax: Axes, groups: Sequence[Sequence[_Entry]]) -> list[list[tuple[float
     return rows
 
 
-def _write(ax: Axes, entry: _Entry, x: float, y: float) -> None:
+def _write(ax: Axes, entry: Entry, x: float, y: float) -> None:
     """One marker and its word, at an offset in points from the upper left corner of the axes."""
     corner = offset_copy(ax.transAxes, figure_of(ax), x + 3, y, units="points")
     ax.add_artist(

@@ -103,6 +103,7 @@ def note_points_below(ax: Axes, points: Sequence[Point], scene: Landscape, limit
     ax.annotate(
         f"below the axis: {words}{more}", (0, 0), (6, 8), xycoords="axes fraction", textcoords="offset points",
         fontsize=FONT_SIZE - 1, color=MUTED, va="bottom",
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6,
     )  # fmt: skip
 
 

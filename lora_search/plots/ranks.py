@@ -26,7 +26,7 @@ class RanksData:
 
     Attributes:
         scene: the trials and who is who among them.
-        lines: for each target set its best finished trial at each rank, by rank.
+        lines: for each target set its best adapter at each rank, by rank; one that was trained to the end if any was.
     """
 
     scene: Landscape
@@ -34,22 +34,23 @@ class RanksData:
 
 
 def ranks_data(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, Any]) -> RanksData:
-    """The best finished trial of each target set at each rank, over all trials."""
+    """The best adapter of each target set at each rank."""
     scene = landscape(trials, cells, verdict)
     lines: dict[str, tuple[Point, ...]] = {}
     for targets in scene.encoding.colours:
         best: dict[int, Point] = {}
         for point in scene.points:
-            if point.targets != targets or not point.finished:
+            if point.targets != targets:
                 continue
-            if point.rank not in best or point.score > best[point.rank].score:
+            held = best.get(point.rank)
+            if held is None or (point.finished, point.score) > (held.finished, held.score):
                 best[point.rank] = point
         lines[targets] = tuple(best[rank] for rank in sorted(best))
     return RanksData(scene, lines)
 
 
 def draw_ranks(data: RanksData, ax: Axes) -> None:
-    """Lines through the best trial at each rank, labelled at their ends; every other trial as a point beside them."""
+    """Lines through the best adapter at each rank, labelled at their ends; the others as points beside them."""
     scene = data.scene
     axes.quiet(ax)
     if not scene.points:

@@ -8,8 +8,7 @@ from typing import Any
 from lora_search.errors import StudyError
 from lora_search.plots.predicted import predictions_view
 from lora_search.plots.web import judged_view
-from lora_search.statistics.estimation import CorrectedScore
-from lora_search.statistics.judging import judge
+from lora_search.statistics.judging import Judge
 from lora_search.store.reader import StudyTables
 
 MOST_JUDGED_TRIALS = 120
@@ -32,12 +31,12 @@ def judgement_grid(
     """
     if len(tables.trials) > MOST_JUDGED_TRIALS:
         return None
-    corrections: dict[int, CorrectedScore | None] = {}
+    judge = Judge(tables)
     return [
         [
             dict(asked)
             if (margin, confidence) == (asked["margin"], asked["confidence"])
-            else judged_view(tables, judge(tables, margin, confidence, corrections=corrections).to_dict())
+            else judged_view(tables, judge.verdict(margin, confidence).to_dict())
             for confidence in stops["confidences"]
         ]
         for margin in stops["margins"]

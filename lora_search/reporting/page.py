@@ -21,6 +21,7 @@ from lora_search.plots.web import (
     judged_view,
     page_script,
     page_style,
+    rates_view,
     render_page,
     study_context,
     study_payload,
@@ -104,6 +105,7 @@ def render_report(
     importance = importance_view(data.importance)
     payload |= {
         "importance": importance,
+        "rates": rates_view(data.rates),
         "predictions": kept_predictions(tables, judged, texts),
         "grid": judgement_grid(tables, payload["stops"], judged),
     }

@@ -1,7 +1,7 @@
 """experiment.toml -> Experiment: what the user wrote, validated and frozen."""
 
 from lora_search.spec import facts
-from lora_search.spec.adapter import AdapterSpec, Nuisance
+from lora_search.spec.adapter import ADAPTER_FIELDS, AdapterSpec, Nuisance
 from lora_search.spec.experiment import DataSpec, Experiment, ModelSpec
 from lora_search.spec.fields import Range
 from lora_search.spec.loading import experiment_to_toml, json_schema, load_experiment, naming_sources
@@ -9,6 +9,7 @@ from lora_search.spec.names import TARGET_GROUPS, layer_indices
 from lora_search.spec.suggestions import closest
 
 __all__ = [
+    "ADAPTER_FIELDS",
     "TARGET_GROUPS",
     "AdapterSpec",
     "DataSpec",

@@ -40,6 +40,10 @@ class AdapterSpec(BaseModel):
         return f"r={self.rank}, alpha={self.alpha:g}, {self.targets}, {layers}{scaling}"
 
 
+ADAPTER_FIELDS = tuple(AdapterSpec.model_fields)
+"""What tells adapters apart; trials that differ in other things are settings of one."""
+
+
 class Nuisance(BaseModel):
     """Hyperparameters co-tuned with the adapter because a fixed value would favour some ranks over others."""
 

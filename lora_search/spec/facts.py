@@ -162,6 +162,17 @@ def _kept_holdout(score: HoldoutScore) -> dict[str, Any]:
     return {"trial": score.trial, "scores": dict(score.scores), **failure}
 
 
+def _round_without(found: RecordedRound, lost: Cells, planned: int) -> RecordedRound:
+    """What was lost is trained with the round that is there, and the trials it was lost from stay open till then."""
+    again = {cell for cell in lost if cell[1] < planned}
+    trials = {trial for trial, *_ in again}
+    return {
+        **found,
+        "cells": [*found["cells"], *sorted(again - {(t, r, f) for t, r, f in found["cells"]})],
+        "finished": [ending for ending in found["finished"] if ending[0] not in trials],
+    }
+
+
 def _requests_without(found: FinalistRequests, lost: Cells, planned: int) -> FinalistRequests:
     """Up to the first request that a lost cell was part of: a run begins with the last request, and asks for what
     follows from it anew. The first one rests on all cells of the trials themselves."""
@@ -188,7 +199,7 @@ MODEL_FINGERPRINT: Fact[str] = Fact("model fingerprint")
 
 RACING: Fact[Looks] = Fact("racing")
 
-ROUND: Fact[RecordedRound] = Fact("round")
+ROUND: Fact[RecordedRound] = Fact("round", without=_round_without)
 
 FINALISTS: Fact[FinalistRequests] = Fact("finalist repeats", without=_requests_without)
 
@@ -207,6 +218,7 @@ ALL: tuple[Fact[Any], ...] = (
     DATA_FINGERPRINT,
     MODEL_FINGERPRINT,
     RACING,
+    ROUND,
     FINALISTS,
     HEAD_ALONE,
     HOLDOUT,

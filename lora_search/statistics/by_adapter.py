@@ -19,16 +19,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_search.metrics import metric_named
-from lora_search.spec import AdapterSpec, Experiment, layer_indices
+from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, layer_indices
 from lora_search.statistics.comparison import Array
 from lora_search.statistics.doubts import RecordedStudy
-from lora_search.statistics.rates import adapter_features, prior_centre
+from lora_search.statistics.rates import RateModel, adapter_features, prior_centre
 from lora_search.statistics.rounds import tolerated
-from lora_search.statistics.settings import AdapterScores, Knowing, Settings, adapter_scores
+from lora_search.statistics.settings import Knowing, Settings, adapter_scores
 
-ADAPTER_COLUMNS = ("rank", "alpha", "targets", "layers", "scaling")
 _STATES = ("complete", "running", "pruned", "failed")
 """From what speaks for an adapter most: it is in the state of the setting that came furthest."""
+_MOST_FITTED = 300
+"""Adapters that one model of the rate is fitted to; past that it takes minutes, and what is not fitted is taken at the
+setting that came furthest."""
 _DEFAULT_WIDTH = 768
 """Of a model of which only tables are left; a wrong one moves the prior of the rate, which is wide."""
 
@@ -57,7 +59,7 @@ class SettingsTable:
 def settings_table(study: RecordedStudy) -> SettingsTable:
     """All trials of a study; its columns are the planned ones and whatever extra repeats there are."""
     trials = study.trials.sort_values("trial")
-    keys = list(trials[list(ADAPTER_COLUMNS)].itertuples(index=False, name=None))
+    keys = list(trials[list(ADAPTER_FIELDS)].itertuples(index=False, name=None))
     adapters = tuple(dict.fromkeys(keys))
     row_of = {key: row for row, key in enumerate(adapters)}
     adapter = np.array([row_of[key] for key in keys], dtype=np.int64)
@@ -77,7 +79,7 @@ def settings_table(study: RecordedStudy) -> SettingsTable:
             where = place[int(trial)], column[int(repeat), int(fold)]
             usable = state == "complete" and np.isfinite(value)
             score[where], loss[where] = (float(value), float(nats)) if usable else (-np.inf, np.nan)
-    first = trials.drop_duplicates(list(ADAPTER_COLUMNS))
+    first = trials.drop_duplicates(list(ADAPTER_FIELDS))
     parameters = first["adapter_parameters"].to_numpy(dtype=np.float64)
     return SettingsTable(
         adapters,
@@ -91,7 +93,7 @@ def settings_table(study: RecordedStudy) -> SettingsTable:
 
 
 def _features(adapters: pd.DataFrame, parameters: Array, environment: Mapping[str, Any]) -> Array:
-    specs = [AdapterSpec.model_validate(dict(row)) for row in adapters[list(ADAPTER_COLUMNS)].to_dict("records")]
+    specs = [AdapterSpec.model_validate(dict(row)) for row in adapters[list(ADAPTER_FIELDS)].to_dict("records")]
     model = environment.get("model", {})
     count = int(model.get("layers", 1))
     return adapter_features(
@@ -124,8 +126,8 @@ class ByAdapter:
         trials: as the store's, a row per adapter under the number of its ``main`` setting; and ``settings``, how many
             were tried of it.
         cells: the cells behind their scores, under those numbers; ``setting`` is the trial that trained each.
-        scores: what was chosen, and by what model of the rate.
-        table: all settings.
+        table: all settings. study: as it is recorded.
+        model: of the rate, which chose; None in a study of very many adapters.
     """
 
     experiment: Experiment
@@ -133,9 +135,9 @@ class ByAdapter:
     trials: pd.DataFrame = field(repr=False)
     cells: pd.DataFrame = field(repr=False)
     facts: Mapping[str, Any] = field(repr=False)
-    scores: AdapterScores = field(repr=False)
     table: SettingsTable = field(repr=False)
     study: RecordedStudy = field(repr=False)
+    model: RateModel | None = field(repr=False)
 
     def predictions(self) -> pd.DataFrame:
         """Out-of-fold predictions of the cells of these tables, under the numbers of these trials."""
@@ -150,9 +152,13 @@ class ByAdapter:
         """label and group of every example."""
         return self.study.examples()
 
+    def adapter_of(self, trial: int) -> int:
+        """The row of a setting's adapter in the table and in the model."""
+        return int(self.table.settings.adapter[int(np.flatnonzero(self.table.trials == trial)[0])])
+
     def main_of(self, trial: int) -> int:
         """The number under which a setting's adapter is here."""
-        row = self.table.settings.adapter[int(np.flatnonzero(self.table.trials == trial)[0])]
+        row = self.adapter_of(trial)
         mine = self.table.trials[self.table.settings.adapter == row]
         return int(next(number for number in self.trials["trial"] if number in mine))
 
@@ -163,17 +169,30 @@ def by_adapter(study: RecordedStudy) -> RecordedStudy:
     Deterministic in what is recorded, the margin of the experiment included: what a later look asks for with another
     margin is judged over the same rows.
     """
-    if isinstance(study, ByAdapter) or not study.trials.duplicated(list(ADAPTER_COLUMNS)).any():
+    if isinstance(study, ByAdapter) or not study.trials.duplicated(list(ADAPTER_FIELDS)).any():
         return study
     table = settings_table(study)
     labels = study.examples()["label"].to_numpy(dtype=np.int64)
     width = int(study.environment.get("model", {}).get("hidden_size", _DEFAULT_WIDTH))
     nothing = knowing(study.experiment, labels, width)
-    settled = _settled(table)
-    scores = adapter_scores(
-        table.settings, table.features, nothing, tolerance=tolerated(study.experiment.verdict.margin), settled=settled
-    )
-    return _tables(study, table, scores)
+    tolerance = tolerated(study.experiment.verdict.margin)
+    if len(table.adapters) > _MOST_FITTED:
+        main, chosen = _furthest(table)
+        return _tables(study, table, main, chosen, None)
+    scores = adapter_scores(table.settings, table.features, nothing, tolerance=tolerance, settled=_settled(table))
+    return _tables(study, table, scores.main, scores.chosen, scores.model)
+
+
+def _furthest(table: SettingsTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``main`` and ``chosen`` as in :class:`settings.AdapterScores`: every adapter at the setting that is complete, or
+    has the most cells, or the highest score."""
+    settings, states = table.settings, [_STATES.index(state) for state in table.states]
+    mean = np.nanmean(np.where(settings.trained.any(axis=1)[:, None], settings.score, 0.0), axis=1)
+    order = np.lexsort((table.trials, -mean, -settings.trained.sum(axis=1), states))
+    _, first = np.unique(settings.adapter[order], return_index=True)
+    main = order[first]
+    trained = settings.trained[main]
+    return np.where(trained.any(axis=1), main, -1), np.where(trained, main[:, None], -1)
 
 
 def _settled(table: SettingsTable) -> dict[int, int]:
@@ -185,7 +204,13 @@ def _settled(table: SettingsTable) -> dict[int, int]:
     return found
 
 
-def _tables(study: RecordedStudy, table: SettingsTable, scores: AdapterScores) -> ByAdapter:
+def _tables(
+    study: RecordedStudy,
+    table: SettingsTable,
+    mains: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    model: RateModel | None,
+) -> ByAdapter:
     trials, cells = study.trials.set_index("trial", drop=False), study.cells
     by_key = cells.reset_index(drop=True)
     place_of = {
@@ -197,13 +222,13 @@ def _tables(study: RecordedStudy, table: SettingsTable, scores: AdapterScores) -
     owners: list[int] = []
     for row in range(len(table.adapters)):
         mine = np.flatnonzero(table.settings.adapter == row)
-        main = int(scores.main[row]) if scores.main[row] >= 0 else int(mine[0])
+        main = int(mains[row]) if mains[row] >= 0 else int(mine[0])
         number = int(table.trials[main])
         state = min((table.states[place] for place in mine), key=_STATES.index)
         found = [
-            place_of[int(table.trials[chosen]), *table.columns[column]]
-            for column, chosen in enumerate(scores.chosen[row])
-            if chosen >= 0
+            place_of[int(table.trials[place]), *table.columns[column]]
+            for column, place in enumerate(chosen[row])
+            if place >= 0
         ]
         if state == "failed":
             found = [place for key, place in place_of.items() if key[0] == number]
@@ -228,4 +253,4 @@ def _tables(study: RecordedStudy, table: SettingsTable, scores: AdapterScores) -
     frame = pd.DataFrame(rows).astype(kinds)[list(kinds)].sort_values("trial", ignore_index=True)
     chosen_cells = by_key.iloc[picked].assign(setting=by_key["trial"].iloc[picked].to_numpy(), trial=owners)
     chosen_cells = chosen_cells.sort_values(["trial", "repeat", "fold"], kind="stable", ignore_index=True)
-    return ByAdapter(study.experiment, study.environment, frame, chosen_cells, study.facts, scores, table, study)
+    return ByAdapter(study.experiment, study.environment, frame, chosen_cells, study.facts, table, study, model)

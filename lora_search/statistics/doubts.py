@@ -45,14 +45,14 @@ def recorded_of(study: RecordedStudy) -> Recorded | None:
     return None if examples.empty else Recorded(study.predictions(), examples)
 
 
-def doubts(study: RecordedStudy, verdict: Verdict) -> tuple[str, ...]:
-    """The sentences of all guards that have something to say about ``verdict``."""
+def doubts(study: RecordedStudy, verdict: Verdict, recorded: Recorded | None) -> tuple[str, ...]:
+    """The sentences of all guards that have something to say about ``verdict``; ``recorded`` are the predictions."""
     if verdict.recommended is None or verdict.best is None:
         return ()
     return guards.warnings_of(
         *_of_the_space(study, verdict.recommended, verdict.best),
         _of_learning(study, verdict.best, verdict.metric),
-        *_of_the_data(study, verdict),
+        *_of_the_data(study, verdict, recorded),
         _of_the_head(study, verdict, verdict.best),
         _of_the_holdout(study, verdict),
         _of_racing(study, verdict),
@@ -83,7 +83,7 @@ def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str |
     return guards.no_better_than_guessing(best.score_mean, best.score_interval[0], guess, metric)
 
 
-def _of_the_data(study: RecordedStudy, verdict: Verdict) -> list[str | None]:
+def _of_the_data(study: RecordedStudy, verdict: Verdict, recorded: Recorded | None) -> list[str | None]:
     complete = study.cells[study.cells["state"] == "complete"]
     data = study.environment.get("data", {})
     resolvable = guards.resolvable_margin(
@@ -92,7 +92,7 @@ def _of_the_data(study: RecordedStudy, verdict: Verdict) -> list[str | None]:
         folds=study.experiment.cv.folds,
         confidence=verdict.confidence,
         metric=verdict.metric,
-        recorded=recorded_of(study),
+        recorded=recorded,
     )
     return [
         guards.few_examples_per_fold([int(count) for count in complete["examples"]]) if len(complete) else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from dataclasses import replace
 
 from lora_search.spec import facts
@@ -12,65 +11,72 @@ from lora_search.statistics.estimation import CorrectedScore, corrected_score, p
 from lora_search.statistics.selection import Verdict, decide
 
 
-def judge(
-    study: RecordedStudy,
-    margin: float | None = None,
-    confidence: float | None = None,
-    *,
-    corrections: MutableMapping[int, CorrectedScore | None] | None = None,
-) -> Verdict:
+def judge(study: RecordedStudy, margin: float | None = None, confidence: float | None = None) -> Verdict:
     """Decide from what is recorded; trains nothing. Adapters are judged, each at its own learning rate.
 
     Args:
         study: the tables.
         margin, confidence: instead of the experiment's.
-        corrections: where to keep the corrected score of each trial that comes to be recommended, by number; whoever
-            judges one study at many margins gives the same one each time, and it is bootstrapped once for each.
 
     Raises:
         ExperimentError: margin or confidence out of range.
         StudyError: predictions are damaged.
     """
-    trained = int((study.cells["state"] == "complete").sum())
-    study = by_adapter(study)
-    spec, cv = study.experiment.verdict, study.experiment.cv
-    margin = spec.margin if margin is None else margin
-    confidence = spec.confidence if confidence is None else confidence
-    pruned = study.trials[study.trials["state"] == "pruned"]
-    verdict = decide(
-        study.trials,
-        study.cells,
-        folds=cv.folds,
-        margin=margin,
-        confidence=confidence,
-        metric=spec.metric,
-        repeats=cv.repeats,
-        cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).clip(lower=0).sum()),
-        recorded=recorded_of(study),
-    )
-    corrected = _corrected(study, verdict, {} if corrections is None else corrections)
-    verdict = replace(
-        verdict,
-        cells_trained=trained,
-        corrected_score=None if corrected is None else corrected.score,
-        corrected_interval=None if corrected is None else corrected.interval,
-        holdout_score=_holdout_score(study, verdict),
-    )
-    return replace(verdict, warnings=doubts(study, verdict))
+    return Judge(study).verdict(margin, confidence)
 
 
-def _corrected(
-    study: RecordedStudy, verdict: Verdict, kept: MutableMapping[int, CorrectedScore | None]
-) -> CorrectedScore | None:
-    """The score to expect of what this selection recommends, without the flattery of having been selected.
+class Judge:
+    """Judges one study at many margins and confidences, and finds out once what does not depend on them.
 
-    The selection repeated is the one that gave this recommendation.
+    Args:
+        study: the tables.
+
+    Raises:
+        StudyError: predictions are damaged.
     """
-    if verdict.recommended is None:
-        return None
-    if verdict.recommended.trial not in kept:
-        kept[verdict.recommended.trial] = _bootstrapped(study, verdict.recommended.trial)
-    return kept[verdict.recommended.trial]
+
+    def __init__(self, study: RecordedStudy) -> None:
+        self.trained = int((study.cells["state"] == "complete").sum())
+        self.study = by_adapter(study)
+        self.recorded = recorded_of(self.study)
+        self._corrected: dict[int, CorrectedScore | None] = {}
+
+    def verdict(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
+        """As :func:`judge`."""
+        study = self.study
+        spec, cv = study.experiment.verdict, study.experiment.cv
+        pruned = study.trials[study.trials["state"] == "pruned"]
+        verdict = decide(
+            study.trials,
+            study.cells,
+            folds=cv.folds,
+            margin=spec.margin if margin is None else margin,
+            confidence=spec.confidence if confidence is None else confidence,
+            metric=spec.metric,
+            repeats=cv.repeats,
+            cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).clip(lower=0).sum()),
+            recorded=self.recorded,
+        )
+        corrected = self._corrected_score(verdict)
+        verdict = replace(
+            verdict,
+            cells_trained=self.trained,
+            corrected_score=None if corrected is None else corrected.score,
+            corrected_interval=None if corrected is None else corrected.interval,
+            holdout_score=_holdout_score(study, verdict),
+        )
+        return replace(verdict, warnings=doubts(study, verdict, self.recorded))
+
+    def _corrected_score(self, verdict: Verdict) -> CorrectedScore | None:
+        """The score to expect of what this selection recommends, without the flattery of having been selected.
+
+        The selection repeated is the one that gave this recommendation.
+        """
+        if verdict.recommended is None:
+            return None
+        if verdict.recommended.trial not in self._corrected:
+            self._corrected[verdict.recommended.trial] = _bootstrapped(self.study, verdict.recommended.trial)
+        return self._corrected[verdict.recommended.trial]
 
 
 def _bootstrapped(study: RecordedStudy, recommended: int) -> CorrectedScore | None:

@@ -338,7 +338,7 @@ class _Problem:
         best, cost = begin, np.inf
         for candidate in candidates if len(self.rows) else []:
             found = optimize.least_squares(
-                self.residuals, candidate, jac=self.jacobian, method="trf", loss="linear", x_scale="jac", max_nfev=40
+                self.residuals, candidate, jac=self.jacobian, method="trf", tr_solver="lsmr", x_scale="jac", max_nfev=40
             )
             if found.cost < cost:
                 best, cost = found.x, found.cost

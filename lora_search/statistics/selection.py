@@ -21,6 +21,7 @@ import pandas as pd
 
 from lora_search.errors import ExperimentError, Mistake
 from lora_search.metrics import metric_named
+from lora_search.spec import ADAPTER_FIELDS
 from lora_search.statistics import wording
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
@@ -38,7 +39,6 @@ from lora_search.statistics.standing import (
 )
 from lora_search.statistics.stopped import rivalries, trial_to_readmit
 
-_ADAPTER_COLUMNS = ("rank", "alpha", "targets", "layers", "scaling")
 _NUISANCE_COLUMNS = ("learning_rate", "dropout")
 
 
@@ -283,7 +283,7 @@ def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, me
     lowest, highest = metric_named(metric).bounds
     return TrialSummary(
         trial=number,
-        adapter={name: _plain(record[name]) for name in _ADAPTER_COLUMNS if name in record.index},
+        adapter={name: _plain(record[name]) for name in ADAPTER_FIELDS if name in record.index},
         nuisance={name: _plain(record[name]) for name in _NUISANCE_COLUMNS if name in record.index},
         score_mean=float(scores.mean()),
         score_interval=score_interval(list(scores), folds=folds, lowest=lowest, highest=highest),

@@ -248,13 +248,14 @@ class StudyRun:
         """Close a trial, in Optuna first: a run that ends in between finds it finished there and closes it here."""
         trials = self.ledger.tables().trials
         row = trials.loc[trials["trial"] == record.trial].iloc[0]
-        score = float(row["score_mean"])
+        score = float(row["score_mean"]) if row["cells"] else None
         # a sampler that draws nothing: TPE would sample for a trial as soon as it is looked at again
         study = self.ledger.optuna_study(RandomSampler())
         if state == "complete":
+            assert score is not None, "complete trials have cells"
             study.tell(record.trial, [score, float(record.adapter_parameters)], skip_if_finished=True)
         else:
-            if state == "pruned":
+            if state == "pruned" and score is not None:
                 note_score(study, record.trial, score, int(row["cells"]))
             study.tell(record.trial, state=_OPTUNA_STATES[state], skip_if_finished=True)
         self.ledger.set_trial_state(record.trial, state, reason)

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_search.spec import AdapterSpec, facts, layer_indices
-from lora_search.statistics.by_adapter import ADAPTER_COLUMNS, SettingsTable, knowing, settings_table
+from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, facts, layer_indices
+from lora_search.statistics.by_adapter import SettingsTable, knowing, settings_table
 from lora_search.statistics.rates import adapter_features
 from lora_search.statistics.rounds import (
     PROBES,
@@ -289,7 +289,7 @@ class RateSearch:
 
 def _spec(key: tuple[Any, ...]) -> AdapterSpec:
     """The adapter of a row of the settings table."""
-    return AdapterSpec.model_validate(dict(zip(ADAPTER_COLUMNS, key, strict=True)))
+    return AdapterSpec.model_validate(dict(zip(ADAPTER_FIELDS, key, strict=True)))
 
 
 def _trained(tables: StudyTables) -> StudyTables:

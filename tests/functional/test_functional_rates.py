@@ -12,8 +12,9 @@ from simulated_study import Killed, die_at, simulated
 from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
+from lora_search.spec import ADAPTER_FIELDS
 from lora_search.spec.facts import ROUND
-from lora_search.statistics.by_adapter import ADAPTER_COLUMNS, ByAdapter, by_adapter
+from lora_search.statistics.by_adapter import ByAdapter, by_adapter
 from lora_search.statistics.judging import judge
 from lora_search.study import prepare
 
@@ -51,7 +52,7 @@ def test_every_adapter_is_judged_at_a_rate_near_its_best(run):
     study = run()
     rows = by_adapter(study)
     assert isinstance(rows, ByAdapter)
-    assert not rows.trials.duplicated(list(ADAPTER_COLUMNS)).any()
+    assert not rows.trials.duplicated(list(ADAPTER_FIELDS)).any()
     assert len(rows.trials) == 12, "a small space is tried whole"
     complete = rows.trials[rows.trials["state"] == "complete"]
     best = np.log(BEST_RATE) - 0.4 * np.log(complete["rank"])
@@ -75,7 +76,7 @@ def test_settings_that_are_not_chosen_are_closed_and_say_which_one_was(run):
     study = run()
     assert set(study.trials["state"]) <= {"complete", "pruned", "failed"}
     complete = study.trials[study.trials["state"] == "complete"]
-    assert not complete.duplicated(list(ADAPTER_COLUMNS)).any()
+    assert not complete.duplicated(list(ADAPTER_FIELDS)).any()
     assert (complete["cells"] >= 4).all()
     whys = study.trials.loc[study.trials["state"] == "pruned", "failure"]
     assert whys.str.contains("chance to change the verdict|the same adapter at a learning rate of").all()
@@ -138,7 +139,7 @@ def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(run):
 def test_few_trials_are_not_spent_on_probes(run):
     study = run(search={**SPEC["search"], "trials": 4})
     assert len(study.trials) == 4
-    assert not study.trials.duplicated(list(ADAPTER_COLUMNS)).any()
+    assert not study.trials.duplicated(list(ADAPTER_FIELDS)).any()
 
 
 def test_tables_by_adapter_have_the_predictions_of_the_cells_they_chose(run):
@@ -164,3 +165,16 @@ def test_a_real_study_finds_rates(world, tmp_path, lora_search):
     verdict = json.loads((study.folder / "verdict.json").read_text())
     assert verdict["recommended"]["learning_rate"] > 0
     assert lora_search("report", study.folder).code == 0
+
+
+def test_cells_that_doctor_had_to_forget_are_trained_again(run, lora_search):
+    undisturbed = run("undisturbed")
+    study = run("damaged")
+    for trial in (0, int(study.verdict()["recommended"]["trial"])):
+        (study.folder / "predictions" / f"trial-{trial:04}-repeat-0-fold-0.npz").write_bytes(b"no more")
+    assert lora_search("doctor", study.folder).code == 0
+    mended = run("damaged")
+    assert not (mended.trials["state"] == "running").any()
+    same = mended.cells.merge(undisturbed.cells, on=["trial", "repeat", "fold", "score"])
+    assert len(same) == len(undisturbed.cells)
+    assert mended.verdict()["recommended"]["trial"] == undisturbed.verdict()["recommended"]["trial"]

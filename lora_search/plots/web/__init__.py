@@ -8,7 +8,7 @@ nor one selection over ten figures.
 """
 
 from lora_search.plots.web.judged import judged_view
-from lora_search.plots.web.payload import importance_view, study_payload
+from lora_search.plots.web.payload import importance_view, rates_view, study_payload
 from lora_search.plots.web.render import inline_json, page_script, page_style, render_page, study_context
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "judged_view",
     "page_script",
     "page_style",
+    "rates_view",
     "render_page",
     "study_context",
     "study_payload",

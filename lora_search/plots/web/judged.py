@@ -39,7 +39,8 @@ def judged_view(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, An
         ``captions`` of the figures, and ``baselines``: what is no adapter and is compared with them, by name and score.
     """
     scene = landscape(tables.trials, tables.cells, verdict)
-    places = {point.trial: _Place(_known(point.score), _known(point.low), _known(point.high)) for point in scene.points}
+    everyone = (*scene.points, *scene.others)
+    places = {point.trial: _Place(_known(point.score), _known(point.low), _known(point.high)) for point in everyone}
     compared = {int(item["trial"]): item for item in verdict.get("comparisons") or ()}
     numbers = [int(trial) for trial in tables.trials["trial"]]
     found = [places.get(trial, _Place()) for trial in numbers]

@@ -17,11 +17,12 @@ from lora_search.plots.captions import importance_caption
 from lora_search.plots.encoding import Encoding
 from lora_search.plots.formats import unit_of
 from lora_search.plots.importance import ImportanceData
+from lora_search.plots.rates import RatesData
+from lora_search.spec import ADAPTER_FIELDS
 from lora_search.store.reader import StudyTables
 
-ADAPTER_COLUMNS = ("rank", "alpha", "targets", "layers", "scaling")
 _TRIAL_COLUMNS = (
-    "trial", "state", "origin", *ADAPTER_COLUMNS, "learning_rate", "dropout", "adapter_parameters", "head_parameters",
+    "trial", "state", "origin", *ADAPTER_FIELDS, "learning_rate", "dropout", "adapter_parameters", "head_parameters",
     "cells", "score_mean", "score_std", "seconds", "wall_seconds", "failure",
 )  # fmt: skip
 MOST_JUDGED_LIVE = 3_000
@@ -81,6 +82,7 @@ def study_payload(tables: StudyTables, judged: Mapping[str, Any], token: str = "
         "csv": csv_lines(trials),
         "command": f"lora-search export {tables.folder} my-adapter --trial {{trial}} --weights",
         "importance": None,
+        "rates": None,
         "predictions": None,
         "links": None,
         "grid": None,
@@ -101,6 +103,19 @@ def importance_view(found: ImportanceData) -> dict[str, Any]:
     }
 
 
+def rates_view(found: RatesData) -> list[dict[str, Any]]:
+    """What is expected of the best adapter of each rank at other learning rates."""
+    return [
+        {
+            "rank": curve.rank,
+            "rates": [_round(rate) for rate in curve.rates],
+            "scores": [_round(score) for score in curve.scores],
+            "optimum": [_round(end) for end in curve.optimum],
+        }
+        for curve in found.curves
+    ]
+
+
 def csv_lines(trials: pd.DataFrame) -> list[str]:
     """``trials.csv`` line by line, the heading first; joined they are the file. A line may hold quoted line breaks."""
     lines: list[str] = []
@@ -117,7 +132,7 @@ def _trials(trials: pd.DataFrame, complete: pd.DataFrame) -> dict[str, list[Any]
     shares = complete.assign(share=complete["wall_seconds"] / complete["pack_cells"])
     mean = shares.groupby("trial")[["seconds", "share"]].mean().reindex(trials["trial"])
     found = {name: [_value(value) for value in trials[name].tolist()] for name in _TRIAL_COLUMNS}
-    keys = list(zip(*(trials[name] for name in ADAPTER_COLUMNS), strict=True))
+    keys = list(zip(*(trials[name] for name in ADAPTER_FIELDS), strict=True))
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return found | {
         "adapter": [numbers[key] for key in keys],

@@ -83,7 +83,7 @@ function below(plate, points, limits) {
 }
 
 // Lines through what leads each series, faint points for the rest; each series a few pixels beside the next.
-function drawLines(plate, { rows, xOf, series, order, lineOf, xTicks, write, title, colour, intervals, brush }) {
+function drawLines(plate, { rows, xOf, series, order, lineOf, xTicks, write, title, colour, intervals, brush, curves = [] }) {
   plate.begin(plate.narrow ? 300 : 340, axisMargins(plate));
   const best = bestScore(), limits = scoreLimits(rows.map(({ row }) => row.score), best, view.judged.margin, intervals ? intervalTop(rows) : null);
   const yScale = plate.scoreAxis(...limits);
@@ -93,7 +93,7 @@ function drawLines(plate, { rows, xOf, series, order, lineOf, xTicks, write, tit
   const names = order.filter((name) => rows.some(({ row }) => series(row) === name)), leading = new Set(), lines = [];
   for (const name of names) {
     const members = rows.filter(({ row }) => series(row) === name);
-    const line = lineOf(members.filter(({ row }) => row.state === "complete"), xOf);
+    const line = lineOf(members, xOf);
     (line.length ? line : members).forEach((entry) => leading.add(entry.row));
     lines.push({ name, line });
   }
@@ -105,7 +105,12 @@ function drawLines(plate, { rows, xOf, series, order, lineOf, xTicks, write, tit
     point.x += (names.indexOf(series(point.row)) - (names.length - 1) / 2) * beside;
     if (!intervals) point.low = null;
   }
-  for (const { name, line } of lines) {
+  for (const { rank, rates, scores, optimum } of curves.filter((one) => names.includes(one.rank))) {
+    const seen = rates.map((rate, at) => [xScale.place(rate), scores[at]]).filter(([, score]) => score >= limits[0]);
+    if (seen.length > 1) plate.add(s("path", { class: `line ${colour(rank)}`, d: "M" + seen.map(([x, score]) => `${x.toFixed(1)},${yScale.place(score).toFixed(1)}`).join("L") }));
+    if (optimum[1] >= limits[0]) plate.add(s("circle", { class: `optimum ${colour(rank)}`, cx: xScale.place(optimum[0]).toFixed(1), cy: yScale.place(optimum[1]).toFixed(1), r: 7 }));
+  }
+  for (const { name, line } of curves.length ? [] : lines) {
     const spots = line.map((entry) => placeOf.get(entry.row));
     if (spots.length > 1) plate.add(s("path", { class: `line ${colour(name)}`, d: "M" + spots.map((spot) => `${spot.x.toFixed(1)},${spot.y.toFixed(1)}`).join("L") }));
   }
@@ -130,10 +135,10 @@ function drawRanks(plate, key) {
 }
 
 function bestAtEach(members, xOf) {
-  const best = new Map();
+  const best = new Map(), weight = ({ row }) => (row.state === "complete" ? 10 : 0) + row.score;
   for (const entry of members) {
     const at = xOf(entry.row), held = best.get(at);
-    if (!held || entry.row.score > held.row.score) best.set(at, entry);
+    if (!held || weight(entry) > weight(held)) best.set(at, entry);
   }
   return [...best.values()].sort((a, b) => xOf(a.row) - xOf(b.row));
 }
@@ -148,7 +153,7 @@ function drawRates(plate, key) {
     h("span", { class: "entry" }, s("svg", { width: 18, height: 13, viewBox: "0 0 18 13", "aria-hidden": "true" }, s("path", { class: `line ${shade(rank)}`, d: "M1,6.5H17" })), `r=${rank}`)) : []));
   if (!rows.length) return plate.empty("No trial has a score yet.");
   drawLines(plate, {
-    rows, xOf: (row) => row.learning_rate, series: (row) => row.rank, order: ranks, colour: shade, lineOf: outline,
+    rows, xOf: (row) => row.learning_rate, series: (row) => row.rank, order: ranks, colour: shade, lineOf: outline, curves: view.data.rates || [],
     xTicks: (scale) => roundTicks(scale, 48), write: rateText, title: "learning rate (log scale)",
   });
 }
