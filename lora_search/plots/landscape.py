@@ -144,7 +144,7 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
             )
         )
     scored = {point.trial for point in points}
-    standing = _standing(trials, {best, recommended, *differences})
+    standing = _standing(trials, {best, recommended}, differences)
     return Landscape(
         points=tuple(point for point in points if point.trial in standing),
         others=tuple(point for point in points if point.trial not in standing),
@@ -161,13 +161,13 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
     )
 
 
-def _standing(trials: pd.DataFrame, named: Collection[int | None]) -> set[int]:
+def _standing(trials: pd.DataFrame, named: Collection[int | None], compared: Collection[int]) -> set[int]:
     """The trial that stands for each adapter: one that the verdict speaks of, else the one that came furthest."""
     order = trials.assign(
         named=trials["trial"].isin(list(named)),
+        compared=trials["trial"].isin(list(compared)),
         finished=trials["state"] == "complete",
-        scored=trials["score_mean"].notna(),
-    ).sort_values(["named", "finished", "scored", "cells", "score_mean", "trial"], ascending=[False] * 5 + [True])
+    ).sort_values(["named", "compared", "finished", "cells", "score_mean", "trial"], ascending=[False] * 5 + [True])
     return set(order.drop_duplicates(list(ADAPTER_FIELDS))["trial"].astype(int))
 
 

@@ -186,13 +186,14 @@ def by_adapter(study: RecordedStudy) -> RecordedStudy:
 def _furthest(table: SettingsTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """``main`` and ``chosen`` as in :class:`settings.AdapterScores`: every adapter at the setting that is complete, or
     has the most cells, or the highest score."""
-    settings, states = table.settings, [_STATES.index(state) for state in table.states]
-    mean = np.nanmean(np.where(settings.trained.any(axis=1)[:, None], settings.score, 0.0), axis=1)
-    order = np.lexsort((table.trials, -mean, -settings.trained.sum(axis=1), states))
+    settings, trained = table.settings, table.settings.trained
+    states = np.array([_STATES.index(state) for state in table.states])
+    mean = np.where(trained, settings.score, 0.0).sum(axis=1) / np.maximum(trained.sum(axis=1), 1)
+    order = np.lexsort((table.trials, -mean, -trained.sum(axis=1), states))
     _, first = np.unique(settings.adapter[order], return_index=True)
     main = order[first]
-    trained = settings.trained[main]
-    return np.where(trained.any(axis=1), main, -1), np.where(trained, main[:, None], -1)
+    mine = trained[main]
+    return np.where(mine.any(axis=1), main, -1), np.where(mine, main[:, None], -1)
 
 
 def _settled(table: SettingsTable) -> dict[int, int]:

@@ -2,11 +2,20 @@
 
 from functools import cache
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pytest
-from fabricated_studies import every_state_rows, frames, sampled_rows, trial_row, verdict_for
+from fabricated_studies import (
+    ENVIRONMENT,
+    every_state_rows,
+    experiment_mapping,
+    frames,
+    sampled_rows,
+    trial_row,
+    verdict_for,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -18,9 +27,10 @@ from lora_search.plots import draw_folds, draw_ranks, draw_tradeoff, folds_data,
 from lora_search.plots.axes import score_limits, spread
 from lora_search.plots.figures import PlotData, Width, draw_all, plot_data
 from lora_search.plots.labels import Label, place_labels
+from lora_search.spec import Experiment
 from lora_search.store.reader import StudyTables
 
-NAMES = {"score_by_parameters", "score_by_time", "score_by_rank", "folds", "importance"}
+NAMES = {"score_by_parameters", "score_by_time", "score_by_rank", "score_by_rate", "folds", "importance"}
 LONG_NAMES = [
     trial_row(trial, 2**trial, targets, layers, 1e-3)
     for trial, (targets, layers) in enumerate(
@@ -60,7 +70,7 @@ def _drawn(name: str, width: Width) -> dict[str, Figure]:
 
 
 def _tables(trials: Any, cells: Any) -> Any:
-    return StudyTables(None, None, {}, trials, cells, {})  # type: ignore[arg-type]
+    return StudyTables(Path(), Experiment.model_validate(experiment_mapping()), ENVIRONMENT, trials, cells, {})
 
 
 @pytest.mark.parametrize("width", ["wide", "narrow"])
@@ -80,7 +90,7 @@ def test_every_study_can_be_drawn_and_stays_on_its_paper(study: str, width: Widt
 @pytest.mark.parametrize("study", ["decided", "every state", "three trials", "repeats"])
 def test_names_of_special_trials_do_not_overlap(study: str, width: Width) -> None:
     for name, figure in _drawn(study, width).items():
-        if not name.startswith("score_by"):
+        if name not in ("score_by_parameters", "score_by_time", "score_by_rank"):
             continue
         named = [
             text for text in _texts(figure.axes[0]) if text.get_text().startswith(("recommended", "best", "the guess"))

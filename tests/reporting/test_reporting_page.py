@@ -23,7 +23,7 @@ from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import SCORES, CellKey, CellResult, TrialRecord
 
-FIGURES = ("folds", "importance", "score_by_parameters", "score_by_rank", "score_by_time")
+FIGURES = ("folds", "importance", "score_by_parameters", "score_by_rank", "score_by_rate", "score_by_time")
 
 
 class _Page(HTMLParser):
