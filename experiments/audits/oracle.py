@@ -1,12 +1,15 @@
 """The whole procedure replayed on an oracle: a table of all adapters x learning rates x folds, trained once.
 
-    python experiments/audits/oracle.py TABLE.csv... [--replays 200] [--cells 60] [--margin 0.03] [--out FILE]
+    python experiments/audits/oracle.py TABLE.csv... [--replays 200] [--cells 60] [--margin 0.03] [--share S] [--out FILE]
 
 A table has a row per training: ``rank``, ``layers`` (as an experiment spells them), ``lr``, ``fold``, ``acc`` and
 ``ll`` (out-of-fold accuracy and log loss), and may have ``targets``, ``alpha`` and ``parameters``. Each replay draws an
 order of the folds and what racing draws, and runs what a study runs: probes, rounds of adapters at the rates the model
 of the rates predicts (the nearest the table has), racing, the verdict by fold scores. Nothing is trained: cells are
 uncovered, at most ``--cells``.
+
+A table has no predictions, so what trainings contribute to the scatter between folds (which correlates folds) cannot
+be told from what examples do (which does not). ``--share`` says it; by default what ten_samples.py found.
 
 The truth is the whole table: an adapter's score is its mean over the folds at its best rate. Figures, each with its
 Monte-Carlo standard error over the replays (which share one table):
@@ -110,10 +113,10 @@ class Oracle:
 
 
 class Replay:
-    """One study on an oracle."""
+    """One study on an oracle; ``share`` of the scatter between folds is the trainings'."""
 
-    def __init__(self, oracle: Oracle, rules: Rules, rng: np.random.Generator) -> None:
-        self.oracle, self.rules = oracle, rules
+    def __init__(self, oracle: Oracle, rules: Rules, share: float, rng: np.random.Generator) -> None:
+        self.oracle, self.rules, self.share = oracle, rules, share
         self.order = rng.permutation(rules.folds)
         self.adapter: list[int] = []
         self.rate: list[int] = []
@@ -204,7 +207,14 @@ class Replay:
     def _matrix(self, scores: Array, rows: list[int]) -> ScoreMatrix:
         """These adapters' scores, numbered by their rows."""
         columns = tuple((0, fold) for fold in range(self.rules.folds))
-        return ScoreMatrix(tuple(rows), columns, scores[rows], self.oracle.parameters[rows], np.zeros(len(rows)))
+        return ScoreMatrix(
+            tuple(rows),
+            columns,
+            scores[rows],
+            self.oracle.parameters[rows],
+            np.zeros(len(rows)),
+            training_share=self.share,
+        )
 
 
 def main() -> None:
@@ -214,11 +224,14 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=60, help="most trainings of a study")
     parser.add_argument("--margin", type=float, default=0.03)
     parser.add_argument("--confidence", type=float, default=0.95)
+    parser.add_argument("--share", type=float, help="of trainings in the scatter between folds")
     parser.add_argument("--layers", type=int, default=6, help="layers of the model")
     parser.add_argument("--modules", type=int, default=2, help="modules adapted in a layer")
     parser.add_argument("--width", type=int, default=768, help="inputs and outputs of one, together")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "audits" / "oracle.json")
     args = parser.parse_args()
+    measured = json.loads((ROOT / "results/audits/ten_samples/ten_samples.json").read_text(encoding="utf-8"))
+    share = float(measured["training_share"]) if args.share is None else args.share
     found = {}
     for path in args.tables:
         oracle = Oracle.read(path, layers=args.layers, modules=args.modules, width=args.width)
@@ -231,16 +244,22 @@ def main() -> None:
             tuple(oracle.rates),
             cells=args.cells,
         )
-        found[path.name] = audit(oracle, rules, args.replays)
+        found[path.name] = audit(oracle, rules, share, args.replays)
         print(path.name, json.dumps(found[path.name]), flush=True)
-    settings = {"replays": args.replays, "cells": args.cells, "margin": args.margin, "confidence": args.confidence}
+    settings = {
+        "replays": args.replays,
+        "cells": args.cells,
+        "margin": args.margin,
+        "confidence": args.confidence,
+        "share": share,
+    }
     args.out.write_text(json.dumps({**settings, "oracles": found}, indent=2) + "\n")
 
 
-def audit(oracle: Oracle, rules: Rules, replays: int) -> dict[str, Any]:
+def audit(oracle: Oracle, rules: Rules, share: float, replays: int) -> dict[str, Any]:
     """Figures over the replays of one oracle: [mean, standard error], and the median size."""
     rows = pd.DataFrame(
-        [Replay(oracle, replace(rules, seed=seed), np.random.default_rng(seed)).run() for seed in range(replays)]
+        [Replay(oracle, replace(rules, seed=seed), share, np.random.default_rng(seed)).run() for seed in range(replays)]
     )
     table = rows.drop(columns="chosen").astype(float)
     error = table.std(ddof=1) / np.sqrt(len(table))

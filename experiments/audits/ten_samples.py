@@ -35,6 +35,7 @@ import pandas as pd
 
 from lora_search.metrics import VERDICT_METRICS
 from lora_search.statistics import Posterior, Recorded, pairwise, pairwise_by_example
+from lora_search.statistics.two_sources import dispersion
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES, FOLDS = 1200, 5
@@ -180,6 +181,17 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def training_share(studies: list[Recorded], rows: int = len(ADAPTERS)) -> float:
+    """Of the variance of differences between folds, what trainings contribute: its excess over what examples explain,
+    over all pairs and samples, for accuracy; 0 where examples explain it all."""
+    ratios = []
+    for study in studies:
+        examples = study.scores(range(rows), "accuracy")
+        assert examples is not None, "accuracy has contributions"
+        ratios.append(dispersion(examples)[np.triu_indices(rows, 1)])
+    return round(max(0.0, 1.0 - 1.0 / float(np.nanmean(ratios))), 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=10)
@@ -192,7 +204,8 @@ def main() -> None:
     files = sorted(options.out.glob("sample-*.npz"), key=lambda file: int(file.stem.split("-")[1]))
     if len(files) < 2:
         raise SystemExit(f"{options.out}: must hold at least two samples, got {len(files)}")
-    lines = analyse([recorded(file) for file in files])
+    studies = [recorded(file) for file in files]
+    lines = analyse(studies)
     with np.load(files[0], allow_pickle=False) as arrays:
         facts = json.loads(str(arrays["facts"]))
     record = {
@@ -205,6 +218,7 @@ def main() -> None:
         "adapters": [dict(zip(("rank", "layers", "learning_rate"), one, strict=True)) for one in ADAPTERS],
         "trained_with": facts,
         "ratio": summary(lines),
+        "training_share": training_share(studies),
         "lines": lines,
     }
     (options.out / "ten_samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,15 +1,16 @@
-"""From start to verdict: the quick start against its own trials, trained in full by the loop people write.
+"""From start to verdict: the quick start against its own adapters, trained in full by the loop people write.
 
 ``same_work.py`` compares the two on the same cells. A study also trains fewer of them, since racing stops trials, and
-others besides: extra repeats of finalists and the head alone. Here all of that counts. Ours is the wall clock of
+others besides: other learning rates, extra repeats of finalists and the head alone. Here all of that counts. Ours is the wall clock of
 ``run_study`` on the quick start, from reading data and model to the last verdict. The naive loop (``naive_loop.py``)
-trains every trial of that very study on every planned fold, one cell after another; it gives scores, no verdict.
+trains every adapter of that very study on every planned fold, one cell after another; it gives scores, no verdict. It
+too must find each adapter's learning rate, or it would compare the luck of rates: it has a grid of three.
 ``ratio`` is to that. Extra repeats are for the trials that racing left, and the loop, which does not know them
 beforehand, has as much to judge by only when it repeats every trial as often: ``ratio_with_repeats`` is to that.
 
 The naive loop in full would take long; what is trained is a sample of its cells, stratified by what their time depends
 on: the class (targets, layers) of a trial. Each class of the study's trials is sampled by as many cells, and its other
-cells are counted at the mean of those. ``--full`` trains every cell.
+cells are counted at the mean of those, its other rates too. ``--full`` trains every adapter on every fold, at one rate.
 
     python experiments/benchmarks/same_decision.py        # writes results/benchmarks/same_decision.json
 
@@ -38,7 +39,7 @@ from clocks import computing
 from naive_loop import naive, quiet
 
 from lora_search import load_experiment, run_study
-from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, Nuisance
 from lora_search.spec.locations import locate
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey
@@ -47,6 +48,8 @@ from lora_search.study.preparation import Prepared, prepare
 from lora_search.training import Cell
 
 ROOT = Path(__file__).resolve().parents[2]
+RATES = 3
+"""In the naive loop's grid."""
 RULE = "sum over classes of cells times the mean seconds of the class's sampled cells"
 
 Keys = Sequence[CellKey]
@@ -130,7 +133,8 @@ def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None
     """The naive loop over a sample of the study's planned cells (all for None), and what it comes to in full."""
     cv = prepared.experiment.cv
     trials = {int(row.trial): row for row in tables.trials.itertuples()}
-    classes = classes_of(tables.trials, cv.folds, cv.repeats)
+    classes = classes_of(tables.trials.drop_duplicates(list(ADAPTER_FIELDS)), cv.folds, cv.repeats)
+    rates = RATES if prepared.experiment.search.tunes_rate else 1
     recorded = {
         (int(row.trial), int(row.repeat), int(row.fold)): float(row.accuracy) for row in tables.cells.itertuples()
     }
@@ -154,7 +158,7 @@ def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None
                 }
             )
             print(f"  naive, {name}, trial {key.trial}, fold {key.fold}: {seconds[name][-1]:.1f} s", flush=True)
-    return {**extrapolate({name: len(keys) for name, keys in classes.items()}, seconds), "sample": cells}
+    return {**extrapolate({name: rates * len(keys) for name, keys in classes.items()}, seconds), "sample": cells}
 
 
 def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, Any]:

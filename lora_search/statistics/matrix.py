@@ -32,6 +32,8 @@ class ScoreMatrix:
             examples are not known.
         examples: what single examples contribute, for the same rows; None where the metric is no mean over examples, or
             predictions are not at hand.
+        training_share: of the variance between folds, what trainings contribute, where examples do not tell it; 1
+            assumes the least (see ``comparison``).
     """
 
     trials: tuple[int, ...]
@@ -41,6 +43,7 @@ class ScoreMatrix:
     seconds: Array
     resolution: float = 0.0
     examples: ExampleScores | None = None
+    training_share: float = 1.0
     _pairs: dict[int, Posterior] = field(default_factory=dict, repr=False, compare=False)
 
     def pairs(self, folds: int) -> Posterior:
@@ -48,7 +51,7 @@ class ScoreMatrix:
         (see ``two_sources``), else from the scores of folds (see ``comparison``)."""
         if folds not in self._pairs:  # asked for several times by one verdict
             self._pairs[folds] = (
-                pairwise(self.scores, folds, resolution=self.resolution)
+                pairwise(self.scores, folds, resolution=self.resolution, training_share=self.training_share)
                 if self.examples is None
                 else pairwise_by_example(self.examples, folds)
             )

@@ -119,6 +119,12 @@ def scores_by_example(examples: ExampleScores, folds: int) -> Posterior:
     return Posterior(*(getattr(found, field.name)[:rows, rows] for field in fields(Posterior)))
 
 
+def dispersion(examples: ExampleScores) -> Array:
+    """Variance of fold differences over what their examples explain, ``(rows, rows)``, of each pair from its own cells:
+    1 where examples explain it, more where trainings add to it, NaN where nothing tells."""
+    return _plain_dispersion(_parts(examples))[0]
+
+
 @dataclass(frozen=True)
 class _BothSources(Posterior):
     """A posterior with what it was made of: ``training``, the variance B of one cell that trainings contribute, and the
