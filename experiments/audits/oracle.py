@@ -1,6 +1,7 @@
 """The whole procedure replayed on an oracle: a table of all adapters x learning rates x folds, trained once.
 
-    python experiments/audits/oracle.py TABLE.csv... [--replays 200] [--cells 60] [--margin 0.03] [--share S] [--out FILE]
+    python experiments/audits/oracle.py TABLE.csv... [--replays 200] [--cells 60] [--margin 0.03] [--share S]
+        [--out FILE]
 
 A table has a row per training: ``rank``, ``layers`` (as an experiment spells them), ``lr``, ``fold``, ``acc`` and
 ``ll`` (out-of-fold accuracy and log loss), and may have ``targets``, ``alpha`` and ``parameters``. Each replay draws an
@@ -230,8 +231,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768, help="inputs and outputs of one, together")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "audits" / "oracle.json")
     args = parser.parse_args()
-    measured = json.loads((ROOT / "results/audits/ten_samples/ten_samples.json").read_text(encoding="utf-8"))
-    share = float(measured["training_share"]) if args.share is None else args.share
+    share = measured_share() if args.share is None else args.share
     found = {}
     for path in args.tables:
         oracle = Oracle.read(path, layers=args.layers, modules=args.modules, width=args.width)
@@ -254,6 +254,12 @@ def main() -> None:
         "share": share,
     }
     args.out.write_text(json.dumps({**settings, "oracles": found}, indent=2) + "\n")
+
+
+def measured_share() -> float:
+    """What ten_samples.py found."""
+    record = ROOT / "results" / "audits" / "ten_samples" / "ten_samples.json"
+    return float(json.loads(record.read_text(encoding="utf-8"))["training_share"])
 
 
 def audit(oracle: Oracle, rules: Rules, share: float, replays: int) -> dict[str, Any]:

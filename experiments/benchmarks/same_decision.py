@@ -1,10 +1,11 @@
 """From start to verdict: the quick start against its own adapters, trained in full by the loop people write.
 
 ``same_work.py`` compares the two on the same cells. A study also trains fewer of them, since racing stops trials, and
-others besides: other learning rates, extra repeats of finalists and the head alone. Here all of that counts. Ours is the wall clock of
-``run_study`` on the quick start, from reading data and model to the last verdict. The naive loop (``naive_loop.py``)
-trains every adapter of that very study on every planned fold, one cell after another; it gives scores, no verdict. It
-too must find each adapter's learning rate, or it would compare the luck of rates: it has a grid of three.
+others besides: other learning rates, extra repeats of finalists and the head alone. Here all of that counts. Ours is
+the wall clock of ``run_study`` on the quick start, from reading data and model to the last verdict. The naive loop
+(``naive_loop.py``) trains every adapter of that very study on every planned fold, one cell after another; it gives
+scores, no verdict. It too must find each adapter's learning rate, or it would compare the luck of rates: it has a grid
+of three.
 ``ratio`` is to that. Extra repeats are for the trials that racing left, and the loop, which does not know them
 beforehand, has as much to judge by only when it repeats every trial as often: ``ratio_with_repeats`` is to that.
 

@@ -216,6 +216,9 @@ def _due(
             wanted.extend(Wanted(due, new=len(new) - 1) for due in range(column + 1))
         else:
             wanted.extend(Wanted(due, setting=setting) for due in range(column + 1) if not trained[setting, due])
+    if rules.cells is not None:  # a setting that takes over asks for cells its adapter has had
+        wanted = wanted[: max(rules.cells - int(settings.trained.sum()), 0)]
+        new = new[: len({want.new for want in wanted if want.new is not None})]
     return Round(tuple(new), tuple(wanted), whole, losses, spent)
 
 
