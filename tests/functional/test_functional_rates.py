@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -34,22 +36,40 @@ def badly_chosen(cell):
     return -0.3 * (1 - math.exp(-((away / 1.3) ** 2)))
 
 
+@contextmanager
+def rates_matter():
+    """The learning rate moves scores, and none is so large that a training diverges."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulated_study, "FAILING_RATE", 5.0)
+        patch.setattr(simulated_study, "advantage", badly_chosen)
+        yield patch
+
+
+def simulate(world, folder, before_write=None, **tables):
+    experiment = world.experiment(**{**SPEC, **tables})
+    with pytest.MonkeyPatch.context() as patch, simulated(patch, prepare(experiment), before_write):
+        return run_study(experiment, folder, progress=False)
+
+
 @pytest.fixture
-def run(world, tmp_path, monkeypatch):
+def run(world, tmp_path):
     """``run(name, before_write, **tables)``: a simulated study in which the learning rate matters."""
-    monkeypatch.setattr(simulated_study, "FAILING_RATE", 5.0)
-    monkeypatch.setattr(simulated_study, "advantage", badly_chosen)
 
     def run_to(name="rates", before_write=None, **tables):
-        experiment = world.experiment(**{**SPEC, **tables})
-        with simulated(monkeypatch, prepare(experiment), before_write):
-            return run_study(experiment, tmp_path / name, progress=False)
+        return simulate(world, tmp_path / name, before_write, **tables)
 
-    return run_to
+    with rates_matter():
+        yield run_to
 
 
-def test_every_adapter_is_judged_at_a_rate_near_its_best(run):
-    study = run()
+@pytest.fixture(scope="module")
+def undisturbed(world, tmp_path_factory):
+    with rates_matter():
+        return simulate(world, tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_every_adapter_is_judged_at_a_rate_near_its_best(undisturbed):
+    study = undisturbed
     rows = by_adapter(study)
     assert isinstance(rows, ByAdapter)
     assert not rows.trials.duplicated(list(ADAPTER_FIELDS)).any()
@@ -62,8 +82,8 @@ def test_every_adapter_is_judged_at_a_rate_near_its_best(run):
     assert verdict["cells_trained"] == (study.cells["state"] == "complete").sum()
 
 
-def test_the_study_begins_with_a_few_adapters_at_several_rates_on_one_fold(run):
-    study = run()
+def test_the_study_begins_with_a_few_adapters_at_several_rates_on_one_fold(undisturbed):
+    study = undisturbed
     probes = study.trials[study.trials["trial"] < 9]
     assert (probes.groupby(["rank", "targets", "layers"])["learning_rate"].nunique() == 3).all()
     rates = np.log(probes["learning_rate"].to_numpy().reshape(3, 3))
@@ -72,8 +92,8 @@ def test_the_study_begins_with_a_few_adapters_at_several_rates_on_one_fold(run):
     assert smallest["adapter_parameters"] in set(probes["adapter_parameters"])
 
 
-def test_settings_that_are_not_chosen_are_closed_and_say_which_one_was(run):
-    study = run()
+def test_settings_that_are_not_chosen_are_closed_and_say_which_one_was(undisturbed):
+    study = undisturbed
     assert set(study.trials["state"]) <= {"complete", "pruned", "failed"}
     complete = study.trials[study.trials["state"] == "complete"]
     assert not complete.duplicated(list(ADAPTER_FIELDS)).any()
@@ -121,12 +141,11 @@ def test_raising_the_trials_adds_adapters(run):
     assert len(merged) == len(before.cells), "what was trained stays"
 
 
-def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(run):
-    undisturbed = run("undisturbed")
+def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(run, undisturbed):
     deaths = []
     while True:
         try:
-            study = run("killed", die_at(17))
+            study = run("killed", die_at(23))
         except Killed as killed:
             deaths.append(str(killed))
         else:
@@ -142,8 +161,8 @@ def test_few_trials_are_not_spent_on_probes(run):
     assert not study.trials.duplicated(list(ADAPTER_FIELDS)).any()
 
 
-def test_tables_by_adapter_have_the_predictions_of_the_cells_they_chose(run):
-    study = run()
+def test_tables_by_adapter_have_the_predictions_of_the_cells_they_chose(undisturbed):
+    study = undisturbed
     rows = by_adapter(study)
     predictions = rows.predictions()
     assert set(predictions["trial"]) == set(rows.cells["trial"])
@@ -167,9 +186,9 @@ def test_a_real_study_finds_rates(world, tmp_path, lora_search):
     assert lora_search("report", study.folder).code == 0
 
 
-def test_cells_that_doctor_had_to_forget_are_trained_again(run, lora_search):
-    undisturbed = run("undisturbed")
-    study = run("damaged")
+def test_cells_that_doctor_had_to_forget_are_trained_again(run, undisturbed, tmp_path, lora_search):
+    shutil.copytree(undisturbed.folder, tmp_path / "damaged" / undisturbed.folder.name)
+    study = open_study(tmp_path / "damaged" / undisturbed.folder.name)
     for trial in (0, int(study.verdict()["recommended"]["trial"])):
         (study.folder / "predictions" / f"trial-{trial:04}-repeat-0-fold-0.npz").write_bytes(b"no more")
     assert lora_search("doctor", study.folder).code == 0
