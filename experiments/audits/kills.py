@@ -227,8 +227,9 @@ def audit(plan: Plan, studies: Path, undisturbed: Path | None = None) -> dict[st
     finished = read_study(undisturbed).cells["finished_at"]
     seconds = (finished.max() - finished.min()).total_seconds()
     draw = random.Random(plan.seed)
-    # so that the kills are spread over the whole study, and some come before anything was recorded
-    moments = [draw.uniform(0.0, 2.0 * seconds / plan.kills) for _ in range(plan.kills)]
+    # spread over the whole study: each waits until its share of the cells is there, the first for none
+    targets = iter([number * len(finished) // plan.kills for number in range(plan.kills)])
+    moments = [draw.uniform(0.0, 2.0 * seconds / len(finished)) for _ in range(plan.kills)]
     folder, command = disturbed / name, command_of(plan, disturbed)
 
     def started() -> subprocess.Popen[str]:
@@ -236,12 +237,21 @@ def audit(plan: Plan, studies: Path, undisturbed: Path | None = None) -> dict[st
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
+    def under_way(run: Process) -> bool:
+        assert isinstance(run, subprocess.Popen)
+        target = next(targets)
+        if not begun(run):
+            return False
+        while len(recorded(folder)) < target and run.poll() is None:
+            time.sleep(0.5)
+        return run.poll() is None
+
     reading = [[*PROGRAM, action, str(folder), *rest] for action, *rest in READING]
     with (
         Onlooker(folder, [foreign_look(folder / STUDY_FILE)], every=1.0) as foreign,
         Onlooker(folder, reading, every=1.0) as ours,
     ):
-        kills = kill_again_and_again(started, begun, folder, moments)
+        kills = kill_again_and_again(started, under_way, folder, moments)
         before = recorded(folder)
         subprocess.run(command, check=True)
         last = changed(before, recorded(folder))
