@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lora_search.spec import Experiment
-from lora_search.statistics import decide
+from lora_search.statistics import Question, decide
 from lora_search.store.reader import StudyTables
 
 WIDTH, LAYERS = 384, 6
@@ -167,4 +167,4 @@ def verdict_for(
     metric: str = "accuracy", **changes: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """verdict.json as the package writes it, with ``changes`` on top."""
-    return decide(trials, cells, folds=folds, margin=margin, confidence=confidence, metric=metric).to_dict() | changes
+    return decide(trials, cells, Question(metric, margin, confidence, folds)).to_dict() | changes

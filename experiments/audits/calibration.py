@@ -37,6 +37,7 @@ from scipy import special
 
 from lora_search.statistics import (
     ExampleScores,
+    Question,
     corrected_score,
     correlated_t,
     pairwise,
@@ -46,10 +47,10 @@ from lora_search.statistics import (
 
 sys.path.insert(0, str(Path(__file__).parent))  # loaded by path, as the tests do, it still has its neighbours
 from simulated_examples import KINDS, Shape, simulate_examples
-from simulation import Array, Rules, rates, run_raced, take_verdict
+from simulation import Array, rates, run_raced, take_verdict
 
 TRIALS, FOLDS, REPEATS, MARGIN, CONFIDENCE = 24, 5, 4, 0.03, 0.95
-RULES = Rules(FOLDS, MARGIN, CONFIDENCE)
+RULES = Question("score", MARGIN, CONFIDENCE, FOLDS)
 SIZES = np.arange(1, TRIALS + 1)
 """Adapter parameters: trials are numbered from the smallest."""
 LEVELS = (400, 1600)

@@ -34,8 +34,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lora_search.statistics import Question
+
 sys.path.insert(0, str(Path(__file__).parent))  # loaded by path, as the tests do, it still has its neighbour
-from simulation import Array, Rules, rates, run_raced, take_verdict
+from simulation import Array, rates, run_raced, take_verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 MARGINS = (0.01, 0.02, 0.03)
@@ -63,7 +65,7 @@ def grid_table(cells: pd.DataFrame) -> tuple[Array, Array, int]:
     return table.to_numpy(dtype=np.float64)[order], sizes.to_numpy(dtype=np.float64)[order], folds
 
 
-def replayed(scores: Array, parameters: Array, rules: Rules, seed: int) -> dict[str, float]:
+def replayed(scores: Array, parameters: Array, rules: Question, seed: int) -> dict[str, float]:
     """Figures of one replay."""
     rng = np.random.default_rng(seed)
     trials, columns = scores.shape
@@ -97,7 +99,7 @@ def _shuffled(scores: Array, folds: int, rng: np.random.Generator) -> Array:
     return scores[:, np.concatenate([rng.permutation(repeat) for repeat in rng.permutation(columns)])]
 
 
-def row(scores: Array, parameters: Array, rules: Rules, replays: int) -> dict[str, Any]:
+def row(scores: Array, parameters: Array, rules: Question, replays: int) -> dict[str, Any]:
     """What is reported for one margin."""
     everyone = np.arange(len(scores))
     target, decided = take_verdict(scores, parameters, everyone, rules)
@@ -134,7 +136,7 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for margin in MARGINS:
         if (margin, options.replays) not in done:
-            rows.append(row(scores, parameters, Rules(folds, margin, CONFIDENCE), options.replays))
+            rows.append(row(scores, parameters, Question("score", margin, CONFIDENCE, folds), options.replays))
             print(json.dumps(rows[-1]), flush=True)
             options.out.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 

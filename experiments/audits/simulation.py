@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_search.statistics import ExampleScores, race, standing
+from lora_search.statistics import ExampleScores, Question, race, standing
 from lora_search.statistics.budget import finalist_rows
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix
@@ -29,15 +29,6 @@ DRAWS = 2000
 """Predictions of the full run made at each look."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a study is run by: folds of the raced repeat, and margin (metric units) and confidence of the verdict."""
-
-    folds: int
-    margin: float
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class RacedStudy:
 
 
 def run_raced(
-    scores: Array, parameters: Array, arrival: Array, rules: Rules, seed: int, examples: ExampleScores | None = None
+    scores: Array, parameters: Array, arrival: Array, rules: Question, seed: int, examples: ExampleScores | None = None
 ) -> RacedStudy:
     """One study: raced, finalists, verdict.
 
@@ -85,7 +76,7 @@ def run_raced(
 
 
 def take_verdict(
-    scores: Array, parameters: Array, rows: Array, rules: Rules, examples: ExampleScores | None = None
+    scores: Array, parameters: Array, rows: Array, rules: Question, examples: ExampleScores | None = None
 ) -> tuple[int, bool]:
     """(recommended, decided) of the trials in ``rows``; others that have cells were stopped."""
     return _Study(scores, parameters, rules, examples).verdict(scores, rows)
@@ -108,7 +99,7 @@ class _Study:
 
     scores: Array
     parameters: Array
-    rules: Rules
+    rules: Question
     examples: ExampleScores | None
 
     @property
@@ -150,11 +141,8 @@ def _raced(study: _Study, arrival: Array, seed: int) -> tuple[Array, Array]:
                 break
             look = race(
                 study.matrix(seen, np.sort(arrival[: first + GENERATION])),
-                planned=rules.folds,
+                rules,
                 trials=trials,
-                folds=rules.folds,
-                margin=rules.margin,
-                confidence=rules.confidence,
                 eliminated=out,
                 spent=spent,
                 draws=DRAWS,
@@ -172,9 +160,7 @@ def _with_finalists(study: _Study, seen: Array, rows: Array) -> tuple[Array, Arr
     for extra in range(repeats):
         seen, rows = _readmitted(study, seen, rows)
         matrix = study.matrix(seen, rows)
-        chosen = finalist_rows(
-            matrix, folds=rules.folds, margin=rules.margin, confidence=rules.confidence, repeats=repeats
-        )
+        chosen = finalist_rows(matrix, rules, repeats=repeats)
         if not chosen or extra == repeats - 1:
             break
         finalists = rows[list(chosen)]
@@ -190,7 +176,7 @@ def _readmitted(study: _Study, seen: Array, rows: Array) -> tuple[Array, Array]:
         matrix = study.matrix(seen, rows)
         pairs, numbers = rivalries(matrix, study.everyone(seen), rules.folds)
         looks = matrix.looks(rules.folds, planned=1)
-        found = trial_to_readmit(matrix, pairs, numbers, rules.margin, rules.confidence, looks)
+        found = trial_to_readmit(matrix, pairs, numbers, rules, looks)
         if found is None:
             return seen, rows
         seen[found, : rules.folds] = scores[found, : rules.folds]

@@ -19,7 +19,7 @@ from lora_search.plots.rates import rates_data
 from lora_search.plots.web import judged_view, rates_view, study_payload
 from lora_search.plots.web.payload import MOST_JUDGED_LIVE
 from lora_search.statistics.judging import Judge
-from lora_search.statistics.selection import Verdict
+from lora_search.statistics.verdict import Verdict
 from lora_search.store.reader import StudyTables, list_studies, read_study
 from lora_search.store.status import study_status
 

@@ -9,10 +9,12 @@ from lora_search.statistics.estimation import CorrectedScore, PooledPredictions,
 from lora_search.statistics.examples import ExampleScores, Recorded
 from lora_search.statistics.levels import believed_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
+from lora_search.statistics.question import Question
 from lora_search.statistics.racing import Elimination, Race, race
-from lora_search.statistics.selection import Comparison, TrialSummary, Verdict, decide, score_interval
+from lora_search.statistics.selection import decide, score_interval
 from lora_search.statistics.standing import Standing, standing
 from lora_search.statistics.two_sources import pairwise_by_example, scores_by_example
+from lora_search.statistics.verdict import Comparison, TrialSummary, Verdict
 
 __all__ = [
     "CellRequest",
@@ -22,6 +24,7 @@ __all__ = [
     "ExampleScores",
     "PooledPredictions",
     "Posterior",
+    "Question",
     "Race",
     "Recorded",
     "ScoreMatrix",

@@ -22,6 +22,7 @@ from lora_search.statistics.comparison import Array, Posterior
 from lora_search.statistics.examples import Recorded
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
+from lora_search.statistics.question import Question
 from lora_search.statistics.standing import NOT_WORSE, OPEN, WORSE, Standing, required_probability, standing
 from lora_search.statistics.stopped import most_promising, rivalries, trial_to_readmit
 
@@ -63,18 +64,17 @@ class _Outlook:
         return float(self.ends_here.sum())
 
 
-def more_cells_needed(
-    matrix: ScoreMatrix, *, folds: int, margin: float, confidence: float, planned: int = 1
-) -> int | None:
+def more_cells_needed(matrix: ScoreMatrix, question: Question) -> int | None:
     """About how many more cells would settle the verdict; None when no number of cells on these data is likely to.
 
     0 when it is settled. Counts the cells the trials still in question lack to reach a common number of repeats.
     """
+    folds, planned = question.folds, question.repeats
     pairs = matrix.pairs(folds)
-    result = standing(pairs, margin, confidence, matrix.looks(folds, planned))
+    result = standing(pairs, question.margin, question.confidence, matrix.looks(folds, planned))
     for repeats in range(1, _MOST_REPEATS + 1):
-        required = required_probability(confidence, matrix.looks(folds, planned, repeats))
-        outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
+        required = required_probability(question.confidence, matrix.looks(folds, planned, repeats))
+        outlook = _outlook(matrix, pairs, result, question, required=required, repeats=repeats)
         if not outlook.needed and outlook.decided == 1.0:
             return 0
         lacking = sum(max(repeats * folds - matrix.cells_of(matrix.trials[row]), 0) for row in outlook.needed)
@@ -86,13 +86,9 @@ def more_cells_needed(
 def next_cells(
     trials: pd.DataFrame,
     cells: pd.DataFrame,
+    question: Question,
     *,
-    folds: int,
-    margin: float,
-    confidence: float,
-    metric: str,
     repeats: int,
-    planned: int = 1,
     recorded: Recorded | None = None,
     tried: Collection[tuple[int, int, int]] | None = None,
 ) -> tuple[CellRequest, ...]:
@@ -103,11 +99,8 @@ def next_cells(
 
     Args:
         trials: the trials frame. cells: the cells frame.
-        folds: folds per repeat.
-        margin: accepted loss in metric units. confidence: probability a claim needs.
-        metric: column of ``cells``.
+        question: what is asked of them.
         repeats: how many repeats a finalist may have in all.
-        planned: how many every trial is given.
         recorded: the predictions of the study, to compare by; None compares by the scores of folds.
         tried: (trial, repeat, fold) that were trained, where ``cells`` does not have all of them.
 
@@ -115,8 +108,9 @@ def next_cells(
         the missing cells of the stopped trial in its planned repeats, or of the finalists in the lowest repeat that one
         of them lacks; empty when the verdict is settled with something to spare, or ``repeats`` is spent.
     """
-    matrix = score_matrix(trials, cells, metric, recorded=recorded)
-    everyone = score_matrix(trials, cells, metric, states=("complete", "pruned"))
+    folds, planned = question.folds, question.repeats
+    matrix = score_matrix(trials, cells, question.metric, recorded=recorded)
+    everyone = score_matrix(trials, cells, question.metric, states=("complete", "pruned"))
     # a failed cell was tried: asking for it again would ask forever
     if tried is None:
         tried = set(cells[["trial", "repeat", "fold"]].astype(int).itertuples(index=False, name=None))
@@ -127,19 +121,17 @@ def next_cells(
 
     if matrix.trials:
         pairs, rivals = rivalries(matrix, everyone, folds)
-        readmitted = trial_to_readmit(matrix, pairs, rivals, margin, confidence, matrix.looks(folds, planned))
+        readmitted = trial_to_readmit(matrix, pairs, rivals, question, matrix.looks(folds, planned))
     else:
         readmitted = most_promising(everyone)
     if readmitted is not None and (wanted := lacking([readmitted], range(planned))):
         return wanted
-    rows = finalist_rows(matrix, folds=folds, margin=margin, confidence=confidence, repeats=repeats, planned=planned)
+    rows = finalist_rows(matrix, question, repeats=repeats)
     finalists = [matrix.trials[row] for row in rows]
     return next(filter(None, (lacking(finalists, [repeat]) for repeat in range(repeats))), ())
 
 
-def finalist_rows(
-    matrix: ScoreMatrix, *, folds: int, margin: float, confidence: float, repeats: int, planned: int = 1
-) -> tuple[int, ...]:
+def finalist_rows(matrix: ScoreMatrix, question: Question, *, repeats: int) -> tuple[int, ...]:
     """Rows of the trials whose further repeats would decide the verdict; none when settled.
 
     Where even all of them would hardly settle it (below a chance of 1 in 10), the highest scores, one of which is going
@@ -149,10 +141,11 @@ def finalist_rows(
     """
     if len(matrix.trials) < 2:
         return ()
-    pairs = matrix.pairs(folds)
-    result = standing(pairs, margin, 1.0 - _EARLY * (1.0 - confidence))
-    required = required_probability(confidence, matrix.looks(folds, planned, repeats))
-    outlook = _outlook(matrix, pairs, result, folds=folds, margin=margin, required=required, repeats=repeats)
+    pairs = matrix.pairs(question.folds)
+    result = standing(pairs, question.margin, 1.0 - _EARLY * (1.0 - question.confidence))
+    looks = matrix.looks(question.folds, question.repeats, repeats)
+    required = required_probability(question.confidence, looks)
+    outlook = _outlook(matrix, pairs, result, question, required=required, repeats=repeats)
     if not outlook.needed:
         return ()
     if outlook.decided < _HOPELESS:
@@ -172,9 +165,8 @@ def _outlook(
     matrix: ScoreMatrix,
     pairs: Posterior,
     result: Standing,
+    question: Question,
     *,
-    folds: int,
-    margin: float,
     required: float,
     repeats: int,
 ) -> _Outlook:
@@ -188,7 +180,7 @@ def _outlook(
         if result.status[row] == WORSE:
             continue
         other = int(result.against[row])
-        passes, fails = chances_to_settle(pairs, other, int(row), margin, required, repeats * folds)
+        passes, fails = chances_to_settle(pairs, other, int(row), question.margin, required, repeats * question.folds)
         needed |= {int(row), other}
         ends[place], reached = reached * passes, reached * fails
     return _Outlook(tuple(int(row) for row in order), ends, tuple(sorted(needed)))

@@ -11,7 +11,8 @@ from lora_search.metrics import metric_named
 from lora_search.spec import Experiment, facts, layer_indices
 from lora_search.statistics import guards
 from lora_search.statistics.examples import Recorded
-from lora_search.statistics.selection import TrialSummary, Verdict
+from lora_search.statistics.question import Question
+from lora_search.statistics.verdict import TrialSummary, Verdict
 
 
 class RecordedStudy(Protocol):
@@ -45,18 +46,22 @@ def recorded_of(study: RecordedStudy) -> Recorded | None:
     return None if examples.empty else Recorded(study.predictions(), examples)
 
 
-def doubts(study: RecordedStudy, verdict: Verdict, recorded: Recorded | None) -> tuple[str, ...]:
-    """The sentences of all guards that have something to say about ``verdict``; ``recorded`` are the predictions."""
+def doubts(study: RecordedStudy, verdict: Verdict, question: Question, recorded: Recorded | None) -> tuple[str, ...]:
+    """The sentences of all guards that have something to say about ``verdict``.
+
+    Args:
+        study: that was judged. verdict: on it. question: that it answers. recorded: the predictions.
+    """
     if verdict.recommended is None or verdict.best is None:
         return ()
     return guards.warnings_of(
         *_of_the_space(study, verdict.recommended, verdict.best),
         _of_learning(study, verdict.best, verdict.metric),
-        *_of_the_data(study, verdict, recorded),
+        *_of_the_data(study, verdict, question, recorded),
         _of_the_head(study, verdict, verdict.best),
         _of_the_holdout(study, verdict),
         _of_racing(study, verdict),
-        _of_the_smaller(study, verdict),
+        _of_the_smaller(study, verdict, question, recorded),
     )
 
 
@@ -83,16 +88,16 @@ def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str |
     return guards.no_better_than_guessing(best.score_mean, best.score_interval[0], guess, metric)
 
 
-def _of_the_data(study: RecordedStudy, verdict: Verdict, recorded: Recorded | None) -> list[str | None]:
+def _of_the_data(
+    study: RecordedStudy, verdict: Verdict, question: Question, recorded: Recorded | None
+) -> list[str | None]:
     complete = study.cells[study.cells["state"] == "complete"]
     data = study.environment.get("data", {})
     resolvable = guards.resolvable_margin(
         study.trials,
         study.cells,
-        folds=study.experiment.cv.folds,
-        confidence=verdict.confidence,
-        metric=verdict.metric,
-        recorded=recorded,
+        question,
+        recorded,
     )
     return [
         guards.few_examples_per_fold([int(count) for count in complete["examples"]]) if len(complete) else None,
@@ -148,7 +153,9 @@ def _of_racing(study: RecordedStudy, verdict: Verdict) -> str | None:
     return guards.raced_for_less(verdict.stopped_trials, asked.margin, asked.confidence)
 
 
-def _of_the_smaller(study: RecordedStudy, verdict: Verdict) -> str | None:
+def _of_the_smaller(
+    study: RecordedStudy, verdict: Verdict, question: Question, recorded: Recorded | None
+) -> str | None:
     """Racing asks who will be recommended; a smaller trial it stopped need not have been shown to be worse."""
     if verdict.status != "decided" or verdict.recommended is None:
         return None
@@ -156,9 +163,7 @@ def _of_the_smaller(study: RecordedStudy, verdict: Verdict) -> str | None:
         study.trials,
         study.cells,
         verdict.recommended.adapter_parameters,
-        folds=study.experiment.cv.folds,
-        margin=verdict.margin,
-        confidence=verdict.confidence,
-        metric=verdict.metric,
+        question,
+        recorded,
     )
     return guards.smaller_stopped_early(numbers, verdict.margin)

@@ -18,6 +18,7 @@ from lora_search.metrics import metric_named
 from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.examples import Recorded
 from lora_search.statistics.matrix import score_matrix
+from lora_search.statistics.question import Question
 from lora_search.statistics.wording import layers_name, points
 
 _EDGE = 0.05
@@ -94,18 +95,15 @@ def smaller_not_shown_worse(
     trials: pd.DataFrame,
     cells: pd.DataFrame,
     parameters: float,
-    *,
-    folds: int,
-    margin: float,
-    confidence: float,
-    metric: str,
+    question: Question,
+    recorded: Recorded | None = None,
 ) -> list[int]:
     """Numbers of the trials that racing stopped, with fewer than ``parameters``, that no complete trial is shown to
     beat by more than the margin on the cells both have."""
-    matrix = score_matrix(trials, cells, metric, states=("complete", "pruned"))
+    matrix = score_matrix(trials, cells, question.metric, states=("complete", "pruned"), recorded=recorded)
     complete = np.isin(matrix.trials, trials.loc[trials["state"] == "complete", "trial"])
-    pairs = matrix.pairs(folds)
-    worse = (1.0 - pairs.probability_at_most(margin))[complete].max(axis=0) >= confidence
+    pairs = matrix.pairs(question.folds)
+    worse = (1.0 - pairs.probability_at_most(question.margin))[complete].max(axis=0) >= question.confidence
     rows = np.flatnonzero(~complete & (matrix.parameters < parameters) & ~worse)
     return [matrix.trials[row] for row in rows]
 
@@ -168,10 +166,7 @@ def duplicated_texts(copies: int, total: int) -> str | None:
 def resolvable_margin(
     trials: pd.DataFrame,
     cells: pd.DataFrame,
-    *,
-    folds: int,
-    confidence: float,
-    metric: str,
+    question: Question,
     recorded: Recorded | None = None,
 ) -> float | None:
     """The smallest margin these data could resolve with any number of repeats; None without two comparable trials.
@@ -179,14 +174,14 @@ def resolvable_margin(
     For two equal trials with the median noise of a pair: z(confidence) times what lasts of the scale (for fold scores
     S sqrt(rho / (1 - rho)) with rho = 1 / folds, the correlated t without its 1/J term).
     """
-    matrix = score_matrix(trials, cells, metric, recorded=recorded)
+    matrix = score_matrix(trials, cells, question.metric, recorded=recorded)
     if len(matrix.trials) < 2:
         return None
-    lasting = matrix.pairs(folds).lasting[np.triu_indices(len(matrix.trials), 1)]
+    lasting = matrix.pairs(question.folds).lasting[np.triu_indices(len(matrix.trials), 1)]
     known = lasting[np.isfinite(lasting)]
     if known.size == 0:
         return None
-    return float(special.ndtri(confidence) * math.sqrt(float(np.median(known))))
+    return float(special.ndtri(question.confidence) * math.sqrt(float(np.median(known))))
 
 
 def margin_too_small(margin: float, resolvable: float | None) -> str | None:

@@ -8,7 +8,9 @@ from lora_search.spec import facts
 from lora_search.statistics.by_adapter import by_adapter
 from lora_search.statistics.doubts import RecordedStudy, doubts, recorded_of
 from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
-from lora_search.statistics.selection import Verdict, decide
+from lora_search.statistics.question import Question
+from lora_search.statistics.selection import decide
+from lora_search.statistics.verdict import Verdict
 
 
 def judge(study: RecordedStudy, margin: float | None = None, confidence: float | None = None) -> Verdict:
@@ -44,17 +46,13 @@ class Judge:
     def verdict(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
         """As :func:`judge`."""
         study = self.study
-        spec, cv = study.experiment.verdict, study.experiment.cv
+        question = Question.of(study.experiment, margin, confidence)
         pruned = study.trials[study.trials["state"] == "pruned"]
         verdict = decide(
             study.trials,
             study.cells,
-            folds=cv.folds,
-            margin=spec.margin if margin is None else margin,
-            confidence=spec.confidence if confidence is None else confidence,
-            metric=spec.metric,
-            repeats=cv.repeats,
-            cells_skipped_by_racing=int((cv.folds * cv.repeats - pruned["cells"]).clip(lower=0).sum()),
+            question,
+            cells_skipped_by_racing=int((question.planned - pruned["cells"]).clip(lower=0).sum()),
             recorded=self.recorded,
         )
         corrected = self._corrected_score(verdict)
@@ -65,7 +63,7 @@ class Judge:
             corrected_interval=None if corrected is None else corrected.interval,
             holdout_score=_holdout_score(study, verdict),
         )
-        return replace(verdict, warnings=doubts(study, verdict, self.recorded))
+        return replace(verdict, warnings=doubts(study, verdict, question, self.recorded))
 
     def _corrected_score(self, verdict: Verdict) -> CorrectedScore | None:
         """The score to expect of what this selection recommends, without the flattery of having been selected.

@@ -35,6 +35,7 @@ from scipy import special
 from lora_search.statistics.comparison import Array, Mask
 from lora_search.statistics.levels import Levels, fit_levels
 from lora_search.statistics.matrix import ScoreMatrix
+from lora_search.statistics.question import Question
 
 ERROR = 0.025
 """The predicted chance that may be spent; where trials differ much in noise the real one is up to twice as large.
@@ -73,12 +74,9 @@ class Race:
 
 def race(
     matrix: ScoreMatrix,
+    question: Question,
     *,
-    planned: int,
     trials: int,
-    folds: int,
-    margin: float,
-    confidence: float,
     eliminated: Collection[int] = (),
     spent: float = 0.0,
     error: float = ERROR,
@@ -89,11 +87,8 @@ def race(
 
     Args:
         matrix: all trials with cells: running, complete, and those eliminated earlier (they still tell the noise).
-        planned: cells of a trial in the full run (folds times repeats).
+        question: of the verdict.
         trials: trials the study will have in all, to pace the spending.
-        folds: the k of k-fold.
-        margin: of the verdict, in metric units.
-        confidence: of the verdict.
         eliminated: numbers of the trials eliminated earlier.
         spent: what earlier looks have spent.
         error: the most that may be spent over the whole study.
@@ -101,8 +96,9 @@ def race(
         seed: of the predictions.
 
     Returns:
-        eliminations among the trials with fewer than ``planned`` cells, least important first.
+        eliminations among the trials that lack planned cells, least important first.
     """
+    planned, margin = question.planned, question.margin
     levels = fit_levels(matrix.scores, matrix.resolution)
     if np.isnan(levels.variance).any():
         return Race((), spent)
@@ -112,7 +108,7 @@ def race(
     if live.size < 2:
         return Race((), spent)
     finals, variances = predict_full_run(levels, live, planned, draws, np.random.default_rng(seed))
-    chances = chance_to_matter(finals, variances, planned, folds, margin, confidence)
+    chances = chance_to_matter(finals, variances, question)
     done = np.where(out, planned, np.minimum(levels.cells, planned)).sum()
     allowed = error * release(float(done) / (planned * max(trials, out.size))) - spent
     chosen = cheapest(chances, levels.cells[live] < planned, allowed)
@@ -146,14 +142,13 @@ def predict_full_run(
     return (cells * level + missing * rest) / np.maximum(cells + missing, 1), variances
 
 
-def chance_to_matter(
-    finals: Array, variances: Array, planned: int, folds: int, margin: float, confidence: float
-) -> Array:
+def chance_to_matter(finals: Array, variances: Array, question: Question) -> Array:
     """Share of the predictions in which a trial is recommended, or is the best and the verdict another without it.
 
     Args:
         finals: predicted scores, ``(draws, trials)``, smallest trial first.
         variances: predicted noise variances, same shape.
+        question: of the verdict.
 
     Returns:
         ``(trials,)``; half a prediction is added, so that no chance is said to be zero.
@@ -162,23 +157,25 @@ def chance_to_matter(
     best = finals.argmax(axis=1)
     is_best = np.arange(trials) == best[:, None]
     runner_up = np.where(is_best, -np.inf, finals).argmax(axis=1)
-    bounds, without_best = _bounds(finals, variances, best, planned, folds, confidence)
-    verdict = _verdict(*bounds, best, margin)
-    without = _verdict(*without_best, runner_up, margin, is_best)
+    bounds, without_best = _bounds(finals, variances, best, question)
+    verdict = _verdict(*bounds, best, question.margin)
+    without = _verdict(*without_best, runner_up, question.margin, is_best)
     changed = (verdict[0] != without[0]) | (verdict[1] != without[1])
     matters = (np.arange(trials) == verdict[0][:, None]) | (is_best & changed[:, None])
     return np.asarray((matters.sum(axis=0) + 0.5) / (draws + 0.5))
 
 
 def _bounds(
-    finals: Array, variances: Array, best: NDArray[np.int64], planned: int, folds: int, confidence: float
+    finals: Array, variances: Array, best: NDArray[np.int64], question: Question
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Least favourable (upper, lower) bound of each trial's shortfall, and the same with the best left out.
 
     Trial by trial in float32: a table of all pairs in all draws would not stay in cache.
     """
     scores, noise = (np.ascontiguousarray(table.T, dtype=np.float32) for table in (finals, variances))
-    factor = np.float32(special.ndtri(confidence) * np.sqrt(1.0 / planned + 1.0 / (folds - 1)))
+    factor = np.float32(
+        special.ndtri(question.confidence) * np.sqrt(1.0 / question.planned + 1.0 / (question.folds - 1))
+    )
     draw = np.arange(scores.shape[1])
     found = np.empty((4, *scores.shape))
     for row in range(len(scores)):

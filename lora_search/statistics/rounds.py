@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_search.statistics.comparison import Array
+from lora_search.statistics.question import Question
 from lora_search.statistics.racing import ERROR, Elimination, chance_to_matter, cheapest, reason_of, release
 from lora_search.statistics.rates import RateModel
 from lora_search.statistics.settings import AdapterScores, Knowing, Settings, adapter_scores
@@ -75,6 +76,11 @@ class Rules:
     adapters: int | None = None
     seed: int = 0
     error: float = ERROR
+
+    @property
+    def question(self) -> Question:
+        """What the verdict is going to answer."""
+        return Question("score", self.margin, self.confidence, self.folds, self.repeats)
 
     @property
     def planned(self) -> int:
@@ -293,7 +299,7 @@ def outlook(scores: AdapterScores, parameters: Array, rows: Collection[int], rul
     variances = model.noise**2 * NOISE_FREEDOM / rng.chisquare(NOISE_FREEDOM, size=tops.shape)
     noise = np.sqrt(variances * missing) / rules.planned * rng.standard_normal(tops.shape)
     finals = tops + noise
-    found = chance_to_matter(finals, variances, rules.planned, rules.folds, rules.margin, rules.confidence)
+    found = chance_to_matter(finals, variances, rules.question)
     return Outlook(order, finals, variances, found)
 
 

@@ -12,166 +12,32 @@ Pure: frames in, :class:`Verdict` out; the same frames with another margin or co
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lora_search.errors import ExperimentError, Mistake
 from lora_search.metrics import metric_named
 from lora_search.spec import ADAPTER_FIELDS
-from lora_search.statistics import wording
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.examples import Recorded
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
-from lora_search.statistics.standing import (
-    OPEN,
-    STATUSES,
-    Standing,
-    Status,
-    recommend,
-    shortfall_interval,
-    standing,
-)
+from lora_search.statistics.question import Question
+from lora_search.statistics.standing import OPEN, STATUSES, Standing, recommend, shortfall_interval, standing
 from lora_search.statistics.stopped import rivalries, trial_to_readmit
+from lora_search.statistics.verdict import Comparison, TrialSummary, Verdict
 
 _NUISANCE_COLUMNS = ("learning_rate", "dropout")
-
-
-@dataclass(frozen=True)
-class TrialSummary:
-    """One trial as the verdict shows it. Scores in metric units, ``score_interval`` holds the true score with 95 %."""
-
-    trial: int
-    adapter: Mapping[str, Any]
-    nuisance: Mapping[str, Any]
-    score_mean: float
-    score_interval: tuple[float, float]
-    adapter_parameters: int
-    head_parameters: int
-    seconds: float
-    cells: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "trial": self.trial,
-            "adapter": dict(self.adapter),
-            **self.nuisance,
-            "score_mean": self.score_mean,
-            "score_interval": [_finite(bound) for bound in self.score_interval],
-            "adapter_parameters": self.adapter_parameters,
-            "head_parameters": self.head_parameters,
-            "seconds": self.seconds,
-            "cells": self.cells,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One trial against the best.
-
-    Attributes:
-        trial: the trial judged.
-        difference: how much lower it scores than the best, over shared cells; metric units.
-        interval: how much worse than the best of all others, stopped ones included, it may truly be; agrees with
-            ``status``.
-        probability_not_worse: that it is within the margin of the trial it is least surely within the margin of.
-        status: settled either way, or open.
-        against: the trial that decides (usually the best; for the best itself its closest rival).
-        cells: number of shared cells with it.
-    """
-
-    trial: int
-    difference: float
-    interval: tuple[float, float]
-    probability_not_worse: float
-    status: Status
-    against: int | None
-    cells: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "trial": self.trial,
-            "difference": self.difference,
-            "interval": [_finite(bound) for bound in self.interval],
-            "probability_not_worse": self.probability_not_worse,
-            "status": self.status,
-            "against": self.against,
-            "cells": self.cells,
-        }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the study says. ``to_dict()`` is verdict.json; ``sentence()`` is what a person would say.
-
-    ``more_cells_needed`` is None when decided, and also when no number of further cells on these data would settle it.
-    ``probability_not_worse`` is None when there was nothing to compare with. ``in_question`` is the smallest trial that
-    keeps the verdict open, and ``rival`` the stopped one that may beat it, where only that keeps the verdict open;
-    ``smaller_trials`` counts those with fewer adapter parameters than the recommended; ``stopped_trials`` those that
-    racing left untrained, which are not recommended.
-    """
-
-    status: Literal["decided", "undecided", "no-trials"]
-    recommended: TrialSummary | None
-    best: TrialSummary | None
-    margin: float
-    confidence: float
-    metric: str
-    probability_not_worse: float | None
-    cells_trained: int
-    cells_skipped_by_racing: int | None
-    corrected_score: float | None
-    corrected_interval: tuple[float, float] | None
-    holdout_score: float | None
-    more_cells_needed: int | None
-    warnings: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
-    in_question: TrialSummary | None = None
-    rival: TrialSummary | None = None
-    smaller_trials: int = 0
-    stopped_trials: int = 0
-
-    def sentence(self) -> str:
-        """One sentence: the recommendation and how sure it is, or what is missing."""
-        return wording.verdict_sentence(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of verdict.json; plain JSON types, infinite bounds as null."""
-        interval = self.corrected_interval
-        return {
-            "status": self.status,
-            "sentence": self.sentence(),
-            "recommended": None if self.recommended is None else self.recommended.to_dict(),
-            "best": None if self.best is None else self.best.to_dict(),
-            "margin": self.margin,
-            "confidence": self.confidence,
-            "probability_not_worse": self.probability_not_worse,
-            "metric": self.metric,
-            "cells_trained": self.cells_trained,
-            "cells_skipped_by_racing": self.cells_skipped_by_racing,
-            "corrected_score": self.corrected_score,
-            "corrected_interval": None if interval is None else [_finite(bound) for bound in interval],
-            "holdout_score": self.holdout_score,
-            "more_cells_needed": self.more_cells_needed,
-            "warnings": list(self.warnings),
-            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-        }
 
 
 def decide(
     trials: pd.DataFrame,
     cells: pd.DataFrame,
+    question: Question,
     *,
-    folds: int,
-    margin: float,
-    confidence: float,
-    metric: str,
-    repeats: int = 1,
     cells_skipped_by_racing: int | None = None,
     corrected_score: float | None = None,
     corrected_interval: tuple[float, float] | None = None,
@@ -183,19 +49,14 @@ def decide(
 
     Args:
         trials: the store's trials frame. cells: the store's cells frame.
-        folds: the k of k-fold.
-        margin: accepted loss in metric units, e.g. 0.01.
-        confidence: probability the verdict needs, above 0.5.
-        metric: the column of ``cells`` that is the score.
-        repeats: that every trial was to have.
+        question: what is asked of them.
         cells_skipped_by_racing, corrected_score, corrected_interval, holdout_score, warnings: passed into the verdict.
         recorded: the predictions of the study, to compare by; None compares by the scores of folds.
 
     Raises:
-        ExperimentError: margin, confidence or folds out of range.
         StudyError: a frame lacks a column.
     """
-    _check(folds, margin, confidence)
+    folds, margin, confidence, metric = question.folds, question.margin, question.confidence, question.metric
     matrix = score_matrix(trials, cells, metric, recorded=recorded)
     common: dict[str, Any] = {
         "margin": margin,
@@ -221,7 +82,7 @@ def decide(
         )
     everyone = score_matrix(trials, cells, metric, states=("complete", "pruned"))
     pairs, rivals = rivalries(matrix, everyone, folds)
-    looks = matrix.looks(folds, repeats)
+    looks = matrix.looks(folds, question.repeats)
     result = standing(pairs, margin, confidence, looks)
     chosen = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
     recommended, best, decided = int(chosen[0]), int(chosen[1]), bool(chosen[2])
@@ -238,14 +99,11 @@ def decide(
         )
         for row, number in enumerate(matrix.trials)
     )
-    question, rival, needed = None, None, None
+    doubtful, rival, needed = None, None, None
     if not decided:
-        question = _in_question(matrix, result, recommended)
-        rival = trial_to_readmit(matrix, pairs, rivals, margin, confidence, looks)
-        if rival is None:
-            needed = more_cells_needed(matrix, folds=folds, margin=margin, confidence=confidence, planned=repeats)
-        else:
-            needed = folds * repeats - everyone.cells_of(rival)
+        doubtful = _in_question(matrix, result, recommended)
+        rival = trial_to_readmit(matrix, pairs, rivals, question, looks)
+        needed = more_cells_needed(matrix, question) if rival is None else question.planned - everyone.cells_of(rival)
     return Verdict(
         status="decided" if decided else "undecided",
         recommended=_summary(trials, matrix, recommended, folds, metric),
@@ -253,7 +111,7 @@ def decide(
         probability_not_worse=None if alone else comparisons[recommended].probability_not_worse,
         more_cells_needed=needed,
         comparisons=comparisons,
-        in_question=None if question is None else _summary(trials, matrix, question, folds, metric),
+        in_question=None if doubtful is None else _summary(trials, matrix, doubtful, folds, metric),
         rival=None if rival is None else _summary(trials, everyone, everyone.trials.index(rival), folds, metric),
         smaller_trials=int((matrix.parameters < matrix.parameters[recommended]).sum()),
         **common,
@@ -305,22 +163,6 @@ def _in_question(matrix: ScoreMatrix, result: Standing, recommended: int) -> int
     return int(rows[np.lexsort((-result.probability_not_worse[rows], matrix.parameters[rows]))[0]])
 
 
-def _check(folds: int, margin: float, confidence: float) -> None:
-    mistakes = []
-    if folds < 2:
-        mistakes.append(Mistake("must be at least 2", "cv.folds", f"{folds}"))
-    if not 0.0 <= margin < 1.0:
-        mistakes.append(Mistake("must be at least 0 and below 1", "verdict.margin", f"{margin:g}"))
-    if not 0.5 < confidence < 1.0:
-        mistakes.append(Mistake("must be above 0.5 and below 1", "verdict.confidence", f"{confidence:g}"))
-    if mistakes:
-        raise ExperimentError(mistakes)
-
-
 def _plain(value: Any) -> Any:
     """A numpy scalar as the Python number that JSON knows."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -16,6 +16,7 @@ import numpy as np
 from lora_search.statistics.comparison import Posterior
 from lora_search.statistics.levels import additive_scores, fit_levels
 from lora_search.statistics.matrix import ScoreMatrix
+from lora_search.statistics.question import Question
 from lora_search.statistics.standing import NOT_WORSE, recommend, standing
 
 
@@ -57,8 +58,7 @@ def trial_to_readmit(
     matrix: ScoreMatrix,
     pairs: Posterior,
     numbers: tuple[int, ...],
-    margin: float,
-    confidence: float,
+    question: Question,
     looks: int = 1,
 ) -> int | None:
     """Number of the stopped trial that alone keeps a verdict from being decided: the most likely to beat what would
@@ -67,16 +67,16 @@ def trial_to_readmit(
     Args:
         matrix: the trials trained to the end.
         pairs, numbers: of :func:`rivalries`.
-        margin, confidence, looks: as in :func:`standing.standing`.
+        question: whose margin and confidence count. looks: as in :func:`standing.standing`.
     """
     count = len(matrix.trials)
     if len(numbers) == count:
         return None
-    among_themselves = standing(pairs.first(count), margin, confidence, looks)
+    among_themselves = standing(pairs.first(count), question.margin, question.confidence, looks)
     chosen, _, decided = recommend(
         among_themselves.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds
     )
-    result = standing(pairs, margin, confidence, looks)
+    result = standing(pairs, question.margin, question.confidence, looks)
     if not decided or result.status[chosen] == NOT_WORSE:
         return None
     return numbers[int(result.against[chosen])]

@@ -1,4 +1,4 @@
-"""The verdict in the words a person would use. Knows the verdict's fields and no statistics."""
+"""Adapters, differences and probabilities in the words a person would use."""
 
 from __future__ import annotations
 
@@ -6,59 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lora_search.statistics.selection import TrialSummary, Verdict
+from typing import Any
 
 _SHARES = {"1/2": "half", "1/3": "third", "2/3": "two thirds", "1/4": "quarter", "3/4": "three quarters"}
-
-
-def verdict_sentence(verdict: Verdict) -> str:
-    """One sentence for a verdict of any status."""
-    recommended, best = verdict.recommended, verdict.best
-    if recommended is None or best is None:
-        return "No trial was trained to the end, so there is nothing to recommend yet."
-    if len(verdict.comparisons) == 1 and verdict.status == "decided":
-        return _alone(verdict, adapter_name(recommended.adapter))
-    if verdict.status == "undecided":
-        return _undecided(verdict, recommended, best)
-    margin, sure = points(verdict.margin), percent_sure(verdict.probability_not_worse or 0.0)
-    chosen, reference = distinct_names(recommended, best)
-    if recommended.trial != best.trial:
-        share = parameter_share(recommended.adapter_parameters, best.adapter_parameters)
-        return (
-            f"{_capital(chosen)} is not worse than the best ({reference}) by more than {margin} ({sure}), with {share}."
-        )
-    unbeaten = f"({sure} that none beats it by more than {margin})"
-    to_the_end = " trained to the end" if verdict.stopped_trials else ""
-    if verdict.smaller_trials:
-        return f"{_capital(chosen)} scored best {unbeaten}, and every smaller adapter{to_the_end} is worse."
-    return f"{_capital(chosen)} scored best and is the smallest{to_the_end or ' compared'} {unbeaten}."
-
-
-def _alone(verdict: Verdict, name: str) -> str:
-    if not verdict.stopped_trials:
-        return f"Only {name} was trained to the end: there is nothing to compare it with."
-    others = "the other adapter" if verdict.stopped_trials == 1 else f"each of {verdict.stopped_trials} other adapters"
-    return f"{_capital(name)} is what racing left: {others} was stopped when it had hardly a chance to be recommended."
-
-
-def _undecided(verdict: Verdict, recommended: TrialSummary, best: TrialSummary) -> str:
-    in_question = verdict.in_question or best
-    chosen, reference = distinct_names(in_question, best)
-    margin = points(verdict.margin)
-    if verdict.rival is not None:
-        chosen, reference = distinct_names(in_question, verdict.rival)
-        question = f"whether {chosen} is within {margin} of {reference}, which racing stopped"
-    elif in_question.trial == best.trial:
-        question = f"whether any adapter beats {chosen}, the best so far, by more than {margin}"
-    else:
-        question = f"whether {chosen} is within {margin} of the best ({reference})"
-    if verdict.more_cells_needed is None:
-        return f"Cannot tell: more trainings on these data would not settle {question}."
-    count = verdict.more_cells_needed
-    return f"Cannot tell yet: about {count} more training{'s' if count != 1 else ''} would settle {question}."
 
 
 def adapter_name(adapter: Mapping[str, Any]) -> str:
@@ -66,23 +16,6 @@ def adapter_name(adapter: Mapping[str, Any]) -> str:
     where = f" of {layers_name(str(adapter['layers']))}" if "layers" in adapter else ""
     targets = f" on {str(adapter['targets']).replace(',', ', ')}" if "targets" in adapter else ""
     return f"rank {adapter.get('rank', '?')}{targets}{where}"
-
-
-def distinct_names(first: TrialSummary, second: TrialSummary) -> tuple[str, str]:
-    """The names of two trials, told apart by alpha, learning rate or trial number if the adapters read the same."""
-    names = adapter_name(first.adapter), adapter_name(second.adapter)
-    if names[0] != names[1] or first.trial == second.trial:
-        return names
-    for key, label, source in (
-        ("alpha", "alpha", "adapter"),
-        ("scaling", "scaling", "adapter"),
-        ("learning_rate", "learning rate", "nuisance"),
-        ("dropout", "dropout", "nuisance"),
-    ):
-        one, other = getattr(first, source).get(key), getattr(second, source).get(key)
-        if one != other:
-            return f"{names[0]}, {label} {_short(one)}", f"{names[1]}, {label} {_short(other)}"
-    return f"{names[0]}, trial {first.trial}", f"{names[1]}, trial {second.trial}"
 
 
 def layers_name(layers: str) -> str:
@@ -124,9 +57,5 @@ def parameter_share(parameters: int, of: int) -> str:
     return f"{100.0 * parameters / of:.2g} % of its adapter parameters"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from lora_search.spec import Experiment, facts
-from lora_search.statistics import CellRequest, next_cells
+from lora_search.statistics import CellRequest, Question, next_cells
 from lora_search.statistics.by_adapter import by_adapter
 from lora_search.statistics.doubts import recorded_of
 from lora_search.statistics.matrix import score_matrix
@@ -70,17 +70,14 @@ class Racer:
         return [Loss(loss["trial"], loss["reason"]) for loss in kept["looks"][name]]
 
     def _race(self, spent: float) -> tuple[list[dict[str, Any]], float]:
-        tables, spec, cv = self.ledger.tables(), self.experiment.verdict, self.experiment.cv
-        matrix = score_matrix(tables.trials, tables.cells, spec.metric, states=("running", "complete", "pruned"))
+        tables, question = self.ledger.tables(), Question.of(self.experiment)
+        matrix = score_matrix(tables.trials, tables.cells, question.metric, states=("running", "complete", "pruned"))
         if len(matrix.trials) < 2:
             return [], spent
         result = race(
             matrix,
-            planned=cv.folds * cv.repeats,
+            question,
             trials=self.trials,
-            folds=cv.folds,
-            margin=spec.margin,
-            confidence=spec.confidence,
             eliminated=tables.trials.loc[tables.trials["state"] == "pruned", "trial"].tolist(),
             spent=spent,
             seed=self.experiment.seed,
@@ -110,12 +107,8 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
         wanted = next_cells(
             rows.trials,
             rows.cells,
-            folds=cv.folds,
-            margin=spec.margin,
-            confidence=spec.confidence,
-            metric=spec.metric,
+            Question.of(experiment),
             repeats=cv.repeats + spec.extra_repeats,
-            planned=cv.repeats,
             recorded=recorded_of(rows),
             tried={(key.trial, key.repeat, key.fold) for key in ledger.cell_keys()},
         )

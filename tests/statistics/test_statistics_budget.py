@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lora_search.statistics import ScoreMatrix, more_cells_needed, pairwise
+from lora_search.statistics import Question, ScoreMatrix, more_cells_needed, pairwise
 from lora_search.statistics.budget import chances_to_settle, finalist_rows
 
 FOLDS = 5
@@ -19,6 +19,10 @@ def matrix(scores: np.ndarray, repeats: int = 1) -> ScoreMatrix:
         parameters=np.arange(1.0, len(scores) + 1),
         seconds=np.zeros(len(scores)),
     )
+
+
+def asked(margin: float) -> Question:
+    return Question("accuracy", margin, 0.95, FOLDS)
 
 
 def exact(differences: list[float]) -> np.ndarray:
@@ -52,13 +56,13 @@ def test_a_prediction_worked_out_by_hand() -> None:
 
 def test_settled_needs_nothing() -> None:
     settled = matrix(exact([0.100, 0.101, 0.099, 0.100, 0.102]))
-    assert more_cells_needed(settled, folds=FOLDS, margin=0.01, confidence=0.95) == 0
-    assert finalist_rows(settled, folds=FOLDS, margin=0.01, confidence=0.95, repeats=4) == ()
+    assert more_cells_needed(settled, asked(0.01)) == 0
+    assert finalist_rows(settled, asked(0.01), repeats=4) == ()
 
 
 def test_hopeless_needs_more_than_cells() -> None:
     hopeless = matrix(exact([0.1, -0.1, 0.08, -0.07, 0.01]))
-    assert more_cells_needed(hopeless, folds=FOLDS, margin=0.01, confidence=0.95) is None
+    assert more_cells_needed(hopeless, asked(0.01)) is None
 
 
 def test_where_nothing_would_settle_it_the_highest_scores_are_looked_at_again() -> None:
@@ -66,16 +70,13 @@ def test_where_nothing_would_settle_it_the_highest_scores_are_looked_at_again() 
     means = np.array([0.70, 0.81, 0.79, 0.60, 0.82, 0.80])
     hopeless = matrix(means[:, None] + 0.002 * rng.standard_normal((6, 1)) + 0.1 * rng.standard_normal((6, 5)))
     highest = np.argsort(-hopeless.scores.mean(axis=1))[:4]
-    rows = finalist_rows(hopeless, folds=FOLDS, margin=0.001, confidence=0.95, repeats=4)
+    rows = finalist_rows(hopeless, asked(0.001), repeats=4)
     assert rows == tuple(sorted(highest.tolist()))
 
 
 def test_nearer_the_margin_needs_more() -> None:
     shape = np.array([0.004, -0.004, 0.003, -0.003, 0.0])
-    far, near = (
-        more_cells_needed(matrix(exact(list(shift + shape))), folds=FOLDS, margin=0.01, confidence=0.95)
-        for shift in (0.0145, 0.0142)
-    )
+    far, near = (more_cells_needed(matrix(exact(list(shift + shape))), asked(0.01)) for shift in (0.0145, 0.0142))
     assert far is not None
     assert near is not None
     assert 0 < far <= near
@@ -85,5 +86,5 @@ def test_nearer_the_margin_needs_more() -> None:
 def test_finalists_are_the_open_trial_and_its_rival_only() -> None:
     rng = np.random.default_rng(1)
     scores = np.array([0.70, 0.8205, 0.83, 0.75])[:, None] + 0.003 * rng.standard_normal((4, 5))
-    rows = finalist_rows(matrix(scores), folds=FOLDS, margin=0.01, confidence=0.95, repeats=4)
+    rows = finalist_rows(matrix(scores), asked(0.01), repeats=4)
     assert rows == (1, 2)

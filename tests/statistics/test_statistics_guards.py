@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lora_search.statistics import guards
+from lora_search.statistics import Question, guards
+
+QUESTION = Question("accuracy", 0.01, 0.95, 5)
 
 
 def test_learning_rate_on_the_edge() -> None:
@@ -72,11 +74,11 @@ def _frames(scores: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_resolvable_margin_by_hand() -> None:
     # differences .02 .01 .02 .00 .03: S = sqrt(130e-6); 1.6449 * S * sqrt(1/4)
     trials, cells = _frames(np.array([[0.80, 0.82, 0.78, 0.81, 0.79], [0.82, 0.83, 0.80, 0.81, 0.82]]))
-    margin = guards.resolvable_margin(trials, cells, folds=5, confidence=0.95, metric="accuracy")
+    margin = guards.resolvable_margin(trials, cells, QUESTION)
     assert margin == pytest.approx(1.6448536 * np.sqrt(130e-6) / 2)
-    assert guards.resolvable_margin(trials[:1], cells, folds=5, confidence=0.95, metric="accuracy") is None
+    assert guards.resolvable_margin(trials[:1], cells, QUESTION) is None
     one_cell = cells[cells["fold"] == 0]
-    assert guards.resolvable_margin(trials, one_cell, folds=5, confidence=0.95, metric="accuracy") is None
+    assert guards.resolvable_margin(trials, one_cell, QUESTION) is None
 
 
 def test_margin_too_small() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lora_search.statistics import Question
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.racing import Race, cheapest, race, release
 
@@ -30,16 +31,10 @@ def table(means: list[float], noise: float, cells: list[int], seed: int = 0) -> 
     return scores
 
 
-def look(scores: np.ndarray, parameters: list[float] | None = None, **changes: object) -> Race:
-    settings: dict[str, object] = {
-        "planned": PLANNED,
-        "trials": len(scores),
-        "folds": FOLDS,
-        "margin": 0.01,
-        "confidence": 0.95,
-        "draws": 500,
-    }
-    return race(matrix(scores, parameters), **(settings | changes))  # type: ignore[arg-type]
+def look(scores: np.ndarray, parameters: list[float] | None = None, margin: float = 0.01, **changes: object) -> Race:
+    question = Question("accuracy", margin, 0.95, FOLDS, PLANNED // FOLDS)
+    settings: dict[str, object] = {"trials": len(scores), "draws": 500}
+    return race(matrix(scores, parameters), question, **(settings | changes))  # type: ignore[arg-type]
 
 
 def test_a_hopeless_trial_is_inferior() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lora_search.statistics import Question
+
 AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "replay.py"
 TRIALS, REPEATS, FOLDS = 12, 3, 4
 
@@ -74,7 +76,7 @@ def test_a_configuration_that_failed_is_left_out(audit: ModuleType) -> None:
 
 def test_a_clear_winner_is_found_for_less(audit: ModuleType) -> None:
     scores, parameters, folds = audit.grid_table(grid())
-    row = audit.row(scores, parameters, audit.Rules(folds, 0.01, 0.95), replays=6)
+    row = audit.row(scores, parameters, Question("score", 0.01, 0.95, folds), replays=6)
     assert row["all_cells_recommend"] == TRIALS - 1 - 7
     assert row["all_cells_decide"]
     assert row["regret"] == row["shortfall"] == row["wrong"] == [0.0, 0.0]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lora_search.errors import ExperimentError, StudyError
-from lora_search.statistics import Verdict, decide, next_cells, score_interval
+from lora_search.statistics import Question, Verdict, decide, next_cells, score_interval
 from lora_search.statistics.guards import smaller_not_shown_worse
 from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points
 
@@ -51,8 +51,9 @@ def frames(
 
 
 def verdict_of(trials: pd.DataFrame, cells: pd.DataFrame, **changes: Any) -> Verdict:
-    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
-    return decide(trials, cells, **(settings | changes))
+    asked: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
+    question = Question(**{name: changes.pop(name, asked.get(name, 1)) for name in (*asked, "repeats")})
+    return decide(trials, cells, question, **changes)
 
 
 def test_the_smallest_adapter_that_is_not_worse() -> None:
@@ -113,19 +114,19 @@ def test_a_few_more_cells_are_counted_and_asked_for() -> None:
 
 
 def test_no_cells_are_asked_for_when_decided_or_spent() -> None:
-    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
-    assert next_cells(*frames([0.70, 0.80, 0.801], 0.001), **settings, repeats=4) == ()
-    assert next_cells(*frames([0.80, 0.83, 0.83, 0.832], 0.005), **settings, repeats=1) == ()
-    assert next_cells(*frames([0.80] * 5, 0.05), **settings, repeats=1) == ()
+    question = Question("accuracy", 0.01, 0.95, 5)
+    assert next_cells(*frames([0.70, 0.80, 0.801], 0.001), question, repeats=4) == ()
+    assert next_cells(*frames([0.80, 0.83, 0.83, 0.832], 0.005), question, repeats=1) == ()
+    assert next_cells(*frames([0.80] * 5, 0.05), question, repeats=1) == ()
     trials, cells = frames([0.80, 0.83], 0.005)
     for state in ("failed", "pruned"):
-        assert next_cells(trials.assign(state=state), cells, **settings, repeats=4) == ()
+        assert next_cells(trials.assign(state=state), cells, question, repeats=4) == ()
 
 
 def test_where_all_others_failed_the_most_promising_stopped_trial_goes_on() -> None:
     trials, cells = stopped(*frames([0.80, 0.83, 0.81, 0.82], 0.002), [0, 1, 2])
     trials.loc[3, "state"] = "failed"
-    assert [(request.trial, request.fold) for request in next_cells(trials, cells, **BUDGET)] == [
+    assert [(request.trial, request.fold) for request in next_cells(trials, cells, QUESTION, repeats=4)] == [
         (1, 2),
         (1, 3),
         (1, 4),
@@ -133,30 +134,30 @@ def test_where_all_others_failed_the_most_promising_stopped_trial_goes_on() -> N
 
 
 def test_where_the_verdict_is_out_of_reach_the_highest_scores_get_a_repeat() -> None:
-    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
+    question = Question("accuracy", 0.01, 0.95, 5)
     trials, cells = frames([0.80] * 6, 0.05)
     highest = cells.groupby("trial")["accuracy"].mean().nlargest(4).index
-    wanted = next_cells(trials, cells, **settings, repeats=4)
+    wanted = next_cells(trials, cells, question, repeats=4)
     assert {(request.repeat, request.trial) for request in wanted} == {(1, trial) for trial in highest}
     assert len(wanted) == 20
 
 
 def test_a_score_that_is_hardly_the_best_gets_no_repeat() -> None:
-    settings: dict[str, Any] = {"folds": 5, "margin": 0.001, "confidence": 0.95, "metric": "accuracy"}
+    question = Question("accuracy", 0.001, 0.95, 5)
     trials, cells = frames([0.80, 0.81, 0.60, 0.60, 0.60], 0.03)
     assert verdict_of(trials, cells, margin=0.001).more_cells_needed is None
-    wanted = next_cells(trials, cells, **settings, repeats=4)
+    wanted = next_cells(trials, cells, question, repeats=4)
     assert {(request.repeat, request.trial) for request in wanted} == {(1, 0), (1, 1)}
 
 
 def test_a_failed_extra_cell_is_not_asked_for_again() -> None:
     trials, cells = frames([0.80, 0.83, 0.83, 0.832], 0.005)
-    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy", "repeats": 2}
-    wanted = next_cells(trials, cells, **settings)
+    question = Question("accuracy", 0.01, 0.95, 5)
+    wanted = next_cells(trials, cells, question, repeats=2)
     failed = [
         {"trial": r.trial, "repeat": r.repeat, "fold": r.fold, "state": "failed", "accuracy": np.nan} for r in wanted
     ]
-    assert next_cells(trials, pd.concat([cells, pd.DataFrame(failed)], ignore_index=True), **settings) == ()
+    assert next_cells(trials, pd.concat([cells, pd.DataFrame(failed)], ignore_index=True), question, repeats=2) == ()
 
 
 def test_only_complete_trials_are_judged_and_only_complete_cells_count() -> None:
@@ -305,7 +306,7 @@ def test_what_racing_left_alone_is_said_to_be_so() -> None:
     )
 
 
-BUDGET: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy", "repeats": 4}
+QUESTION = Question("accuracy", 0.01, 0.95, 5)
 
 
 def test_a_stopped_trial_that_may_be_the_best_keeps_the_verdict_open_until_it_has_its_cells() -> None:
@@ -320,7 +321,7 @@ def test_a_stopped_trial_that_may_be_the_best_keeps_the_verdict_open_until_it_ha
         "Cannot tell yet: about 3 more trainings would settle whether rank 2 on query+value of the top third is within "
         "1 point of rank 8 on query+value of all layers, which racing stopped."
     )
-    assert [(request.trial, request.fold) for request in next_cells(trials, cells, **BUDGET)] == [
+    assert [(request.trial, request.fold) for request in next_cells(trials, cells, QUESTION, repeats=4)] == [
         (3, 2),
         (3, 3),
         (3, 4),
@@ -331,7 +332,7 @@ def test_a_stopped_trial_that_cannot_be_the_best_is_not_asked_about() -> None:
     trials, cells = stopped(*frames([0.70, 0.80, 0.801, 0.79], 0.002), [3])
     verdict = verdict_of(trials, cells)
     assert (verdict.status, verdict.rival) == ("decided", None)
-    assert next_cells(trials, cells, **BUDGET) == ()
+    assert next_cells(trials, cells, QUESTION, repeats=4) == ()
 
 
 def test_one_lucky_fold_is_not_believed() -> None:
@@ -346,7 +347,7 @@ def test_one_lucky_fold_is_not_believed() -> None:
 def test_a_stopped_trial_that_has_all_its_cells_is_not_asked_for_again() -> None:
     trials, cells = frames([0.70, 0.80, 0.801, 0.83], 0.002)
     trials.loc[3, "state"] = "pruned"
-    assert all(request.trial != 3 for request in next_cells(trials, cells, **BUDGET))
+    assert all(request.trial != 3 for request in next_cells(trials, cells, QUESTION, repeats=4))
 
 
 def test_smaller_trials_that_were_stopped_are_not_forgotten() -> None:
@@ -356,12 +357,12 @@ def test_smaller_trials_that_were_stopped_are_not_forgotten() -> None:
 
 
 def test_smaller_trials_that_were_stopped_are_named_unless_they_are_shown_to_be_worse() -> None:
-    settings: dict[str, Any] = {"folds": 5, "margin": 0.01, "confidence": 0.95, "metric": "accuracy"}
+    question = Question("accuracy", 0.01, 0.95, 5)
     table = stopped(*frames([0.60, 0.795, 0.80, 0.80, 0.81], 0.004), [0, 1, 4])
-    assert smaller_not_shown_worse(*table, 3000, **settings) == [1]
-    assert smaller_not_shown_worse(*table, 10**6, **settings) == [1, 4]
-    assert smaller_not_shown_worse(*table, 1500, **settings) == []
-    assert smaller_not_shown_worse(*frames([0.60, 0.80, 0.80], 0.004), 10**6, **settings) == []
+    assert smaller_not_shown_worse(*table, 3000, question) == [1]
+    assert smaller_not_shown_worse(*table, 10**6, question) == [1, 4]
+    assert smaller_not_shown_worse(*table, 1500, question) == []
+    assert smaller_not_shown_worse(*frames([0.60, 0.80, 0.80], 0.004), 10**6, question) == []
 
 
 def test_scores_of_few_examples_that_tie_decide_nothing() -> None:
