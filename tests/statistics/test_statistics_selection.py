@@ -106,7 +106,7 @@ def test_a_few_more_cells_are_counted_and_asked_for() -> None:
     assert verdict.sentence().startswith(
         f"Cannot tell yet: about {verdict.more_cells_needed} more trainings would settle "
     )
-    wanted = next_cells(trials, cells, folds=5, margin=0.01, confidence=0.95, metric="accuracy", repeats=4)
+    wanted = next_cells(trials, cells, QUESTION, repeats=4)
     assert {request.repeat for request in wanted} == {1}
     assert [request.fold for request in wanted] == sorted(request.fold for request in wanted)
     assert {request.trial for request in wanted} >= {1}
