@@ -270,7 +270,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/dashboard.json")
     arguments = parser.parse_args()
     record: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
-    record |= {"when": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count()}
+    record |= {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "load before": round(os.getloadavg()[0], 1),
+    }
     if arguments.slow_down:
         record["slow-down"] = measure_slow_down(arguments.pairs, arguments.set)
     else:

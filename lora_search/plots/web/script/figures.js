@@ -196,7 +196,7 @@ function drawProbability(plate, key) {
     const words = `${row.names.length ? row.names[0] + ": " : ""}${adapterText(row, wide ? 18 : 24)}`;
     plate.add(s("text", { class: row.names.length ? "label strong" : "label", x: wide ? plate.left - 8 : 8, y: wide ? y : y - 5, dy: "0.34em", "text-anchor": wide ? "end" : "start" }, cut(words, row.names.length ? 31 : 36)));
     plate.add(s("text", { class: "side", x: plate.right_edge + 8, y: line, dy: "0.34em" }, percentText(row.probability)));
-    return { x, y: line, row, adapter };
+    return { x, y: line, row, adapter, line: true };
   });
   if (total > rows.length) plate.add(s("text", { class: "side", x: 0, y: 14 }, `the ${rows.length} likeliest of ${total}`));
   plate.end();

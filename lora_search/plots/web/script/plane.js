@@ -189,9 +189,10 @@ class Plate {
 
   nearest(event) {
     const [x, y] = this.spot(event);
+    // of a point that stands for a line of the figure, any place on the line will do
     let best = null, least = event.pointerType === "touch" ? 40 : 26;
     for (const point of this.points) {
-      const distance = Math.hypot(point.x - x, (point.y - y) * (point.tall ? 0.2 : 1)) + (point.faint ? 3 : 0);
+      const distance = point.line ? Math.abs(point.y - y) : Math.hypot(point.x - x, point.y - y) + (point.faint ? 3 : 0);
       if (distance < least) [best, least] = [point, distance];
     }
     return best;

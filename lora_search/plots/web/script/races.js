@@ -24,7 +24,7 @@ function drawLadder(plate) {
       last = y;
     }
     const words = () => [...pointWords({ row, adapter: row.group }).slice(0, 1), `trial ${row.trial}: ${counted(done, "training")}, ${STATE_WORDS[row.state]}`, ...(row.failure ? [row.failure] : []), ...(done ? [`${view.unit.metric} ${view.unit.score(row.score_mean)}`] : [])];
-    return { x, y, row, adapter: row.group, words, tall: true };
+    return { x, y, row, adapter: row.group, words, line: true };
   });
   for (const [look, d] of paths) plate.add(s("path", { class: look, d, "stroke-width": look.startsWith("rung") ? width : null }));
   const ticks = linearTicks(0, most, 1, 8).map((tick) => tick.value).filter((value) => value % 1 === 0);
