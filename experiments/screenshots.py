@@ -31,18 +31,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("--select", type=int, nargs=2, required=True, help="two trials that are compared by night")
+    parser.add_argument("--address", default="", help="what follows # by day, such as margin=0.05")
     parser.add_argument("--out", type=Path, default=ROOT / "results/recorded/dashboard")
     arguments = parser.parse_args()
     one, other = arguments.select
     arguments.out.mkdir(parents=True, exist_ok=True)
     with _dashboard(arguments.study) as address, _browser() as browser:
         page = f"{address}/studies/{arguments.study.resolve().name}"
-        _open(browser, page, "light", 1120)
+        _open(browser, f"{page}#{arguments.address}", "light", 1260)
         _save(browser, arguments.out / "study.webp")
-        _open(browser, f"{page}#selected={one},{other}", "dark", 1000)
-        browser.execute_script("document.getElementById('adapters-section').scrollIntoView()")
+        _open(browser, f"{page}#selected={one},{other}", "dark", 900)
         while not browser.execute_script("return document.querySelector('td.said')?.textContent"):
             time.sleep(0.5)  # the texts are read from the study's source
+        browser.execute_script("document.querySelector('.confusion').scrollIntoView(); scrollBy(0, -110)")
+        time.sleep(1)
         _save(browser, arguments.out / "adapters.webp")
 
 
@@ -71,7 +73,7 @@ def _browser() -> Iterator[webdriver.Chrome]:
 
 
 def _open(browser: webdriver.Chrome, address: str, scheme: str, height: int) -> None:
-    size = {"width": WIDTH, "height": height, "deviceScaleFactor": 1.5, "mobile": False}
+    size = {"width": WIDTH, "height": height, "deviceScaleFactor": 1.25, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -84,7 +86,7 @@ def _open(browser: webdriver.Chrome, address: str, scheme: str, height: int) -> 
 
 def _save(browser: webdriver.Chrome, path: Path) -> None:
     shot = base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
-    Image.open(io.BytesIO(shot)).convert("RGB").save(path, quality=80, method=6)
+    Image.open(io.BytesIO(shot)).convert("RGB").save(path, quality=76, method=6)
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 
