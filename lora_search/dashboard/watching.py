@@ -68,13 +68,17 @@ def read_live(folder: Path) -> dict[str, Any] | None:
     Returns:
         ``running``, ``words`` (a line for people), ``share`` (done, 0 to 1), ``unfinished`` (the run meant to train
         more, extra repeats of finished trials among it), and of the training under way ``title``,
-        ``steps`` and ``losses``.
+        ``steps``, ``losses`` (their mean) and ``curves`` (of each, by ``cell``).
     """
     try:
         said = json.loads((folder / LIVE_FILE).read_text(encoding="utf-8"))
         running = said["state"] == "running" and _is_alive(folder, said)
         share = min(1.0, max(0.0, float(said["share"])))
-        losses = [[int(step), float(loss)] for step, loss in said["losses"]]
+        losses = _curve(said["losses"])
+        curves = [
+            {"cell": [int(part) for part in curve["cell"]], "losses": _curve(curve["losses"])}
+            for curve in said.get("curves", [])
+        ]
         return {
             "running": running,
             "words": _words(said, share) if running else "Not running: the same command goes on with it.",
@@ -84,6 +88,7 @@ def read_live(folder: Path) -> dict[str, Any] | None:
             "title": str(said["title"]),
             "steps": int(said["steps"]),
             "losses": losses,
+            "curves": curves,
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -113,6 +118,11 @@ def _is_alive(folder: Path, said: dict[str, Any]) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _curve(spots: list[Any]) -> list[list[float]]:
+    """(step, loss) of a training."""
+    return [[int(step), float(loss)] for step, loss in spots]
 
 
 def _words(said: dict[str, Any], share: float) -> str:

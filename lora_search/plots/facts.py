@@ -40,7 +40,8 @@ def summary_notes(tables: StudyTables, verdict: Mapping[str, Any], unit: Unit) -
     if corrected is not None:
         known = interval is not None and None not in interval
         ends = f" ({unit.interval(*interval)})" if interval is not None and known else ""
-        notes.append(f"Corrected for having picked one of many, the recommended scores {unit.score(corrected)}{ends}.")
+        who = "the recommended" if verdict.get("status") == "decided" else "the best guess"
+        notes.append(f"Corrected for having picked one of many, {who} scores {unit.score(corrected)}{ends}.")
     if verdict.get("holdout_score") is not None:
         notes.append(f"On the hold-out, which no trial ever saw, it scores {unit.score(verdict['holdout_score'])}.")
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lora_search.plots.web import (
 )
 from lora_search.reporting.keeping import judgement_grid, kept_predictions
 from lora_search.statistics.judging import judge
+from lora_search.store.files import write_atomically
 from lora_search.store.reader import StudyTables, read_study
 
 _PIXELS_PER_INCH = 160
@@ -57,7 +59,7 @@ def write_report(study_folder: str | Path, *, texts: Sequence[str] | None = None
     path = tables.folder / "report.html"
     try:
         save_figures(wide, tables.folder / "figures")
-        path.write_text(page, encoding="utf-8")
+        write_atomically(path, page)
     except OSError as error:
         where = error.filename or tables.folder
         raise StudyError.about(where, "must be a place that can be written to", got=error.strerror) from error
@@ -73,13 +75,15 @@ def verdict_of(tables: StudyTables) -> Mapping[str, Any]:
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write every figure as ``NAME.png`` and ``NAME.svg``; the folder is made if it is missing."""
+    """Write every figure as ``NAME.png`` and ``NAME.svg``, each whole; the folder is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
         png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-        figure.savefig(png, dpi=_PIXELS_PER_INCH, metadata={"Software": None})
-        svg.write_text(svg_text(figure), encoding="utf-8")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
+        write_atomically(png, drawn.getvalue())
+        write_atomically(svg, svg_text(figure))
         paths += [png, svg]
     return paths
 

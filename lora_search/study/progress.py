@@ -3,24 +3,16 @@ show it."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from lora_search.store.files import LIVE_FILE, json_text, temporary_name
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.training import Step
-
-_LIVE_SECONDS = 1.0
-_MOST_LOSSES = 200
 
 
 class StudyProgress(Protocol):
@@ -239,85 +231,6 @@ class Terminal(Silent):
 
     def end(self) -> None:
         self._bars.stop()
-
-
-class LiveFile:
-    """Writes ``live.json`` into the study's folder, at most once a second, and passes everything on.
-
-    The dashboard follows a run by it: who runs, how far it is, and the loss of the training under way. Each file is
-    whole (written beside its place and renamed); none is awaited by anyone, so none is brought to the disk, and one
-    that cannot be written is no reason to stop a run.
-
-    Args:
-        shown: who else is told.
-        folder: the study's.
-        clock: seconds, from any start.
-    """
-
-    def __init__(self, shown: StudyProgress, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._shown = shown
-        self._path = folder / LIVE_FILE
-        self._clock = clock
-        self._written = -math.inf
-        self._share = 0.0
-        self._estimate = Estimate(0, 0, clock)
-        self._said: dict[str, Any] = {
-            "state": "running", "process": os.getpid(), "machine": os.uname().nodename, "share": 0.0, "left": None,
-            "left_words": "", "title": "", "epoch": 0, "epochs": 0, "step": 0, "steps": 0, "losses": [],
-        }  # fmt: skip
-
-    def begin(self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None) -> None:
-        self._estimate = Estimate(done, ahead, self._clock)
-        self._write(0.0)
-        self._shown.begin(name, trials, cells, done, ahead, best)
-
-    def expect(self, ahead: float) -> None:
-        self._estimate.expect(ahead)
-        self._shown.expect(ahead)
-
-    def note(self, sentence: str) -> None:
-        self._shown.note(sentence)
-
-    def pack(self, title: str, work: float) -> None:
-        self._estimate.begin_pack(work)
-        self._said |= {"title": title, "epoch": 0, "step": 0, "steps": 0, "losses": []}
-        self._share = 0.0
-        self._write(0.0)
-        self._shown.pack(title, work)
-
-    def step(self, step: Step) -> None:
-        self._share = step.step / step.steps
-        if self._clock() - self._written >= _LIVE_SECONDS or step.step == step.steps:
-            losses = self._said["losses"]
-            if math.isfinite(step.loss):
-                losses.append([step.step, round(step.loss, 5)])
-            if len(losses) > _MOST_LOSSES:
-                del losses[1:-1:2]
-            self._said |= {"epoch": step.epoch, "epochs": step.epochs, "step": step.step, "steps": step.steps}
-            self._write(self._share)
-        self._shown.step(step)
-
-    def trial(self, record: TrialRecord, score: float | None) -> None:
-        self._shown.trial(record, score)
-
-    def end(self) -> None:
-        self._said |= {"state": "ended", "losses": [], "title": ""}
-        self._write(self._share)
-        self._shown.end()
-
-    def _write(self, share: float) -> None:
-        total, left = self._estimate.total, self._estimate.left(share)
-        self._said |= {
-            "share": self._estimate.at(share) / total if total > 0 else 1.0,
-            "left": left,
-            "left_words": "" if left is None else duration(left),
-            "updated": time.time(),
-        }
-        self._written = self._clock()
-        temporary = temporary_name(self._path)
-        with contextlib.suppress(OSError):
-            temporary.write_text(json_text(self._said), encoding="utf-8")
-            temporary.replace(self._path)
 
 
 def default_progress() -> StudyProgress:

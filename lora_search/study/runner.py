@@ -29,8 +29,9 @@ from lora_search.study.asking import note_score
 from lora_search.study.cells import CellRunner
 from lora_search.study.environment import describe_environment
 from lora_search.study.faults import refusals_as_input_errors
+from lora_search.study.live import LiveFile
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
-from lora_search.study.progress import LiveFile, Silent, StudyProgress, default_progress
+from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
 from lora_search.study.schedule import Step, packs_of

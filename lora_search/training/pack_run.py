@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Literal, TypeVar
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_search.adapters import MixedRowsError, Rows, key_of, on_device
 from lora_search.spec.experiment import TrainingSpec
-from lora_search.store.records import CellResult
+from lora_search.store.records import CellKey, CellResult
 from lora_search.tasks import Objective
 from lora_search.training.batches import IntArray, MicroBatch, batch_order, step_count
 from lora_search.training.cell import Cell
@@ -33,7 +33,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Step:
-    """Where a pack is: sent to the listener after each step."""
+    """Where a pack is: sent to the listener after each step.
+
+    Attributes:
+        loss: mean over the trainings that took part.
+        losses: of each of them.
+    """
 
     step: int
     steps: int
@@ -41,6 +46,7 @@ class Step:
     epochs: int
     tokens: int
     loss: float
+    losses: Mapping[CellKey, float] = field(default_factory=dict)
 
 
 Listener = Callable[[Step], None]
@@ -271,8 +277,9 @@ class PackRun:
         if self.listener is not None and self.team.lane == 0:
             total = max(self.steps)
             epoch = 1 + step * spec.epochs // total
+            each = {self.cells[slot].key: losses[slot] for slot, _ in batches}
             mean = sum(losses[slot] for slot, _ in batches) / len(batches)
-            self.listener(Step(step + 1, total, epoch, spec.epochs, sum(self.tokens), mean))
+            self.listener(Step(step + 1, total, epoch, spec.epochs, sum(self.tokens), mean, each))
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 

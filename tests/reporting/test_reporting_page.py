@@ -1,6 +1,8 @@
 """report.html and the figure files: whole, self-contained, safe, the same twice."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -270,6 +272,23 @@ def test_a_recorded_study_gets_its_figures_and_its_page(tmp_path: Path) -> None:
         svg = (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
         assert "<text" in svg
         assert "<dc:date>" not in svg
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_page_that_cannot_be_finished_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = study(tmp_path, sampled_rows(2))
+    folder = tmp_path / "film-quotes"
+    _record(folder, tables)
+    (folder / "report.html").write_text("the one before", encoding="utf-8")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StudyError, match=r"must be a place that can be written to, got No space left"):
+        write_report(folder)
+    assert (folder / "report.html").read_text(encoding="utf-8") == "the one before"
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_a_folder_without_a_study_is_refused_and_left_alone(tmp_path: Path) -> None:

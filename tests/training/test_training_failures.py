@@ -55,6 +55,7 @@ def test_a_pack_of_nothing_but_divergence_ends_early():
     results = make_engine(base, data, epochs=30).train(cells, 0, listener=steps.append)
     assert [trained.result.state for trained in results] == ["failed", "failed"]
     assert len(steps) < 10
+    assert list(steps[0].losses) == [cell.key for cell in cells]
 
 
 def test_predictions_that_are_not_numbers_fail_the_cell():

@@ -145,7 +145,8 @@ function drawSelected() {
   bar.hidden = !chosen.length;
   byId("selection-names").textContent = chosen.slice(0, 3).map((adapter) => adapterText(adapter.row, 20)).join(" \u00b7 ") + (chosen.length > 3 ? ` and ${chosen.length - 3} more` : "");
   const shown = chosen.length ? chosen : [trialRow(view.judged.recommended ?? -1)?.group].filter(Boolean);
-  byId("adapters-title").textContent = chosen.length ? (chosen.length === 1 ? "The selected adapter" : "The selected adapters") : "The recommended adapter";
+  byId("adapters-title").textContent = ["The recommended adapter", "The selected adapter", "The selected adapters"][Math.min(2, chosen.length)];
+  if (!chosen.length && !view.judged.decided) byId("adapters-title").textContent = "The best guess so far";
   byId("adapters-section").hidden = !shown.length;
   byId("adapters").replaceChildren(...shown.slice(0, 4).map(card));
   drawPredictions(shown.slice(0, 2));
@@ -162,7 +163,8 @@ function card(adapter) {
   return h("article", { class: "card" },
     h("h3", null, row.names.length ? h("b", null, row.names.join(", ") + " ") : "", adapterText(row, 60)),
     h("dl", null,
-      fact(unit.metric, unit.score(row.score) + (known(row.low) ? ` (${unit.number(row.low)} to ${unit.number(row.high)})` : "")),
+      fact(unit.metric, unit.score(row.score)),
+      fact("may stand", known(row.low) ? `${unit.number(row.low)} to ${unit.score(row.high)}` : DASH),
       fact("points to the best", row.trial === view.judged.best ? DASH : unit.difference(row.difference)),
       fact(`within ${unit.amount(view.judged.margin)}`, percentText(row.probability)),
       fact("adapter parameters", grouped(row.adapter_parameters)),

@@ -35,15 +35,15 @@ const bestScore = () => {
 };
 const axisMargins = (plate) => ({ left: 44, right: plate.narrow ? 62 : 78, top: 30, bottom: 48 });
 
-function legend(box, rows, hollow) {
+function legend(box, rows, hollow, shown = ["targets", "layers"]) {
   const used = (name) => [...new Set(rows.map((row) => row[name]))];
   const targets = Object.keys(view.data.encoding.targets).filter((one) => used("targets").includes(one));
   const layers = Object.keys(view.data.encoding.layers).filter((one) => used("layers").includes(one));
   const entry = (mark, look, words) =>
     h("span", { class: "entry" }, s("svg", { width: 13, height: 13, viewBox: "0 0 13 13", "aria-hidden": "true" }, s("path", { class: `mark ${look}`, d: markPath(6.5, 6.5, mark, 4.4) })), cut(words));
   box.replaceChildren(
-    ...(targets.length > 1 ? targets.slice(0, 8).map((one) => entry("o", `${colourOf({ targets: one })} full`, one)) : []),
-    ...(layers.length > 1 ? layers.slice(0, 8).map((one) => entry(view.data.encoding.layers[one], "muted full", layersText(one))) : []),
+    ...(shown.includes("targets") && targets.length > 1 ? targets.slice(0, 8).map((one) => entry("o", `${colourOf({ targets: one })} full`, one)) : []),
+    ...(shown.includes("layers") && layers.length > 1 ? layers.slice(0, 8).map((one) => entry(view.data.encoding.layers[one], "muted full", layersText(one))) : []),
     ...(hollow ? [entry("o", "muted open", "not finished")] : []),
   );
 }
@@ -180,7 +180,7 @@ function drawProbability(plate, key) {
     rows = rows.sort((a, b) => weight(b) - weight(a)).slice(0, PROBABILITY_ROWS);
   }
   rows.sort((a, b) => a.adapter_parameters - b.adapter_parameters || a.trial - b.trial);
-  const wide = !plate.narrow, step = wide ? 22 : 34;
+  const wide = !plate.narrow, step = wide ? 22 : 40;
   plate.begin(44 + rows.length * step + 46, { left: wide ? 250 : 8, right: 56, top: 40, bottom: 46 });
   const scale = chances(plate.left, plate.right_edge), confidence = view.judged.confidence;
   plate.xAxis(scale, roomy(scale, [0.5, 0.9, 0.1, 0.99, 0.01, 0.3, 0.7], 44), (value) => `${significant(value * 100, 3)}${NO_BREAK}%`, `probability of being within ${view.unit.amount(view.judged.margin)} of the best`);
@@ -189,12 +189,12 @@ function drawProbability(plate, key) {
   plate.add(s("text", { class: "side end", x: scale.place(confidence) - 4, y: plate.top - 12 }, `asked for: ${significant(confidence * 100, 4)}${NO_BREAK}%`));
   plate.points = rows.map((row, at) => {
     const y = plate.top + at * step + step / 2, x = scale.place(row.probability), adapter = row.group;
-    const chosen = view.selected.has(adapter.id), line = wide ? y : y + 7;
+    const chosen = view.selected.has(adapter.id), line = wide ? y : y + 9;
     plate.add(s("path", { class: `bar ${row.status}`, d: `M${plate.left},${line}H${x.toFixed(1)}` }));
     plate.add(s("circle", { class: `dot ${row.status}`, cx: x.toFixed(1), cy: line, r: 4.6 }));
     if (chosen) plate.add(s("circle", { class: "chosen", cx: x.toFixed(1), cy: line, r: 9 }));
     const words = `${row.names.length ? row.names[0] + ": " : ""}${adapterText(row, wide ? 18 : 24)}`;
-    plate.add(s("text", { class: row.names.length ? "label strong" : "label", x: wide ? plate.left - 8 : 8, y: wide ? y : y - 5, dy: "0.34em", "text-anchor": wide ? "end" : "start" }, cut(words, row.names.length ? 31 : 36)));
+    plate.add(s("text", { class: row.names.length ? "label strong" : "label", x: wide ? plate.left - 8 : 8, y: wide ? y : y - 8, dy: "0.34em", "text-anchor": wide ? "end" : "start" }, cut(words, row.names.length ? 31 : 36)));
     plate.add(s("text", { class: "side", x: plate.right_edge + 8, y: line, dy: "0.34em" }, percentText(row.probability)));
     return { x, y: line, row, adapter, line: true };
   });

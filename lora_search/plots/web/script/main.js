@@ -71,9 +71,9 @@ let asked = null;
 async function askImportance() {
   if (asked === view.data.token) return;
   asked = view.data.token;
-  byId("importance-caption").textContent = "Being computed\u2026";
+  if (!view.importance) drawing.plates.get("importance").empty("Being computed\u2026"); // else the last one stays
   const answer = await fetch(`${view.data.links}/importance.json`);
-  if (!answer.ok) return;
+  if (!answer.ok) return view.importance || drawing.plates.get("importance").empty("Cannot be computed just now.");
   view.data.importance = await answer.json();
   Object.assign(view, { importance: view.data.importance, importance_at: Date.now() });
   byId("importance-caption").textContent = view.data.importance.caption;

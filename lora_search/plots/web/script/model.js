@@ -26,6 +26,9 @@ function take(data) {
     byAdapter.get(row.adapter).push(row);
   }
   view.adapters = [...byAdapter.values()].map((members) => ({ id: members[0].trial, members }));
+  const alike = (row) => [row.rank, row.targets, row.layers, row.scaling].join(), counts = new Map();
+  for (const { members } of view.adapters) counts.set(alike(members[0]), (counts.get(alike(members[0])) || 0) + 1);
+  for (const adapter of view.adapters) adapter.twin = counts.get(alike(adapter.members[0])) > 1; // told apart by alpha alone
   apply(data.judged);
 }
 

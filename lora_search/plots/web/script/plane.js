@@ -165,11 +165,12 @@ class Plate {
     let best = null;
     for (const distance of [13, 22, 34, 50]) {
       for (const [dx, dy, anchor] of [[1, 0, "start"], [0, -1, "middle"], [-1, 0, "end"], [0, 1, "middle"], [0.7, -0.8, "start"], [-0.7, -0.8, "end"], [0.7, 0.8, "start"], [-0.7, 0.8, "end"]]) {
-        const x = point.x + dx * distance, y = point.y + dy * distance;
+        const x = point.x + dx * distance, y = point.y + dy * (dx ? distance : distance + 5); // a ring is round, a text is not
         const left = anchor === "start" ? x : anchor === "end" ? x - width : x - width / 2;
         const box = { left, right: left + width, top: y - high / 2, bottom: y + high / 2 };
         let cost = distance / 10;
         if (box.right > this.right_edge + 2) cost += 6; // where the margin is named
+        if (box.left < this.left) cost += 12; // where the ticks are
         if (box.left < 0 || box.right > this.width || box.top < 0 || box.bottom > this.bottom_edge) cost += 30;
         for (const other of points) {
           if (other !== point && other.x > box.left - 6 && other.x < box.right + 6 && other.y > box.top - 6 && other.y < box.bottom + 6) cost += 4;
@@ -241,7 +242,7 @@ function pointWords({ row, adapter }) {
   lines.push(`trial ${row.trial}, alpha ${significant(row.alpha, 4)}, rate ${rateText(row.learning_rate)}${settings}`);
   lines.push(`${countText(row.adapter_parameters)} parameters, ${durationText(row.compute)} of compute a training`);
   if (known(row.score)) {
-    const interval = known(row.low) ? ` (${unit.number(row.low)} to ${unit.number(row.high)})` : "";
+    const interval = known(row.low) ? `, may stand at ${unit.number(row.low)} to ${unit.number(row.high)}` : "";
     lines.push(`${unit.metric} ${unit.score(row.score)}${interval}`);
   }
   if (known(row.probability)) lines.push(`P(within ${unit.amount(view.judged.margin)} of the best) ${percentText(row.probability)}`);

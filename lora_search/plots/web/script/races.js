@@ -74,15 +74,27 @@ function drawTimeline(plate) {
   plate.end();
 }
 
-function drawCurves(plate) {
+// A line for each training of the pack under way; of studies of earlier versions, their mean.
+function drawCurves(plate, key) {
   const live = view.live;
   if (!live || !live.losses || live.losses.length < 2) return plate.empty("Waiting for the first steps.");
-  plate.begin(190, { left: 44, right: 20, top: 30, bottom: 46 });
-  const losses = live.losses, values = losses.map(([, loss]) => loss).filter(known);
-  const high = Math.max(...values) * 1.05, scale = linear(0, high || 1, plate.bottom_edge, plate.top);
-  const steps = linear(0, live.steps, plate.left, plate.right_edge);
-  plate.yAxis(scale, linearTicks(0, high || 1, 1, 5).map((tick) => ({ value: tick.value, text: tick.shown.toFixed(tick.digits) })), "loss, mean over the pack");
-  plate.add(s("path", { class: "line series-1", d: "M" + losses.filter(([, loss]) => known(loss)).map(([step, loss]) => `${steps.place(step).toFixed(1)},${scale.place(loss).toFixed(1)}`).join("L") }));
+  const curves = (live.curves || []).filter((curve) => curve.losses.length);
+  const lines = curves.length ? curves : [{ cell: null, losses: live.losses }];
+  const rows = new Map(curves.map((curve) => [curve, trialRow(curve.cell[0])]));
+  legend(key, [...rows.values()].filter(Boolean), false, ["targets"]);
+  plate.begin(230, { left: 44, right: 20, top: 30, bottom: 46 });
+  const values = lines.flatMap((line) => line.losses.map(([, loss]) => loss));
+  const top = Math.max(...values), bottom = Math.min(...values), air = Math.max(0.04 * (top - bottom), 0.01);
+  const scale = linear(Math.max(0, bottom - air), top + air, plate.bottom_edge, plate.top), steps = linear(0, live.steps, plate.left, plate.right_edge);
+  plate.yAxis(scale, linearTicks(scale.low, scale.high, 1, 5).map((tick) => ({ value: tick.value, text: tick.shown.toFixed(tick.digits) })), curves.length ? "training loss" : "training loss, mean over the pack");
+  plate.points = [];
+  for (const line of lines) {
+    const row = rows.get(line), spots = line.losses.map(([step, loss]) => [steps.place(step), scale.place(loss), step, loss]);
+    const look = row && view.selected.has(row.group.id) ? "curve picked" : "curve";
+    plate.add(s("path", { class: `${look} ${row ? colourOf(row) : "series-1"}`, d: "M" + spots.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L") }));
+    const [, repeat, fold] = line.cell || [];
+    if (row) for (const [x, y, step, loss] of spots) plate.points.push({ x, y, row, adapter: row.group, words: () => [adapterText(row, 40), `trial ${row.trial}, rate ${rateText(row.learning_rate)}, fold ${fold + 1}${repeat ? `, repeat ${repeat + 1}` : ""}`, `loss ${loss.toPrecision(3)} at step ${step}`] });
+  }
   plate.xAxis(steps, linearTicks(0, live.steps, 1, 6).map((tick) => tick.value).filter((value) => value % 1 === 0), String, `step of ${live.steps} \u00b7 ${cut(live.title || "", 70)}`);
   plate.end();
 }

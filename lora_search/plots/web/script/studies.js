@@ -12,8 +12,8 @@ function studyLine(row, picked) {
     h("td", { class: "check" }, box),
     h("th", { scope: "row" }, link, h("small", null, `${row.base} on ${row.data}`)),
     h("td", { class: "sentence" }, row.sentence),
-    h("td", { class: "number best" }, row.best || DASH, h("small", null, row.metric)),
-    h("td", { class: "number" }, `${row.trials} of ${row.trials_wanted}`, h("small", null, counted(row.cells, "training"))),
+    h("td", { class: "number best", "data-label": "best" }, row.best || DASH, h("small", null, row.metric)),
+    h("td", { class: "number", "data-label": "trials" }, `${row.trials} of ${row.trials_wanted}`, h("small", null, counted(row.cells, "training"))),
     h("td", { class: "progress" }, row.state === "finished" ? "finished" : [row.state, meter, row.words ? h("small", null, row.words) : ""]));
 }
 
@@ -54,7 +54,7 @@ async function comparePage(page) {
     h("dt", null, s("svg", { width: 13, height: 13, viewBox: "0 0 13 13", "aria-hidden": "true" }, s("path", { class: `mark ${colour(at)} full`, d: markPath(6.5, 6.5, "o", 4.4) })),
       h("a", { href: `${page.dataset.root}/studies/${encodeURIComponent(study.name)}` }, study.name)),
     h("dd", null, study.sentence, h("small", null, `${study.base} \u00b7 ${study.data} \u00b7 ${counted(study.cells, "training")}, ${durationText(study.seconds)} of compute`)))));
-  byId("pairs").replaceChildren(...(pairs.length ? pairs.map((pair) => h("li", null, `The recommended of ${pair.one} against that of ${pair.other}: ${pair.difference} ${pair.measure}${pair.interval ? ` (95 % between ${pair.interval})` : ""}, paired on ${counted(pair.folds, "shared fold")}.`)) : [h("li", null, "No two of these studies share their folds and metric, so their scores stand side by side without a paired difference.")]));
+  byId("pairs").replaceChildren(...(pairs.length ? pairs.map((pair) => h("li", null, `The recommended of ${pair.one} against that of ${pair.other}: ${pair.difference} ${pair.measure}${pair.interval ? ` (95 % interval ${pair.interval})` : ""}, paired on ${counted(pair.folds, "shared fold")}.`)) : [h("li", null, "No two of these studies share their folds and metric, so their scores stand side by side without a paired difference.")]));
   const metrics = new Set(studies.map((study) => study.metric.metric));
   const plate = new Plate(byId("compare-plate"), "Score against adapter parameters, a colour for each study");
   const draw = () => drawCompared(plate, studies, colour, metrics.size > 1);

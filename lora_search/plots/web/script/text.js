@@ -57,13 +57,14 @@ function percentText(value) {
 const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 const rateText = (value) => Number(value.toPrecision(2)).toString().replace("e-", "e\u2011");
 const layersText = (layers) =>
-  layers === "all" ? "all layers" : layers.startsWith("top-") ? layers : "layers " + layers;
+  layers === "all" ? "all layers" : layers.startsWith("top-") ? layers.replace("-", "\u2011") : "layers " + layers;
 const cut = (text, longest = 28) => (text.length <= longest ? text : text.slice(0, longest - 1) + "\u2026");
 const counted = (count, noun) => `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 function adapterText(row, longest = 28) {
   const scaling = row.scaling === "rslora" ? ", rsLoRA" : "";
-  return `r=${row.rank}, ${cut(row.targets, longest)}, ${layersText(row.layers)}${scaling}`;
+  const alpha = row.group?.twin ? ` \u03b1=${significant(row.alpha, 4)}` : "";
+  return `r=${row.rank}${alpha}, ${cut(row.targets, longest)}, ${layersText(row.layers)}${scaling}`;
 }
 
 const STATE_WORDS = { complete: "complete", pruned: "stopped", failed: "failed", running: "running" };
