@@ -55,16 +55,19 @@ def serve(
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A bound socket."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-    except OSError as error:
-        raise InputError(
-            f"--host, --port: must be an address of this machine that is free, got {host}:{port}"
-        ) from error
+    """A socket that listens."""
+    with contextlib.ExitStack() as undo:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            found = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((host, port))
+            found.listen()  # from here on whoever opens the printed address waits and is not refused
+        except OSError as error:
+            raise InputError(
+                f"--host, --port: must be an address of this machine that is free, got {host}:{port}"
+            ) from error
+        undo.pop_all()
     return found
 
 

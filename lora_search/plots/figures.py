@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from lora_search.plots.encoding import PAPER
 from lora_search.plots.folds import FoldsData, draw_folds, folds_data
 from lora_search.plots.importance import ImportanceData, draw_importance, importance_data
+from lora_search.plots.landscape import Landscape
 from lora_search.plots.ranks import RanksData, draw_ranks, ranks_data
 from lora_search.plots.rates import RatesData, draw_rates, rates_data
 from lora_search.plots.tradeoff import TradeoffData, draw_tradeoff, parameters_data, time_data
@@ -46,6 +47,10 @@ class _Sheet:
     top: float
     bottom: float
     height: float
+
+
+_SCATTER = _Sheet(left=0.52, right=0.95, top=0.55, bottom=0.6, height=3.1)
+_WORDS = _Sheet(left=0.2, right=0.2, top=0.1, bottom=0.1, height=0.6)
 
 
 def plot_data(tables: RecordedStudy, verdict: Mapping[str, Any]) -> PlotData:
@@ -82,20 +87,23 @@ def figures(tables: RecordedStudy, verdict: Mapping[str, Any], width: Width = "w
 
 def draw_all(data: PlotData, width: Width) -> dict[str, Figure]:
     """Draw what ``plot_data`` computed."""
-    scatter = _Sheet(left=0.52, right=0.95, top=0.55, bottom=0.6, height=3.1)
-    words = _Sheet(left=0.2, right=0.2, top=0.1, bottom=0.1, height=0.6)
     rows, bars = len(data.folds.rows), len(data.importance.bars)
-    folds = _Sheet(left=0.2, right=0.2, top=0.5, bottom=0.55, height=0.46 * rows) if rows else words
-    importance = _Sheet(left=1.25, right=0.2, top=0.2, bottom=0.55, height=0.34 * bars) if bars else words
-    scatter = scatter if data.ranks.scene.points else words
+    folds = _Sheet(left=0.2, right=0.2, top=0.5, bottom=0.55, height=0.46 * rows) if rows else _WORDS
+    importance = _Sheet(left=1.25, right=0.2, top=0.2, bottom=0.55, height=0.34 * bars) if bars else _WORDS
+    scene = data.ranks.scene
     return {
-        "score_by_parameters": _sheet(scatter, width, lambda ax: draw_tradeoff(data.parameters, ax)),
-        "score_by_time": _sheet(scatter, width, lambda ax: draw_tradeoff(data.time, ax)),
-        "score_by_rank": _sheet(scatter, width, lambda ax: draw_ranks(data.ranks, ax)),
-        "score_by_rate": _sheet(scatter, width, lambda ax: draw_rates(data.rates, ax)),
+        "score_by_parameters": scatter(scene, lambda ax: draw_tradeoff(data.parameters, ax), width),
+        "score_by_time": scatter(scene, lambda ax: draw_tradeoff(data.time, ax), width),
+        "score_by_rank": scatter(scene, lambda ax: draw_ranks(data.ranks, ax), width),
+        "score_by_rate": scatter(scene, lambda ax: draw_rates(data.rates, ax), width),
         "folds": _sheet(folds, width, lambda ax: draw_folds(data.folds, ax)),
         "importance": _sheet(importance, width, lambda ax: draw_importance(data.importance, ax)),
     }
+
+
+def scatter(scene: Landscape, draw: Callable[[Axes], None], width: Width = "wide") -> Figure:
+    """One figure of points by score; a line of words where there is no point yet."""
+    return _sheet(_SCATTER if scene.points else _WORDS, width, draw)
 
 
 def _sheet(sheet: _Sheet, width: Width, draw: Callable[[Axes], None]) -> Figure:

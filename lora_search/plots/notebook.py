@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from lora_search.plots.facts import study_facts, summary_notes
-from lora_search.plots.figures import draw_all, plot_data
+from lora_search.plots.figures import scatter
+from lora_search.plots.ranks import draw_ranks, ranks_data
 from lora_search.plots.rows import summary_rows
 from lora_search.plots.svg import inline_svg
+from lora_search.plots.tradeoff import draw_tradeoff, parameters_data
 from lora_search.plots.web.render import render_part
 from lora_search.statistics.judging import judge
 from lora_search.store.reader import StudyTables, read_study
 
-_SHOWN = ("score_by_parameters", "score_by_rank")
 _STYLE = """<style>
 .lora-search-study { background: #fff; color: #1d2026; padding: 1em 1.2em; max-width: 60em; line-height: 1.45; }
 .lora-search-study h1 { font-size: 1.45em; font-weight: 600; line-height: 1.3; margin: 0 0 0.5em; }
@@ -34,8 +35,9 @@ class Study(StudyTables):
 
     def _repr_html_(self) -> str:
         verdict: Mapping[str, Any] = self.verdict() or judge(self).to_dict()
-        data = plot_data(self, verdict)
-        scene = data.parameters.scene
+        frames = (self.trials, self.cells, verdict)
+        parameters, ranks = parameters_data(*frames), ranks_data(*frames)
+        scene = parameters.scene
         parts = {
             "verdict": verdict,
             "unit": scene.unit,
@@ -43,8 +45,12 @@ class Study(StudyTables):
             "summary": summary_rows(self.trials, scene, verdict),
             "notes": summary_notes(self, verdict, scene.unit),
         }
-        drawn = draw_all(data, "wide")
-        figures = [inline_svg(drawn[name], f"{self.experiment.name}-{name}", name.replace("_", " ")) for name in _SHOWN]
+        drawn = {
+            "score by parameters": scatter(scene, lambda ax: draw_tradeoff(parameters, ax)),
+            "score by rank": scatter(scene, lambda ax: draw_ranks(ranks, ax)),
+        }
+        prefix = self.experiment.name
+        figures = [inline_svg(figure, f"{prefix}-{name.replace(' ', '-')}", name) for name, figure in drawn.items()]
         said = [render_part(name, parts) for name in ("verdict", "facts", "summary", "warnings")]
         wide = [f'<div style="max-width: 48em">{figure}</div>' for figure in figures]
         return "\n".join([_STYLE, '<div class="lora-search-study">', *said, *wide, "</div>"])

@@ -1,15 +1,15 @@
 """One recorded study and one server for all tests that only look; browser tests where there is a browser."""
 
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from browsing import browser_found
 from dashboard_builders import record, served
 
 from lora_search.dashboard import create_app
 
-collect_ignore = [] if shutil.which("chromium") and shutil.which("chromedriver") else ["test_dashboard_browser.py"]
+collect_ignore = [] if browser_found() else ["test_dashboard_browser.py"]
 
 
 @pytest.fixture(scope="session")

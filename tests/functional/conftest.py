@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from browsing import browser_found
 from tiny_world import settings, write_experiment, write_model, write_sentences
 
 from lora_search import cli, run_study
 from lora_search.spec import Experiment
 
+collect_ignore = [] if browser_found() else ["test_functional_dashboard.py"]
 COMMAND = str(Path(sys.executable).with_name("lora-search"))
 
 

@@ -172,6 +172,11 @@ class Browser:
         )
 
 
+def browser_found() -> bool:
+    """Whether there is a browser to drive; where there is none, its tests are not collected."""
+    return bool(shutil.which("chromium") and shutil.which("chromedriver"))
+
+
 @contextmanager
 def browser_of(width: int = 1280, height: int = 900) -> Iterator[Browser]:
     """Start a browser and end it."""
