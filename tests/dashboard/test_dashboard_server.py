@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import contextmanager
 
@@ -33,6 +34,13 @@ def started(*arguments, **environment):
             process.kill()
 
 
+def until(holds):
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, "did not come true in 30 s"
+        time.sleep(0.02)
+
+
 def test_it_says_where_it_is_and_ends_quietly(tmp_path):
     record(tmp_path / "film-quotes", sampled_rows(2))
     with started(tmp_path) as (line, process):
@@ -46,6 +54,7 @@ def test_it_says_where_it_is_and_ends_quietly(tmp_path):
 
 def test_optuna_s_own_dashboard_is_started_beside_it_and_reads_only(tmp_path):
     record(tmp_path / "results" / "film-quotes", sampled_rows(2))
+    asked = tmp_path / "asked"
     program = tmp_path / "bin" / "optuna-dashboard"
     program.parent.mkdir()
     program.write_text(
@@ -55,9 +64,10 @@ def test_optuna_s_own_dashboard_is_started_beside_it_and_reads_only(tmp_path):
     path = f"{program.parent}:{os.environ['PATH']}"
     with started(tmp_path / "results", "--optuna", PATH=path) as (_, process):
         line = process.stdout.readline()
+        until(asked.exists)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
-    storage, *rest = (tmp_path / "asked").read_text().split()
+    storage, *rest = asked.read_text().split()
     assert line.startswith("film-quotes in optuna-dashboard: http://127.0.0.1:")
     assert storage == f"sqlite:///file:{tmp_path}/results/film-quotes/study.db?mode=ro&uri=true"
     assert rest[:2] == ["--host", "127.0.0.1"]
