@@ -102,19 +102,22 @@ def test_headings_sort_and_filters_reach_table_and_figures(browser, home):
 def test_settings_of_one_adapter_are_gathered_and_open(browser, tmp_path):
     rows = sampled_rows(6)
     rows += [dict(rows[1], trial=6, learning_rate=3e-4), dict(rows[1], trial=7, learning_rate=9e-4)]
+    rows += [dict(rows[1], trial=8, alpha=2 * rows[1]["alpha"])]
     record(tmp_path / "tuned", rows)
     with served(create_app(tmp_path)) as site:
         browser.open(f"{site.address}/studies/tuned")
         grouped = browser.count("table.trials tbody tr")
         [button] = browser.texts("button.more")
         assert button == "3 settings"
+        told_apart = [text for text in browser.texts("table.trials tbody th") if "\u03b1=" in text]
+        assert len(told_apart) == 2
         browser.open(f"{site.address}/studies/tuned#selected=7,99")
         assert browser.address().endswith("#selected=1")
         browser.click("#unselect")
         browser.click("button.more")
         assert browser.count("table.trials tbody tr") == grouped + 3
         browser.choose("group", "none")
-        browser.until(lambda: browser.count("table.trials tbody tr") == 8)
+        browser.until(lambda: browser.count("table.trials tbody tr") == 9)
         browser.choose("group", "rank")
         browser.until(lambda: browser.count("tr.gathered") == len({row["rank"] for row in rows}))
         assert "group=rank" in browser.address()
