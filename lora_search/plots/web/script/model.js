@@ -46,11 +46,12 @@ function apply(judged) {
   }
 }
 
-// The setting an adapter is shown by: one the verdict names, else one it compares, else a finished one; then the score.
+// The setting that stands for an adapter, as in plots/landscape.py: one the verdict names, else one it compares, else a
+// finished one, else the one that came furthest; then the score.
 function rankOf(row) {
-  const known_score = known(row.score) ? row.score : -10;
   const named = row.trial === view.judged.recommended || row.trial === view.judged.best;
-  return (named ? 1000 : 0) + (known(row.probability) ? 300 : 0) + (row.state === "complete" ? 100 : 0) + known_score;
+  const weight = (named ? 4 : 0) + (known(row.probability) ? 2 : 0) + (row.state === "complete" ? 1 : 0);
+  return 1e7 * weight + 100 * row.cells + (known(row.score_mean) ? row.score_mean : -10);
 }
 
 function passes(row) {
