@@ -89,7 +89,7 @@ def test_the_verdict_is_the_headline_and_the_numbers_follow(decided: str) -> Non
     assert heading is not None
     assert "rank" in heading[1].lower()
     assert "16 trials · 80 trainings" in page.text
-    assert "Corrected for having picked one of many, the recommended scores 87.1 % (85.2 to 88.9 %)." in page.text
+    assert "Corrected for having picked one of many, the best guess scores 87.1 % (85.2 to 88.9 %)." in page.text
     assert "On the hold-out, which no trial ever saw, it scores 86.8 %." in page.text
     assert "Fewer than 30 examples per fold." in page.text
     for words in (
