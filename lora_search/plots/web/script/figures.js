@@ -35,15 +35,15 @@ const bestScore = () => {
 };
 const axisMargins = (plate) => ({ left: 44, right: plate.narrow ? 62 : 78, top: 30, bottom: 48 });
 
-function legend(box, rows, hollow, shown = ["targets", "layers"]) {
+function legend(box, rows, hollow) {
   const used = (name) => [...new Set(rows.map((row) => row[name]))];
   const targets = Object.keys(view.data.encoding.targets).filter((one) => used("targets").includes(one));
   const layers = Object.keys(view.data.encoding.layers).filter((one) => used("layers").includes(one));
   const entry = (mark, look, words) =>
     h("span", { class: "entry" }, s("svg", { width: 13, height: 13, viewBox: "0 0 13 13", "aria-hidden": "true" }, s("path", { class: `mark ${look}`, d: markPath(6.5, 6.5, mark, 4.4) })), cut(words));
   box.replaceChildren(
-    ...(shown.includes("targets") && targets.length > 1 ? targets.slice(0, 8).map((one) => entry("o", `${colourOf({ targets: one })} full`, one)) : []),
-    ...(shown.includes("layers") && layers.length > 1 ? layers.slice(0, 8).map((one) => entry(view.data.encoding.layers[one], "muted full", layersText(one))) : []),
+    ...(targets.length > 1 ? targets.slice(0, 8).map((one) => entry("o", `${colourOf({ targets: one })} full`, one)) : []),
+    ...(layers.length > 1 ? layers.slice(0, 8).map((one) => entry(view.data.encoding.layers[one], "muted full", layersText(one))) : []),
     ...(hollow ? [entry("o", "muted open", "not finished")] : []),
   );
 }
@@ -145,12 +145,18 @@ function bestAtEach(members, xOf) {
 
 // One colour for each rank, darker for more, in this figure only: where each rank peaks is what it is about.
 const RANK_COLOURS = 6;
-function drawRates(plate, key) {
-  const rows = view.visible.flatMap((adapter) => adapter.shown.map((row) => ({ row, adapter }))).filter(({ row }) => known(row.score) && row.learning_rate > 0);
-  const ranks = [...new Set(rows.map(({ row }) => row.rank))].sort((a, b) => a - b);
+// A shade for each rank, darker for more, and their legend.
+function shadesOf(rows, key) {
+  const ranks = [...new Set(rows.map((row) => row.rank))].sort((a, b) => a - b);
   const shade = (rank) => `rank-${ranks.length < 2 ? RANK_COLOURS : 1 + Math.round((ranks.indexOf(rank) / (ranks.length - 1)) * (RANK_COLOURS - 1))}`;
   key.replaceChildren(...(ranks.length > 1 ? ranks.slice(0, 10).map((rank) =>
     h("span", { class: "entry" }, s("svg", { width: 18, height: 13, viewBox: "0 0 18 13", "aria-hidden": "true" }, s("path", { class: `line ${shade(rank)}`, d: "M1,6.5H17" })), `r=${rank}`)) : []));
+  return { ranks, shade };
+}
+
+function drawRates(plate, key) {
+  const rows = view.visible.flatMap((adapter) => adapter.shown.map((row) => ({ row, adapter }))).filter(({ row }) => known(row.score) && row.learning_rate > 0);
+  const { ranks, shade } = shadesOf(rows.map(({ row }) => row), key);
   if (!rows.length) return plate.empty("No trial has a score yet.");
   drawLines(plate, {
     rows, xOf: (row) => row.learning_rate, series: (row) => row.rank, order: ranks, colour: shade, lineOf: outline, curves: view.data.rates || [],

@@ -81,7 +81,7 @@ function drawCurves(plate, key) {
   const curves = (live.curves || []).filter((curve) => curve.losses.length);
   const lines = curves.length ? curves : [{ cell: null, losses: live.losses }];
   const rows = new Map(curves.map((curve) => [curve, trialRow(curve.cell[0])]));
-  legend(key, [...rows.values()].filter(Boolean), false, ["targets"]);
+  const { shade } = shadesOf([...rows.values()].filter(Boolean), key);
   plate.begin(230, { left: 44, right: 20, top: 30, bottom: 46 });
   const values = lines.flatMap((line) => line.losses.map(([, loss]) => loss));
   const top = Math.max(...values), bottom = Math.min(...values), air = Math.max(0.04 * (top - bottom), 0.01);
@@ -91,7 +91,7 @@ function drawCurves(plate, key) {
   for (const line of lines) {
     const row = rows.get(line), spots = line.losses.map(([step, loss]) => [steps.place(step), scale.place(loss), step, loss]);
     const look = row && view.selected.has(row.group.id) ? "curve picked" : "curve";
-    plate.add(s("path", { class: `${look} ${row ? colourOf(row) : "series-1"}`, d: "M" + spots.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L") }));
+    plate.add(s("path", { class: `${look} ${row ? shade(row.rank) : "series-1"}`, d: "M" + spots.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L") }));
     const [, repeat, fold] = line.cell || [];
     if (row) for (const [x, y, step, loss] of spots) plate.points.push({ x, y, row, adapter: row.group, words: () => [adapterText(row, 40), `trial ${row.trial}, rate ${rateText(row.learning_rate)}, fold ${fold + 1}${repeat ? `, repeat ${repeat + 1}` : ""}`, `loss ${loss.toPrecision(3)} at step ${step}`] });
   }
