@@ -151,8 +151,9 @@ class Shelf:
         running = bool(live and live["running"])
         row = dict(kept[1])
         if "problem" not in row:
-            left = bool(row["unfinished"] or (live and live["unfinished"]))
-            finished = row["trials"] >= row["trials_wanted"] and not left
+            # a run that has spent its trainings is at its end, however few trials that made
+            left = live["unfinished"] if live else row["trials"] < row["trials_wanted"]
+            finished = not row["unfinished"] and not left
             row["state"] = "running" if running else "finished" if finished else "stopped"
             row["share"] = live["share"] if live and not finished else row["share"]
             row["words"] = live["words"] if running and live else ""

@@ -37,7 +37,8 @@ function setLine(state, words) {
 
 function showLive(live) {
   view.live = live;
-  const running = live && live.running, left = view.data.unfinished || (live && live.unfinished);
+  // a run that has spent its trainings is at its end, however few trials that made
+  const running = live && live.running, left = view.trials.some((row) => row.state === "running") || (live ? live.unfinished : view.data.unfinished);
   byId("live-bar").toggleAttribute("hidden", !running);
   byId("curves-section").hidden = !running || !(live.losses.length > 1 || !byId("curves-section").hidden);
   for (const [id, shown] of [["stop", running], ["resume", !running && left]]) if (byId(id)) byId(id).hidden = !shown;

@@ -1,13 +1,18 @@
 // Where the score comes from: layers x modules, all hyperparameters at once, and their importance.
 
+// Layers x target modules, or x rank where all adapt the same modules.
 function drawHeat(plate) {
   const rows = view.visible.map((adapter) => adapter.lead).filter((row) => known(row.score));
   if (!rows.length) return plate.empty("No adapter has a score yet.");
   const present = (name, known_order) => Object.keys(known_order).filter((one) => rows.some((row) => row[name] === one));
-  const targets = present("targets", view.data.encoding.targets).slice(0, 10), layers = present("layers", view.data.encoding.layers).slice(0, 14);
+  const targets = present("targets", view.data.encoding.targets).slice(0, 10), name = targets.length > 1 ? "targets" : "rank";
+  const columns = name === "targets" ? targets : [...new Set(rows.map((row) => row.rank))].sort((a, b) => a - b).slice(0, 10);
+  const words = (row) => (name === "targets" ? `r=${row.rank}` : ""), title = (value) => (name === "targets" ? value : `r=${value}`);
+  byId("heat-section").querySelector("h2").textContent = name === "targets" ? "Layers and modules" : "Layers and rank";
+  const layers = present("layers", view.data.encoding.layers).slice(0, 14);
   const best = new Map();
   for (const row of rows) {
-    const key = `${row.layers}\n${row.targets}`, held = best.get(key);
+    const key = `${row.layers}\n${row[name]}`, held = best.get(key);
     const better = !held || (row.state === "complete") > (held.row.state === "complete") || ((row.state === "complete") === (held.row.state === "complete") && row.score > held.row.score);
     best.set(key, { row: better ? row : held.row, count: (held ? held.count : 0) + 1 });
   }
@@ -15,21 +20,22 @@ function drawHeat(plate) {
   const top = Math.max(...(scores.length ? scores : [0])), reach = Math.max(2 * view.judged.margin, 1e-3);
   const narrow = plate.narrow, high = 46;
   plate.begin(34 + layers.length * high + 12, { left: narrow ? 74 : 116, right: 8, top: 34, bottom: 8 });
-  const width = (plate.right_edge - plate.left) / targets.length;
-  targets.forEach((name, at) => plate.add(s("text", { class: "tick middle", x: plate.left + (at + 0.5) * width, y: plate.top - 10 }, cut(name, Math.max(5, Math.floor(width / 7))))));
+  const width = (plate.right_edge - plate.left) / columns.length;
+  columns.forEach((value, at) => plate.add(s("text", { class: "tick middle", x: plate.left + (at + 0.5) * width, y: plate.top - 10 }, cut(title(value), Math.max(5, Math.floor(width / 7))))));
   plate.points = [];
   layers.forEach((layer, down) => {
     const y = plate.top + down * high;
     plate.add(s("text", { class: "tick end", x: plate.left - 9, y: y + high / 2, dy: "0.33em" }, cut(layersText(layer), narrow ? 10 : 16)));
-    targets.forEach((name, across) => {
-      const x = plate.left + across * width, found = best.get(`${layer}\n${name}`);
+    columns.forEach((value, across) => {
+      const x = plate.left + across * width, found = best.get(`${layer}\n${value}`);
       if (!found) return plate.add(s("rect", { class: "hole", x: x + 1, y: y + 1, width: width - 2, height: high - 2 }));
       const { row, count } = found, finished = row.state === "complete";
       const depth = finished ? Math.round(5 * Math.max(0, 1 - (top - row.score) / reach)) : 0;
       const chosen = view.selected.has(row.group.id);
       plate.add(s("rect", { class: `heat heat-${finished ? depth : "open"}${chosen ? " picked" : ""}`, x: x + 1, y: y + 1, width: width - 2, height: high - 2, rx: 2 }));
       plate.add(s("text", { class: `value middle${depth >= 4 ? " inverse" : ""}`, x: x + width / 2, y: y + 20 }, view.unit.number(row.score)));
-      plate.add(s("text", { class: `value small middle${depth >= 4 ? " inverse" : ""}`, x: x + width / 2, y: y + 35 }, width > 90 && (count > 1 || !finished) ? `r=${row.rank}, ${finished ? `best of ${count}` : STATE_WORDS[row.state]}` : `r=${row.rank}`));
+      const said = [words(row), finished ? (count > 1 ? `best of ${count}` : "") : STATE_WORDS[row.state]].filter(Boolean);
+      plate.add(s("text", { class: `value small middle${depth >= 4 ? " inverse" : ""}`, x: x + width / 2, y: y + 35 }, width > 90 ? said.join(", ") : said[0] || ""));
       plate.points.push({ x: x + width / 2, y: y + high / 2, row, adapter: row.group });
     });
   });
