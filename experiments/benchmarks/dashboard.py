@@ -3,11 +3,11 @@
     python experiments/benchmarks/dashboard.py               # page and poll; results/benchmarks/dashboard.json
     python experiments/benchmarks/dashboard.py --slow-down   # quick starts in pairs, with and without onlookers
 
-The page is measured in headless Chromium (Debian's chromium and chromium-driver) on fabricated studies of 2,000 and
-10,000 trials of ten cells: the first contentful paint, when the figures in sight are drawn, and from each interaction
-to the second frame after it; a margin is judged by the server first. The poll is what the server does for a client
-while nothing changes. A slow-down is the median over pairs of runs that take turns to go first; that both recorded the
-same scores is checked.
+The page is measured in headless Chromium (Debian's chromium and chromium-driver) on fabricated studies of 100, 2,000
+and 10,000 trials of ten cells: the first contentful paint, when the figures in sight are drawn, and from each
+interaction to the second frame after it; a margin is judged by the server first. The poll is what the server does for a
+client while nothing changes. A slow-down is the median over pairs of runs that take turns to go first; that both
+recorded the same scores is checked.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ def _onlookers(address: str, count: int = 3) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[2000, 10_000])
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 2000, 10_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow-down", action="store_true")
     parser.add_argument("--spec", type=Path, default=ROOT / "experiments/quickstart.toml", help="with --slow-down")
