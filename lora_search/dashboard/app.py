@@ -215,8 +215,8 @@ class _Pages:
         return _stream(shelf_events(self.shelf))
 
     async def events(self, request: Request) -> Response:
-        folder = self._folder(request)
-        return _stream(study_events(folder))
+        folder, name = self._folder(request), str(request.path_params["name"])
+        return _stream(study_events(folder, lambda: self.shelf.seconds(name)))
 
     # -- to take away ----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from lora_search.dashboard.watching import live_stamp, look_at, read_live
 
 _TURN = 0.4
 _PAUSE = 1.0
-"""Seconds from one announcement of change to the next: a study may finish many cells at once."""
+"""Seconds from one announcement of change to the next at least: a study may finish many cells at once."""
+_REST = 3.0
+"""What a study took to read and judge is waited so many times over before the next announcement, so that looking on
+takes a quarter of one core at most, however large the study."""
 _KEEP_ALIVE_TURNS = 35
 _PULSE_TURNS = 12
 """Turns after which a run is looked at though it said nothing: it may have been killed."""
@@ -24,10 +28,15 @@ def event(name: str, value: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
 
 
-async def study_events(folder: Path) -> AsyncIterator[bytes]:
-    """``changed`` when something was recorded, ``live`` when the run said something, ``gone`` at the end."""
+async def study_events(folder: Path, seconds: Callable[[], float] = lambda: 0.0) -> AsyncIterator[bytes]:
+    """``changed`` when something was recorded, ``live`` when the run said something, ``gone`` at the end.
+
+    Args:
+        folder: the study's.
+        seconds: tells what it last took to read and judge the study.
+    """
     yield b"retry: 2000\n\n"
-    seen, stamp, live, turn = look_at(folder), -1, None, 0
+    seen, stamp, live, turn, rested = look_at(folder), -1, None, 0, 0.0
     while True:
         look = look_at(folder)
         if look is None:
@@ -39,10 +48,10 @@ async def study_events(folder: Path) -> AsyncIterator[bytes]:
             if now != live or turn == 0:
                 yield event("live", now)
             stamp, live = said, now
-        if seen is None or look.files != seen.files:
+        if (seen is None or look.files != seen.files) and time.monotonic() >= rested:
             yield event("changed", {"token": look.token})
             seen = look
-            await asyncio.sleep(_PAUSE - _TURN)
+            rested = time.monotonic() + max(_PAUSE, _REST * seconds())
         elif turn % _KEEP_ALIVE_TURNS == 0:
             yield b": still here\n\n"
         turn += 1

@@ -7,6 +7,7 @@ read - half-written, of another version, no study at all - has a sentence in pla
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from lora_search.plots.web import judged_view, rates_view, study_payload
 from lora_search.plots.web.payload import MOST_JUDGED_LIVE
 from lora_search.statistics.judging import Judge
 from lora_search.statistics.verdict import Verdict
-from lora_search.store.reader import StudyTables, list_studies, read_study
+from lora_search.store.reader import list_studies, read_study
 from lora_search.store.status import study_status
 
 _MOST_KEPT = 8
@@ -30,11 +31,19 @@ _MOST_FITTED = 120
 
 
 class Snapshot:
-    """One study as it stood at one look, with what was computed from it."""
+    """One study as it stood at one look, with what was computed from it.
 
-    def __init__(self, look: Look, tables: StudyTables) -> None:
+    Attributes:
+        look: what its files looked like.
+        tables: what was in them.
+        seconds: of a processor, that it took to read the study and to judge what the page shows first.
+    """
+
+    def __init__(self, look: Look, folder: Path) -> None:
+        began = time.thread_time()
         self.look = look
-        self.tables = tables
+        self.tables = read_study(folder)
+        self.seconds = time.thread_time() - began
         self._kept: Judge | None = None
         self._verdict: Mapping[str, Any] | None = None
         self._views: dict[tuple[float, float], dict[str, Any]] = {}
@@ -84,10 +93,12 @@ class Snapshot:
         """What the page draws."""
         with self._lock:
             if self._payload is None:
+                began = time.thread_time()
                 judged = judged_view(self.tables, self.verdict())
                 self._payload = study_payload(self.tables, judged, self.look.token)
                 if len(self.tables.trials) <= _MOST_FITTED:
                     self._payload["rates"] = rates_view(rates_data(self.tables, self._judge().study, self.verdict()))
+                self.seconds += time.thread_time() - began
             return self._payload
 
 
@@ -127,13 +138,18 @@ class Shelf:
             kept = self._snapshots.get(name)
             if kept is not None and kept.look.files == look.files and kept.look.settled:
                 return kept
-            found = Snapshot(look, read_study(folder))
+            found = Snapshot(look, folder)
             with self._lock:
                 self._snapshots[name] = found
                 self._snapshots.move_to_end(name)
                 while len(self._snapshots) > _MOST_KEPT:
                     self._snapshots.popitem(last=False)
             return found
+
+    def seconds(self, name: str) -> float:
+        """What the last reading of a study took; 0 where it was not read."""
+        kept = self._snapshots.get(name)
+        return 0.0 if kept is None else kept.seconds
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for every study, for the list: how far it is, what it found, or why it cannot be read."""

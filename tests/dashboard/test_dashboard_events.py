@@ -1,5 +1,6 @@
 """Following a study: told of what was recorded and of what its run says, and of nothing else."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import pytest
 from dashboard_builders import record, served
 from fabricated_studies import sampled_rows
 
-from lora_search.dashboard import create_app
+from lora_search.dashboard import create_app, events
 from lora_search.dashboard.watching import look_at, process_of, read_live
 from lora_search.store.files import LIVE_FILE, LOCK_FILE, STUDY_FILE
 
@@ -103,3 +104,21 @@ def test_a_live_file_that_cannot_be_read_says_nothing(folder, text):
     (folder / LIVE_FILE).write_text(text, encoding="utf-8")
     assert read_live(folder) is None
     assert process_of(folder) is None
+
+
+def test_a_study_that_takes_long_to_judge_is_announced_seldom(folder, monkeypatch):
+    monkeypatch.setattr(events, "_TURN", 0.01)
+
+    async def heard():
+        found = events.study_events(folder, lambda: 1e6)
+        first = [await anext(found), await anext(found), await anext(found)]
+        finish_a_cell(folder)
+        first.append(await anext(found))
+        finish_a_cell(folder)
+        first.append(await anext(found))
+        await found.aclose()
+        return [text.partition(b"\n")[0] for text in first]
+
+    *_, announced, later = asyncio.run(heard())
+    assert announced == b"event: changed"
+    assert later == b": still here"
