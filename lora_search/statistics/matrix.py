@@ -45,6 +45,7 @@ class ScoreMatrix:
     examples: ExampleScores | None = None
     training_share: float = 1.0
     _pairs: dict[int, Posterior] = field(default_factory=dict, repr=False, compare=False)
+    _own: dict[int, Posterior] = field(default_factory=dict, repr=False, compare=False)
 
     def pairs(self, folds: int) -> Posterior:
         """Every row against every row, entry [b, c] about score(b) - score(c): from the examples where they are known
@@ -59,9 +60,11 @@ class ScoreMatrix:
 
     def own(self, folds: int) -> Posterior:
         """The true score of every row, ``(rows,)``; from the same sources as ``pairs``."""
-        if self.examples is not None:
-            return scores_by_example(self.examples, folds)
-        return correlated_t(self.scores, folds)
+        if folds not in self._own:
+            self._own[folds] = (
+                correlated_t(self.scores, folds) if self.examples is None else scores_by_example(self.examples, folds)
+            )
+        return self._own[folds]
 
     def cells_of(self, trial: int) -> int:
         """How many cells the trial of this number has."""

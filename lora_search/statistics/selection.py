@@ -129,22 +129,27 @@ def score_interval(
     fold, so the spread of other trials says nothing that this one's does not.
     """
     low, high = correlated_t(np.asarray(scores, dtype=np.float64), folds).interval(level)
+    return _bounded(float(low), float(high), lowest, highest)
+
+
+def _bounded(low: float, high: float, lowest: float, highest: float) -> tuple[float, float]:
+    """An interval within what the metric can be; one that says nothing stays infinite."""
     if not math.isfinite(low) or not math.isfinite(high):
-        return float(low), float(high)
-    return max(float(low), lowest), min(float(high), highest)
+        return low, high
+    return max(low, lowest), min(high, highest)
 
 
 def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, metric: str) -> TrialSummary:
     number = matrix.trials[row]
     record = trials.loc[trials["trial"] == number].iloc[0]
     scores = matrix.scores[row][~np.isnan(matrix.scores[row])]
-    lowest, highest = metric_named(metric).bounds
+    low, high = matrix.own(folds).at(row).interval()
     return TrialSummary(
         trial=number,
         adapter={name: _plain(record[name]) for name in ADAPTER_FIELDS if name in record.index},
         nuisance={name: _plain(record[name]) for name in _NUISANCE_COLUMNS if name in record.index},
         score_mean=float(scores.mean()),
-        score_interval=score_interval(list(scores), folds=folds, lowest=lowest, highest=highest),
+        score_interval=_bounded(float(low), float(high), *metric_named(metric).bounds),
         adapter_parameters=int(matrix.parameters[row]),
         head_parameters=int(record["head_parameters"]) if "head_parameters" in record.index else 0,
         seconds=float(matrix.seconds[row]),
