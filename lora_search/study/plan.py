@@ -21,7 +21,7 @@ from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
 from lora_search.study.schedule import GENERATION, packs_of
-from lora_search.study.tuning import search_of
+from lora_search.study.tuning import RateSearch, search_of
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
 _STEPS = 6
@@ -38,7 +38,9 @@ class Plan:
         notes: what the data and the model say about themselves.
         device, precision: where and how the base would run.
         examples, labels, holdout: the data after cleaning and sampling.
-        trials, cells: trials of the study and trainings if none is stopped early.
+        trials: of the study. adapters: that it compares at most, each at its own learning rate; 0 where trials are at
+            one rate.
+        cells: trainings if none is stopped early; where learning rates are looked for, other rates aside.
         steps: optimizer steps per cell.
         smallest, largest: adapter parameters of the cheapest and dearest adapter of the space.
         head_parameters: trained besides the adapter.
@@ -56,6 +58,7 @@ class Plan:
     labels: tuple[str, ...]
     holdout: int
     trials: int
+    adapters: int
     cells: int
     steps: int
     smallest: int
@@ -76,19 +79,28 @@ class Plan:
         parts = ", ".join(f"{part} {_mebibytes(size)}" for part, size in self.memory.items())
         cv = self.experiment.cv
         repeats = f" x {cv.repeats} repeats" if cv.repeats > 1 else ""
-        trials = counted(self.trials, "trial")
+        folds = f"{cv.folds} folds{repeats}"
+        compared = f"{counted(self.trials, 'trial')} x {folds} = {self.cells} trainings"
+        if self.adapters:
+            most = self.experiment.search.cells
+            limit = f"{self.cells} trainings and some for the rates" if most is None else f"at most {most} trainings"
+            compared = f"{counted(self.adapters, 'adapter')}, each at its own learning rate, on {folds}: {limit}"
         return [
             *self.notes,
             f"data: {self.examples} examples in the folds, {self.holdout} held out",
-            f"cells: {trials} x {cv.folds} folds{repeats} = {self.cells} trainings of {self.steps} steps",
+            f"cells: {compared} of {self.steps} steps",
             f"adapters: {self.smallest:,} to {self.largest:,} parameters, and {self.head_parameters:,} in the head",
             *self.packs,
             f"machine: {self.device}, base in {self.precision}",
             f"memory: about {_mebibytes(total)} ({parts})",
-            f"time: about {duration(max(1.0, self.seconds))} if no trial is stopped early",
+            f"time: about {duration(max(1.0, self.seconds))} if {self._stopped} is stopped early",
             f"then: at most about {counted(self.later, 'training')}, {duration(max(1.0, self.later_seconds))}: "
             + ", ".join(self._later_trainings()),
         ]
+
+    @property
+    def _stopped(self) -> str:
+        return "no adapter" if self.adapters else "no trial"
 
     def _later_trainings(self) -> list[str]:
         extra = self.experiment.verdict.extra_repeats and self.trials > 1
@@ -109,8 +121,7 @@ def plan_study(experiment: Experiment) -> Plan:
     dtype = engine.settings.dtype
     by_depth = _specs_by_depth(prepared)
     trials = experiment.search.total
-    cells = trials * experiment.cv.folds * experiment.cv.repeats
-    first = _first_packs(prepared)
+    first, adapters, cells = _first_packs(prepared)
     # so many of a depth at a time later on, when racing goes by single folds
     usual = max(1, round(min(trials, GENERATION) / len(by_depth)))
     most = max(usual, *(pack.cells for pack in first))
@@ -132,6 +143,7 @@ def plan_study(experiment: Experiment) -> Plan:
         labels=prepared.data.label_names,
         holdout=len(prepared.splits.holdout),
         trials=trials,
+        adapters=adapters,
         cells=cells,
         steps=-(-len(lowest.train) // experiment.training.batch_size) * experiment.training.epochs,
         smallest=min(sizes),
@@ -157,17 +169,21 @@ class _Pack:
     title: str
 
 
-def _first_packs(prepared: Prepared) -> list[_Pack]:
+def _first_packs(prepared: Prepared) -> tuple[list[_Pack], int, int]:
     """The packs of the first rung, which are known before anything is trained: asked for as a run would, in a study
-    that is thrown away."""
+    that is thrown away. And how many adapters are compared at rates of their own, and the trainings that are ahead."""
     experiment = prepared.experiment
     with quiet_optuna(), tempfile.TemporaryDirectory() as folder:
         where = Path(folder) / experiment.name
         with Ledger.open(where, experiment, describe_environment(prepared)) as ledger:
-            step = next(iter(search_of(prepared, ledger).steps()))
+            search = search_of(prepared, ledger)
+            step = next(iter(search.steps()))
+            lacking, unasked = search.ahead()
             trials = {record.trial: record for record in ledger.trials()}
     packs = packs_of(prepared, trials, step.cells)
-    return [_Pack(len(pack), prepared.depth(trials[pack[0].trial].adapter), pack_title(pack)) for pack in packs]
+    first = [_Pack(len(pack), prepared.depth(trials[pack[0].trial].adapter), pack_title(pack)) for pack in packs]
+    adapters = search.adapters if isinstance(search, RateSearch) else 0
+    return first, adapters, sum(cells for cells, _ in lacking) + unasked
 
 
 def _most_later(experiment: Experiment) -> int:
