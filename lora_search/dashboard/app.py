@@ -67,6 +67,7 @@ def create_app(
         Route("/studies/{name}/data.json", pages.data),
         Route("/studies/{name}/judged.json", pages.judged),
         Route("/studies/{name}/importance.json", pages.importance),
+        Route("/studies/{name}/rates.json", pages.rates),
         Route("/studies/{name}/predictions.json", pages.predictions),
         Route("/studies/{name}/examples.json", pages.examples),
         Route("/studies/{name}/events", pages.events),
@@ -181,6 +182,12 @@ class _Pages:
                 kept = (found.look.token, await asyncio.to_thread(compute))
                 self._importance[name] = kept
         return _compressed(request, _json(kept[1]), "application/json")
+
+    async def rates(self, request: Request) -> Response:
+        _, found = await self._snapshot(request)
+        async with self._busy:  # as importance, seconds for a study of a hundred adapters
+            view = await asyncio.to_thread(found.rates)
+        return _compressed(request, _json({"rates": view}), "application/json")
 
     async def predictions(self, request: Request) -> Response:
         _, found = await self._snapshot(request)

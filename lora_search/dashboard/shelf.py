@@ -48,6 +48,7 @@ class Snapshot:
         self._verdict: Mapping[str, Any] | None = None
         self._views: dict[tuple[float, float], dict[str, Any]] = {}
         self._payload: dict[str, Any] | None = None
+        self._rates: list[dict[str, Any]] | None = None
         self._lock = threading.RLock()
 
     def verdict(self) -> Mapping[str, Any]:
@@ -96,10 +97,17 @@ class Snapshot:
                 began = time.thread_time()
                 judged = judged_view(self.tables, self.verdict())
                 self._payload = study_payload(self.tables, judged, self.look.token)
-                if len(self.tables.trials) <= _MOST_FITTED:
-                    self._payload["rates"] = rates_view(rates_data(self.tables, self._judge().study, self.verdict()))
                 self.seconds += time.thread_time() - began
             return self._payload
+
+    def rates(self) -> list[dict[str, Any]]:
+        """What is expected of other learning rates; nothing where fitting that would take too long."""
+        with self._lock:
+            if self._rates is None:
+                few = len(self.tables.trials) <= _MOST_FITTED
+                found = rates_data(self.tables, self._judge().study, self.verdict()) if few else None
+                self._rates = [] if found is None else rates_view(found)
+            return self._rates
 
 
 class Shelf:

@@ -76,6 +76,19 @@ def test_predictions_are_pooled_over_folds(site, results):
     assert found["predicted"]["0"] == (mine["p1"] > mine["p0"]).astype(int).tolist()
 
 
+def test_what_is_expected_of_other_rates_is_asked_for_apart(tmp_path):
+    rows = sampled_rows(4)
+    record(
+        tmp_path / "tuned", [*rows, *(dict(rows[1], trial=4 + at, learning_rate=1e-3 * (at + 1)) for at in range(3))]
+    )
+    with served(create_app(tmp_path)) as site:
+        assert site.ask("/studies/tuned/data.json").json["rates"] is None
+        found = site.ask("/studies/tuned/rates.json").json["rates"]
+    assert {curve["rank"] for curve in found} <= {row["rank"] for row in rows}
+    assert all(len(curve["rates"]) == len(curve["scores"]) > 1 for curve in found)
+    assert found
+
+
 def test_importance_is_asked_for_apart(site):
     found = site.ask("/studies/film-quotes/importance.json").json
     assert {bar["name"] for bar in found["bars"]} >= {"rank", "learning rate"}

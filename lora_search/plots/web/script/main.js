@@ -60,13 +60,25 @@ const drawing = {
         askImportance();
         continue;
       }
+      if (name === "rates" && !view.data.rates) askRates(); // drawn without them meanwhile
       plate.drawnAt = Math.floor(plate.box.clientWidth);
       plate.paint();
     }
   },
 };
 
-const IMPORTANCE_MILLISECONDS = 60000; // it takes the server seconds: a running study is asked again after a minute
+const KEPT_MILLISECONDS = 60000; // what takes the server seconds is asked of a running study again after a minute
+let ratesAsked = null;
+async function askRates() {
+  if (!view.data.links || ratesAsked === view.data.token) return;
+  ratesAsked = view.data.token;
+  const answer = await fetch(`${view.data.links}/rates.json`).catch(() => null);
+  if (!answer?.ok) return;
+  view.data.rates = (await answer.json()).rates;
+  Object.assign(view, { rates: view.data.rates, rates_at: Date.now() });
+  drawing.figure("rates");
+}
+
 let asked = null;
 async function askImportance() {
   if (asked === view.data.token) return;
@@ -127,7 +139,8 @@ async function studyPage(page) {
   follow(page, async () => {
     const data = await fetched();
     if (data.token === view.data.token) return;
-    if (Date.now() - view.importance_at < IMPORTANCE_MILLISECONDS) data.importance = view.importance;
+    if (Date.now() - view.importance_at < KEPT_MILLISECONDS) data.importance = view.importance;
+    if (Date.now() - view.rates_at < KEPT_MILLISECONDS) data.rates = view.rates;
     take(data);
     if (view.margin !== null || view.confidence !== null) {
       return judgeAt(view.margin ?? data.asked.margin, view.confidence ?? data.asked.confidence);
