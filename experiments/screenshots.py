@@ -38,7 +38,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with _dashboard(arguments.study) as address, _browser() as browser:
         page = f"{address}/studies/{arguments.study.resolve().name}"
-        _open(browser, f"{page}#{arguments.address}", "light", 1260)
+        _open(browser, f"{page}#{arguments.address}", "light", 1480)
         _save(browser, arguments.out / "study.webp")
         _open(browser, f"{page}#selected={one},{other}", "dark", 900)
         while not browser.execute_script("return document.querySelector('td.said')?.textContent"):
