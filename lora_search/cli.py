@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 the user's input is wrong (one line per mistake on standar
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -133,7 +134,7 @@ def targets(
     ] = None,
 ) -> None:
     """List what of a model can be adapted, and parameters per rank."""
-    from lora_search.models import targets_table
+    from lora_search.models import structure_notes, targets_table
     from lora_search.spec import ModelSpec
     from lora_search.tasks import structure_of
 
@@ -154,6 +155,8 @@ def targets(
     ]
     _print_table(header, rows)
     print(f"\nhead: {', '.join(structure.head_modules)} ({structure.head_parameters:,} parameters with 2 labels)")
+    for note in structure_notes(structure):
+        print(f"note: {note}")
 
 
 @app.command()
@@ -295,6 +298,7 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point; turns the user's mistakes into exit code 2."""
+    _write_what_the_terminal_cannot_show_as_escapes()
     try:
         try:
             app()
@@ -326,6 +330,13 @@ def _naming_options(options: Mapping[str, str]) -> Iterator[None]:
     except InputError as error:
         error.change(lambda mistake: replace(mistake, key=options.get(mistake.key, mistake.key)))
         raise
+
+
+def _write_what_the_terminal_cannot_show_as_escapes() -> None:
+    """A label with an umlaut on an ASCII terminal is no reason to stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(line: str) -> None:

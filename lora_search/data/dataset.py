@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lora_search.data.duplicates import copies, fold_groups
 from lora_search.data.examples import clean, sample
+from lora_search.data.labels import in_order, lookalikes
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, read_table
 from lora_search.spec.experiment import DataSpec
@@ -25,7 +26,7 @@ class Dataset:
         texts: n texts, none empty.
         pairs: n second texts, or None.
         labels: (n,) indices into ``label_names``.
-        label_names: the labels, sorted.
+        label_names: the labels in the order of their classes: the source's, else by number, else as text.
         groups: (n,) group numbers; no split may tear a group apart. The user's groups, joined where they share a text;
             without either, each example is its own.
         rows: (n,) data row numbers in the source, from 1.
@@ -61,7 +62,7 @@ def load_dataset(spec: DataSpec, seed: int) -> Dataset:
     sampled = spec.max_examples is not None and spec.max_examples < len(cleaned)
     used = sample(cleaned, spec.max_examples, seed) if sampled and spec.max_examples is not None else cleaned
     duplicates = copies(used)
-    label_names = tuple(sorted(set(used.labels)))
+    label_names = in_order(used.labels, raw.label_names)
     index = {name: number for number, name in enumerate(label_names)}
     groups = fold_groups(len(used), used.groups, duplicates)
     return Dataset(
@@ -89,7 +90,9 @@ def _report(
         rows=len(raw),
         dropped={label: read[label] for label in spec.drop_labels},
         sampled_from=sampled_from,
-        label_counts={label: kept[label] for label in sorted(kept)},
+        label_counts={label: kept[label] for label in in_order(kept, raw.label_names)},
+        lookalikes=lookalikes(kept),
+        notes=raw.notes,
         group_column=spec.group,
         group_count=None if used.groups is None else len(set(used.groups)),
         duplicate_texts=len(duplicates),

@@ -1,13 +1,14 @@
 """Texts that occur more than once, and the groups that keep their copies on one side of every split.
 
 A copy in training of what is evaluated flatters the score. Copies are texts equal but for case and white space; in
-text pairs, both texts must agree.
+text pairs, both texts must agree. Texts that a tokenizer makes the same of, by cutting them or for want of their
+characters, are copies to the model.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +19,32 @@ from lora_search.data.sources import RawExamples
 def copies(examples: RawExamples) -> tuple[tuple[int, ...], ...]:
     """The positions of each text that occurs more than once, in order of first appearance."""
     positions: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    pairs = examples.pairs or ("",) * len(examples)
+    pairs = examples.pairs or (None,) * len(examples)
     for position, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):
-        positions[_normalised(text), _normalised(pair)].append(position)
+        positions[text_key(text, pair)].append(position)
     return tuple(tuple(found) for found in positions.values() if len(found) > 1)
 
 
-def fold_groups(count: int, groups: Sequence[str] | None, duplicates: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+def encoded_copies(
+    input_ids: Sequence[npt.NDArray[np.int64]], token_type_ids: Sequence[npt.NDArray[np.int64]] | None
+) -> tuple[tuple[int, ...], ...]:
+    """The positions of examples that are the same to the model, token for token, in order of first appearance."""
+    positions: defaultdict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    for position, ids in enumerate(input_ids):
+        types = b"" if token_type_ids is None else token_type_ids[position].tobytes()
+        positions[ids.tobytes(), types].append(position)
+    return tuple(tuple(found) for found in positions.values() if len(found) > 1)
+
+
+def fold_groups(
+    count: int, groups: Sequence[Hashable] | None, duplicates: Sequence[Sequence[int]]
+) -> npt.NDArray[np.int64]:
     """The group of each example that no split may tear apart: the user's groups, joined where they share a text.
 
     Args:
         count: how many examples, n.
-        groups: the user's group of each, if any.
-        duplicates: positions of equal texts, as ``copies`` finds them.
+        groups: the user's group of each, if any; or those that an earlier call made.
+        duplicates: positions of equal examples, as ``copies`` or ``encoded_copies`` finds them.
 
     Returns:
         (n,) group numbers from 0, by first appearance.
@@ -48,14 +62,19 @@ def fold_groups(count: int, groups: Sequence[str] | None, duplicates: Sequence[S
             first, second = sorted((root(members[0]), root(member)))
             parent[second] = first
 
-    by_group: defaultdict[str, list[int]] = defaultdict(list)
-    for position, group in enumerate(groups or ()):
+    by_group: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for position, group in enumerate(() if groups is None else groups):
         by_group[group].append(position)
     for members in (*by_group.values(), *duplicates):
         join(members)
     # every root is the first member of its group, so that sorting roots sorts groups by first appearance
     _, numbers = np.unique(np.array([root(position) for position in range(count)]), return_inverse=True)
     return numbers.astype(np.int64)
+
+
+def text_key(text: str, pair: str | None) -> tuple[str, str]:
+    """Equal for texts, or text pairs, that are copies of each other."""
+    return _normalised(text), _normalised(pair or "")
 
 
 def _normalised(text: str) -> str:

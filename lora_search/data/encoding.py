@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_search.data.dataset import Dataset
+from lora_search.data.duplicates import encoded_copies, fold_groups, text_key
 from lora_search.data.report import DataReport
 from lora_search.data.wording import rows_phrase
 from lora_search.errors import DataError
@@ -31,10 +32,10 @@ class EncodedExamples:
         input_ids: n arrays (T_i,) of token ids, special tokens included, padding not.
         token_type_ids: n arrays (T_i,), or None where the tokenizer makes none.
         labels: (n,) indices into ``label_names``.
-        label_names: the labels, sorted.
+        label_names: the labels in the order of their classes.
         lengths: (n,) tokens of each example, T_i.
-        groups: (n,) group numbers, for ``Splits.make``.
-        report: the dataset's report, with the lengths filled in.
+        groups: (n,) group numbers, for ``Splits.make``: the dataset's, joined where examples are the same tokens.
+        report: the dataset's report, with what encoding found filled in.
         fingerprint: sha256 of all that training sees: ids, token types, labels and their names, groups.
     """
 
@@ -61,7 +62,7 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
             longer text is cut first.
 
     Raises:
-        DataError: examples of which the tokenizer makes no token, with their rows.
+        DataError: examples of which the tokenizer makes no token, with their rows; or the same tokens of all.
     """
     limit = min(max_length, int(tokenizer.model_max_length))
     input_ids: list[npt.NDArray[np.int64]] = []
@@ -75,21 +76,27 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     lengths = np.array([len(ids) for ids in input_ids], dtype=np.int64)
     _require_tokens(dataset, lengths)
     types = tuple(token_type_ids) or None
+    same = encoded_copies(input_ids, types)
     report = replace(
         dataset.report,
         max_length=limit,
         truncated=truncated,
         asked_length=max_length if limit < max_length else None,
+        alike=_count_alike(dataset, same),
+        blank=_count_blank(tokenizer, input_ids),
     )
+    if same and len(same[0]) == len(dataset):
+        raise DataError.about("data.text", f"must differ once encoded, {report.alike_phrase()}")
+    groups = fold_groups(len(dataset), dataset.groups.tolist(), same)
     return EncodedExamples(
         input_ids=tuple(input_ids),
         token_type_ids=types,
         labels=dataset.labels,
         label_names=dataset.label_names,
         lengths=lengths,
-        groups=dataset.groups,
+        groups=groups,
         report=report,
-        fingerprint=_fingerprint(dataset, input_ids, types),
+        fingerprint=_fingerprint(dataset, groups, input_ids, types),
     )
 
 
@@ -118,6 +125,23 @@ def _count_truncated(
     return sum(len(row) > limit for row in whole["input_ids"])
 
 
+def _count_alike(dataset: Dataset, same: Sequence[Sequence[int]]) -> int:
+    """Examples with the tokens of one that has another text."""
+    pairs = dataset.pairs or (None,) * len(dataset)
+
+    def texts(positions: Sequence[int]) -> int:
+        return len({text_key(dataset.texts[position], pairs[position]) for position in positions})
+
+    return sum(len(positions) for positions in same if texts(positions) > 1)
+
+
+def _count_blank(tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[npt.NDArray[np.int64]]) -> int:
+    """Examples of special tokens only; the unknown token is one of them."""
+    special = np.isin(np.concatenate(input_ids), np.array(tokenizer.all_special_ids, dtype=np.int64))
+    starts = np.cumsum([0, *(len(ids) for ids in input_ids[:-1])])
+    return int(np.logical_and.reduceat(special, starts).sum())
+
+
 def _require_tokens(dataset: Dataset, lengths: npt.NDArray[np.int64]) -> None:
     empty = dataset.rows[lengths == 0].tolist()
     if empty:
@@ -128,12 +152,13 @@ def _require_tokens(dataset: Dataset, lengths: npt.NDArray[np.int64]) -> None:
 
 def _fingerprint(
     dataset: Dataset,
+    groups: npt.NDArray[np.int64],
     input_ids: list[npt.NDArray[np.int64]],
     token_type_ids: tuple[npt.NDArray[np.int64], ...] | None,
 ) -> str:
     digest = hashlib.sha256()
     digest.update(json.dumps([len(dataset), dataset.label_names, token_type_ids is not None]).encode("ascii"))
-    for row in (dataset.labels, dataset.groups, np.array([len(ids) for ids in input_ids])):
+    for row in (dataset.labels, groups, np.array([len(ids) for ids in input_ids])):
         digest.update(row.astype("<i8").tobytes())
     for row in (*input_ids, *(token_type_ids or ())):
         digest.update(row.astype("<i8").tobytes())

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from lora_search.data.labels import in_order, mistake_of_many, plain_form
 from lora_search.data.randomness import Purpose, generator
 from lora_search.data.sources import RawExamples
 from lora_search.data.wording import labels_phrase, nearest, rows_phrase
 from lora_search.errors import DataError, Mistake
 from lora_search.spec.experiment import DataSpec
+from lora_search.spec.quoting import quoted
+
+_LOST_SHOWN = 5
 
 
 def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
@@ -20,14 +24,15 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
 
     Raises:
         DataError: a label to drop that is not there; missing labels, empty texts or missing groups, with their rows;
-            fewer than two labels left.
+            fewer than two labels left, or one for nearly every row.
     """
-    counts = Counter(label for label in raw.labels if label.strip())
+    found = Counter(label for label in raw.labels if plain_form(label))
+    counts = {label: found[label] for label in in_order(found, raw.label_names)}
     mistakes = [
         Mistake(
             "must name labels of the data",
             "data.drop_labels",
-            repr(label),
+            quoted(label),
             nearest(label, counts),
             hint=f"(labels: {labels_phrase(counts)})",
         )
@@ -35,7 +40,8 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
         if label not in counts
     ]
     kept = raw.take(index for index, label in enumerate(raw.labels) if label not in spec.drop_labels)
-    mistakes += _gaps("data.label", spec.label, "missing labels", kept.labels, kept.rows)
+    seen = [plain_form(label) for label in kept.labels]
+    mistakes += _gaps("data.label", spec.label, "missing labels", seen, kept.rows)
     mistakes += _gaps("data.text", spec.text, "empty texts", kept.texts, kept.rows)
     mistakes += _gaps("data.text_pair", spec.text_pair, "empty texts", kept.pairs, kept.rows)
     mistakes += _gaps("data.group", spec.group, "missing groups", kept.groups, kept.rows)
@@ -44,11 +50,13 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
         after = " after data.drop_labels" if spec.drop_labels else ""
         mistakes.append(
             Mistake(
-                f"must have two labels or more in column {spec.label!r}",
+                f"must have two labels or more in column {quoted(spec.label)}",
                 "data.label",
                 f"{labels_phrase(remaining) or 'none'}{after}",
             )
         )
+    if (no_classes := mistake_of_many(remaining, spec.label)) is not None:
+        mistakes.append(no_classes)
     if mistakes:
         raise DataError(mistakes)
     return kept
@@ -64,13 +72,17 @@ def sample(examples: RawExamples, size: int, seed: int) -> RawExamples:
     names, labels = np.unique(np.array(examples.labels, dtype=object), return_inverse=True)
     counts = np.bincount(labels)
     quotas = _proportional(counts, size)
-    lost = [f"{name!r} ({count} of {len(examples)})" for name, count, quota in zip(names, counts, quotas, strict=True)
-            if quota == 0]  # fmt: skip
+    lost = [
+        f"{quoted(name)} ({count} of {len(examples)})"
+        for name, count, quota in zip(names, counts, quotas, strict=True)
+        if quota == 0
+    ]
     if lost:
+        more = f" and {len(lost) - _LOST_SHOWN} more" if len(lost) > _LOST_SHOWN else ""
         raise DataError.about(
             "data.max_examples",
             "must leave an example of every label",
-            got=f"{size}, which leaves none of {', '.join(lost)}",
+            got=f"{size}, which leaves none of {', '.join(lost[:_LOST_SHOWN])}{more}",
             hint="raise it, or name the label in data.drop_labels",
         )
     order = generator(seed, Purpose.SAMPLE).permutation(len(examples))
@@ -89,5 +101,5 @@ def _proportional(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.in
 def _gaps(key: str, column: str | None, what: str, values: Sequence[str] | None, rows: Sequence[int]) -> list[Mistake]:
     """One mistake if values are blank, else none."""
     blank = [row for value, row in zip(values or (), rows, strict=False) if not value.strip()]
-    rule = f"column {column!r} must be filled in"
+    rule = f"column {quoted(column)} must be filled in"
     return [Mistake(rule, key, f"{what} in {rows_phrase(blank)}")] if blank else []

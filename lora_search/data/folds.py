@@ -18,11 +18,14 @@ import numpy.typing as npt
 
 from lora_search.data.randomness import Purpose, generator
 from lora_search.errors import DataError, Mistake
+from lora_search.spec.quoting import quoted
 
 Indices = npt.NDArray[np.int64]
 
 # a draw is refused only when a label's few groups happen to meet in one part; another order nearly always parts them
 _DRAWS = 100
+_LABELS_SHOWN = 3
+_NAME_WIDTH = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,26 +217,30 @@ def _too_little(counts: npt.NDArray[np.int64], names: Sequence[str], folds: int)
                 f"{folds} folds for {len(counts)} groups of examples",
             )
         ]
-    mistakes = []
+    few: list[str] = []
+    lone: list[str] = []
     for name, examples, groups in zip(names, counts.sum(axis=0), (counts > 0).sum(axis=0), strict=True):
         if examples < folds:
-            mistakes.append(
-                Mistake(
-                    "must be at most the examples of each label",
-                    "cv.folds",
-                    f"{folds} folds for {examples} example{'' if examples == 1 else 's'} of {name!r}",
-                )
-            )
+            few.append(f"{examples} example{'' if examples == 1 else 's'} of {quoted(name, _NAME_WIDTH)}")
         elif groups < 2:
-            mistakes.append(
-                Mistake(
-                    "must occur in two groups or more to be trained and evaluated",
-                    "data.label",
-                    f"{name!r} with {examples} examples in one group",
-                    hint="(examples of one data.group and copies of one text stay together)",
-                )
-            )
-    return mistakes
+            lone.append(f"{quoted(name, _NAME_WIDTH)} with {examples} examples in one group")
+    of_too_few = Mistake("must be at most the examples of each label", "cv.folds")
+    of_one_group = Mistake(
+        "must occur in two groups or more to be trained and evaluated",
+        "data.label",
+        hint="(examples of one data.group and copies of one text stay together)",
+    )
+    return [
+        *(replace(of_too_few, got=f"{folds} folds for {got}") for got in _each_or_all(few, len(names))),
+        *(replace(of_one_group, got=got) for got in _each_or_all(lone, len(names))),
+    ]
+
+
+def _each_or_all(labels: Sequence[str], of: int) -> Sequence[str]:
+    """What is told of each label, or of all in one where they are many."""
+    if len(labels) <= _LABELS_SHOWN:
+        return labels
+    return [f"{', '.join(labels[:_LABELS_SHOWN])} and so on: {len(labels)} of {of} labels"]
 
 
 def _fingerprint(first: Indices, second: Indices) -> str:

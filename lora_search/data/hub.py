@@ -6,12 +6,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lora_search.data.files import Columns
+from lora_search.data.arrow import table_of
+from lora_search.data.table import Table
 from lora_search.data.wording import require_columns
 from lora_search.errors import DataError
+from lora_search.spec.quoting import cut, quoted
+
+_REASON_WIDTH = 200  # characters of a library's message worth repeating
 
 
-def read_hub(name: str, config: str | None, split: str, wanted: Mapping[str, str]) -> Columns:
+def read_hub(name: str, config: str | None, split: str, wanted: Mapping[str, str]) -> Table:
     """The wanted columns of one split.
 
     Args:
@@ -20,15 +24,12 @@ def read_hub(name: str, config: str | None, split: str, wanted: Mapping[str, str
         split: the split: ``train``.
         wanted: key of the experiment -> column it names.
 
-    Returns:
-        Column name -> values, one per row; class labels by name, ``None`` where there is none.
-
     Raises:
         DataError: not reachable, no such dataset, configuration, split or column.
     """
-    table = _load(name, config, split)
-    require_columns(f"hub:{name}", table.column_names, wanted)
-    return {column: _values(table, column) for column in wanted.values()}
+    dataset = _load(name, config, split)
+    require_columns(f"hub:{name}", dataset.column_names, wanted)
+    return table_of(dataset, wanted)
 
 
 def _load(name: str, config: str | None, split: str) -> Any:
@@ -48,20 +49,9 @@ def _load(name: str, config: str | None, split: str) -> Any:
             hint="load it once while online, or save it as csv, jsonl or parquet and give that file's path",
         ) from error
     except (ValueError, RuntimeError, OSError, datasets.exceptions.DatasetsError) as error:
-        asked = f"config {config!r}, split {split!r}" if config else f"split {split!r}"
+        asked = f"{f'config {quoted(config)}, ' if config else ''}split {quoted(split)}"
         raise DataError.about("data.train", f"'hub:{name}' cannot be loaded ({asked}): {_first_line(error)}") from error
 
 
-def _values(table: Any, column: str) -> list[Any]:
-    """A column's values; class labels, stored as numbers, by their names. -1 is the hub's way to say "no label"."""
-    import datasets
-
-    values: list[Any] = list(table[column])
-    feature = table.features[column]
-    if not isinstance(feature, datasets.ClassLabel):
-        return values
-    return [None if value is None or value < 0 else feature.int2str(value) for value in values]
-
-
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return cut(next(iter(str(error).splitlines()), ""), _REASON_WIDTH) or type(error).__name__

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_search.data.wording import labels_phrase, rows_phrase
+from lora_search.data.labels import lookalikes_sentence
+from lora_search.data.wording import counted, labels_phrase, rows_phrase
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class DataReport:
         max_length: the most tokens an example has, and
         truncated: how many were cut to that; both None before encoding.
         asked_length: the ``max_length`` asked for, where the tokenizer allows less; else None.
+        lookalikes: groups of labels that look alike, as ``labels.lookalikes`` finds them.
+        notes: how the source was read where that is not the usual way, as sentences.
+        alike: examples that have the tokens of one with another text; None before encoding.
+        blank: examples of special and unknown tokens only; None before encoding.
     """
 
     source: str
@@ -40,6 +45,10 @@ class DataReport:
     max_length: int | None = None
     truncated: int | None = None
     asked_length: int | None = None
+    lookalikes: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    alike: int | None = None
+    blank: int | None = None
 
     @property
     def examples(self) -> int:
@@ -53,7 +62,34 @@ class DataReport:
 
     def sentences(self) -> tuple[str, ...]:
         """The facts as sentences, the ordinary ones first."""
-        return (*self._about_size(), *self._about_duplicates(), *self._about_lengths())
+        return (
+            *self._about_size(),
+            *self.notes,
+            *self._about_duplicates(),
+            *self._about_lengths(),
+            *self.warnings(),
+        )
+
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the data other than they look, as sentences; usually none."""
+        warnings = []
+        if self.lookalikes:
+            warnings.append(lookalikes_sentence(self.lookalikes, self.label_counts))
+        if self.alike:
+            warnings.append(f"Warning: {self.alike_phrase()}; copies as encoded stay in one fold.")
+        if self.blank:
+            warnings.append(
+                f"Warning: {self.blank} of {self.examples} examples are empty but for special and unknown tokens once"
+                " encoded."
+            )
+        return tuple(warnings)
+
+    def alike_phrase(self) -> str:
+        """How many examples the model cannot tell from others."""
+        return (
+            f"{self.alike} of {self.examples} examples are alike once encoded, though their texts differ (cut at"
+            f" {self.max_length} tokens, or of characters the tokenizer does not know or drops)"
+        )
 
     def _about_size(self) -> list[str]:
         labels = labels_phrase(self.label_counts)
@@ -70,12 +106,12 @@ class DataReport:
         sentences = []
         if self.duplicate_texts:
             sentences.append(
-                f"{_counted(self.duplicate_texts, 'text occurs', 'texts occur')} more than once "
+                f"{counted(self.duplicate_texts, 'text occurs', 'texts occur')} more than once "
                 f"({self.duplicate_examples} examples); copies stay in one fold."
             )
         if self.contradictions:
             sentences.append(
-                f"{_counted(len(self.contradictions), 'text occurs', 'texts occur')} with more than one label, "
+                f"{counted(len(self.contradictions), 'text occurs', 'texts occur')} with more than one label, "
                 f"the first in {rows_phrase(self.contradictions[0])}."
             )
         return sentences
@@ -85,10 +121,6 @@ class DataReport:
         if self.asked_length is not None:
             sentences.append(f"max_length {self.asked_length} is lowered to {self.max_length}, the tokenizer's limit.")
         if self.truncated and self.truncated_share is not None:
-            cut = _counted(self.truncated, "example is", "examples are")
+            cut = counted(self.truncated, "example is", "examples are")
             sentences.append(f"{cut} cut at {self.max_length} tokens ({self.truncated_share:.1%}).")
         return sentences
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

@@ -1,34 +1,49 @@
 """The labelled examples of ``[data]``, read from wherever they are, as strings and nothing but strings.
 
 What may become a string is decided here, once for all formats: texts must be strings where they are stored; labels and
-groups may be whole numbers or booleans, which become their decimal or word (1 -> ``"1"``). A missing value becomes
-``""``; which of them are mistakes is for ``examples`` to say, after labels were dropped.
+groups may be whole numbers or booleans, which become their decimal or word (1 -> ``"1"``), and groups may be dates and
+times, which become their ISO form. A missing value becomes ``""``; which of them are mistakes is for ``examples`` to
+say, after labels were dropped.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
-from lora_search.data.files import Columns, read_file
+from lora_search.data.files import may_have_splits, read_file
 from lora_search.data.hub import read_hub
+from lora_search.data.table import Table
 from lora_search.data.wording import rows_phrase
 from lora_search.errors import DataError, Mistake
 from lora_search.spec.experiment import DataSpec
 from lora_search.spec.locations import HubId, resolve
+from lora_search.spec.quoting import quoted, quoted_path
 
 
 @dataclass(frozen=True)
 class RawExamples:
-    """One entry per data row, ``""`` where the source has nothing. ``rows`` are data row numbers, from 1."""
+    """One entry per data row, ``""`` where the source has nothing.
+
+    Attributes:
+        texts, pairs, labels, groups: the values of the columns; ``pairs`` and ``groups`` are None where none is asked
+            for.
+        rows: data row numbers, from 1.
+        label_names: the names of the classes by number, where the source has them.
+        notes: how the source was read where that is not the usual way, as sentences.
+    """
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
     labels: tuple[str, ...]
     groups: tuple[str, ...] | None
     rows: tuple[int, ...]
+    label_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -40,7 +55,8 @@ class RawExamples:
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[index] for index in chosen)
 
-        return RawExamples(
+        return replace(
+            self,
             texts=pick(self.texts),
             pairs=None if self.pairs is None else pick(self.pairs),
             labels=pick(self.labels),
@@ -55,7 +71,8 @@ def read_table(spec: DataSpec) -> RawExamples:
     Raises:
         DataError: nothing there, unreadable, no such column, values that are no texts or no labels, or no rows at all.
     """
-    columns = _read_columns(spec)
+    table = _read_columns(spec)
+    columns = table.columns
     mistakes: list[Mistake] = []
 
     def converted(key: str, column: str, convert: Callable[[Any], str | None], rule: str) -> tuple[str, ...]:
@@ -66,33 +83,46 @@ def read_table(spec: DataSpec) -> RawExamples:
     texts = converted("text", spec.text, _text, "strings")
     pairs = None if spec.text_pair is None else converted("text_pair", spec.text_pair, _text, "strings")
     labels = converted("label", spec.label, _name, "strings or whole numbers")
-    groups = None if spec.group is None else converted("group", spec.group, _name, "strings or whole numbers")
+    groups = None if spec.group is None else converted("group", spec.group, _group, "strings, whole numbers or dates")
     if mistakes:
         raise DataError(mistakes)
     if not labels:
-        raise DataError.about("data.train", "must hold examples", got=f"no rows in {spec.train!r}")
-    return RawExamples(texts, pairs, labels, groups, rows=tuple(range(1, len(labels) + 1)))
+        raise DataError.about("data.train", "must hold examples", got=f"no rows in {quoted_path(spec.train)}")
+    return RawExamples(
+        texts,
+        pairs,
+        labels,
+        groups,
+        rows=tuple(range(1, len(labels) + 1)),
+        label_names=table.class_names.get(spec.label, ()),
+        notes=table.notes,
+    )
 
 
-def _read_columns(spec: DataSpec) -> Columns:
+def _read_columns(spec: DataSpec) -> Table:
     named = {"text": spec.text, "text_pair": spec.text_pair, "label": spec.label, "group": spec.group}
     wanted = {f"data.{key}": column for key, column in named.items() if column is not None}
     shown = [key for key in ("data.text", "data.text_pair") if wanted.get(key) == spec.label]
     if shown:
-        raise DataError.about(
-            "data.label", f"must not be the column the model reads ({shown[0]})", got=repr(spec.label)
-        )
+        rule = f"must not be the column the model reads ({shown[0]})"
+        raise DataError.about("data.label", rule, got=quoted(spec.label))
     place = resolve(spec.train, key="data.train", error=DataError)
     if isinstance(place, HubId):
         return read_hub(place.name, spec.config, spec.split, wanted)
-    mistakes = [
-        Mistake("must be left out unless data.train is hub:OWNER/NAME", f"data.{key}", repr(value))
-        for key, value in (("config", spec.config), ("split", spec.split))
-        if value != DataSpec.model_fields[key].default
-    ]
+    split = None if spec.split == DataSpec.model_fields["split"].default else spec.split
+    mistakes: list[Mistake] = []
+    if spec.config is not None:
+        rule = "must be left out unless data.train is hub:OWNER/NAME"
+        mistakes.append(Mistake(rule, "data.config", quoted(spec.config)))
+    if split is not None and not may_have_splits(place):
+        rule = (
+            "must be left out unless data.train has splits (hub:OWNER/NAME, a folder of save_to_disk, or .json with a"
+            " table per split)"
+        )
+        mistakes.append(Mistake(rule, "data.split", quoted(split)))
     if mistakes:
         raise DataError(mistakes)
-    return read_file(place, wanted)
+    return read_file(place, wanted, split)
 
 
 def _as_strings(values: Sequence[Any], convert: Callable[[Any], str | None]) -> tuple[tuple[str, ...], list[int]]:
@@ -106,13 +136,19 @@ def _refusal(key: str, column: str, rule: str, values: Sequence[Any], refused: S
     if not refused:
         return []
     example = values[refused[0]]
-    kind = "text that is not valid Unicode" if isinstance(example, str) else f"{example!r} ({type(example).__name__})"
+    named = f"{quoted(example)} ({type(example).__name__})"
+    kind = "text that is not valid Unicode" if isinstance(example, str) else named
     rows = rows_phrase([index + 1 for index in refused])
-    return [Mistake(f"column {column!r} must hold {rule}", key, f"{kind} in {rows}")]
+    return [Mistake(f"column {quoted(column)} must hold {rule}", key, f"{kind} in {rows}")]
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """None, NaN, or pandas' NaT, which is a moment that is none."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, date) and value != value)
+    )
 
 
 def _text(value: Any) -> str | None:
@@ -123,9 +159,16 @@ def _name(value: Any) -> str | None:
     """A label or a group. 1.0 is 1: a table's writer may have turned integers into floats because one was missing."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return str(int(value))
     if isinstance(value, int):
         return str(value)
     return _text(value)
+
+
+def _group(value: Any) -> str | None:
+    """A group may be a day or a moment too (``datetime`` is a ``date``, and so is pandas' ``Timestamp``)."""
+    return value.isoformat() if isinstance(value, date | time) else _name(value)
 
 
 def _is_unicode(value: str) -> bool:

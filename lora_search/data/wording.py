@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from lora_search.errors import DataError, Mistake
+from lora_search.spec.quoting import cut, quoted
 
 _ROWS_SHOWN = 5
-_COLUMNS_SHOWN = 20
+_NAMES_SHOWN = 20
+_LABELS_SHOWN = 12
 _NAME_WIDTH = 40
+_COMPARED_WIDTH = 200  # longer names are no slips of each other, and comparing them takes long
 
 
 def rows_phrase(rows: Sequence[int]) -> str:
@@ -24,15 +27,33 @@ def rows_phrase(rows: Sequence[int]) -> str:
 
 
 def labels_phrase(counts: Mapping[str, int]) -> str:
-    """Labels and how many examples have them: ``fresh (7403), rotten (5405)``."""
-    return ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
+    """Labels and how many examples have them, the first dozen: ``fresh (7403), rotten (5405)``."""
+    shown = ", ".join(f"{_label(label)} ({counts[label]})" for label in list(counts)[:_LABELS_SHOWN])
+    return shown + (f" and {len(counts) - _LABELS_SHOWN} more" if len(counts) > _LABELS_SHOWN else "")
+
+
+def _label(label: str) -> str:
+    """As it is where it can be read as it is, else quoted."""
+    return cut(label, _NAME_WIDTH) if label.isprintable() and label == label.strip() else quoted(label, _NAME_WIDTH)
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """``1 row``, ``3 rows``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in quotes, the first twenty."""
+    quotes = [quoted(str(name), _NAME_WIDTH) for name in names]
+    more = f" and {len(quotes) - _NAMES_SHOWN} more" if len(quotes) > _NAMES_SHOWN else ""
+    return ", ".join(quotes[:_NAMES_SHOWN]) + more
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like ``name``, quoted; None when none is near. Case does not count."""
-    by_folded = {choice.casefold(): choice for choice in choices}
-    near = get_close_matches(name.casefold(), list(by_folded), n=1)
-    return repr(by_folded[near[0]]) if near else None
+    by_folded = {choice.casefold(): choice for choice in choices if len(choice) <= _COMPARED_WIDTH}
+    near = get_close_matches(name.casefold(), list(by_folded), n=1) if len(name) <= _COMPARED_WIDTH else []
+    return quoted(by_folded[near[0]]) if near else None
 
 
 def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, str]) -> None:
@@ -46,27 +67,23 @@ def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, s
     Raises:
         DataError: one mistake per column that is missing, with what there is, or that is there more than once.
     """
-    listed = ", ".join(_shortened(name) for name in available[:_COLUMNS_SHOWN])
-    more = f" and {len(available) - _COLUMNS_SHOWN} more" if len(available) > _COLUMNS_SHOWN else ""
+    columns = ", ".join(cut(" ".join(name.split()), _NAME_WIDTH) or "''" for name in available[:_NAMES_SHOWN])
+    more = f" and {len(available) - _NAMES_SHOWN} more" if len(available) > _NAMES_SHOWN else ""
     mistakes = [
         Mistake(
             f"must be a column of {where}",
             key,
-            repr(column),
+            quoted(column),
             nearest(column, available),
-            hint=f"(columns: {listed or 'none'}{more})",
+            hint=f"(columns: {columns or 'none'}{more})",
         )
         for key, column in wanted.items()
         if column not in available
     ]
     mistakes += [
-        Mistake(f"must be one column of {where}", key, f"{column!r}, the name of {available.count(column)}")
+        Mistake(f"must be one column of {where}", key, f"{quoted(column)}, the name of {available.count(column)}")
         for key, column in wanted.items()
         if available.count(column) > 1
     ]
     if mistakes:
         raise DataError(mistakes)
-
-
-def _shortened(name: str) -> str:
-    return (name or "''") if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 3]}..."

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lora_search.errors import StudyError
-from lora_search.export.config import adapter_config
 from lora_search.export.display import Display
-from lora_search.export.loading import loading_of
 from lora_search.export.place import RECORD_FILE, Place, contents
 from lora_search.export.recipes import Recipe, check_recipe
 from lora_search.export.weights import Weights
-from lora_search.models import load_base, resolve_targets
+from lora_search.handover import adapter_config, loading_of
+from lora_search.models import load_base, quiet_libraries, resolve_targets
 from lora_search.spec import facts
 from lora_search.store.files import json_text
 from lora_search.store.reader import StudyTables, read_study
@@ -39,7 +38,10 @@ def write_export(
     display: Display,
 ) -> Path:
     """As ``lora_search.export.export_adapter``, with somebody to tell."""
-    with terminated_as_interrupt():  # so that what is half written goes, and does not stay beside the place
+    with (
+        quiet_libraries(),
+        terminated_as_interrupt(),
+    ):  # so that what is half written goes, and does not stay beside the place
         return _write_export(_tables(study), out, trial, weights, recipe, display)
 
 
@@ -56,8 +58,8 @@ def _write_export(
         fitted = _train(tables, chosen, display) if weights else None
         prepared = _prepare(tables) if fitted is None else fitted.prepared
         config = _config(prepared, chosen, inference=weights)
-        dataset = _task(tables).load(tables.experiment.data, tables.experiment.seed)
-        loading = loading_of(prepared)
+        dataset, pairs = prepared.dataset, tables.experiment.data.text_pair is not None
+        loading = loading_of(tables.experiment.model, prepared.base, prepared.data, pairs=pairs)
         if fitted is not None:
             parts.append(Weights(tables, fitted, dataset, loading, place.path))
         if recipe is not None:

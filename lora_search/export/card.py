@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_search.export.loading import Loading
-from lora_search.export.rendering import render
+from lora_search.export.rendering import markdown_text, render
+from lora_search.handover import Loading
 from lora_search.metrics import metric_named
 from lora_search.spec import facts
+from lora_search.spec.quoting import cut
 from lora_search.statistics import score_interval
 from lora_search.statistics.wording import adapter_name, percent_sure, points
 from lora_search.store.reader import StudyTables
@@ -19,6 +20,7 @@ from lora_search.study.environment import versions
 from lora_search.study.refit import Refit
 
 _MOST_LABELS = 12
+_LABEL_WIDTH = 60
 _VERSIONS = ("lora-search", "peft", "transformers", "torch")
 
 
@@ -190,7 +192,7 @@ def _warnings(refit: Refit) -> tuple[str, ...]:
 def _label_list(names: Sequence[str]) -> str:
     if len(names) > _MOST_LABELS:
         return f"{len(names)} labels"
-    quoted = [f"*{name}*" for name in names]
+    quoted = [f"*{markdown_text(cut(name, _LABEL_WIDTH).strip())}*" for name in names]
     return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 

@@ -22,9 +22,10 @@ from transformers.models.auto.modeling_auto import (
 from lora_search.data import Dataset
 from lora_search.errors import InputError
 from lora_search.export import RECIPES
-from lora_search.export.loading import Loading
 from lora_search.export.rendering import render
+from lora_search.handover import Loading
 from lora_search.spec import closest
+from lora_search.spec.quoting import quoted
 from lora_search.spec.suggestions import one_of
 from lora_search.study import Prepared
 from lora_search.study.refit import ChosenTrial
@@ -151,7 +152,7 @@ def check_recipe(trainer: str | None, chosen: ChosenTrial) -> None:
         return
     if trainer not in RECIPES:
         near = closest(trainer, RECIPES)
-        raise InputError.about("recipe", one_of(RECIPES), got=repr(trainer), meant=near)
+        raise InputError.about("recipe", one_of(RECIPES), got=quoted(trainer), meant=near)
     if trainer != "trl" and not chosen.adapter.alpha.is_integer():
         raise InputError.about(
             "recipe",

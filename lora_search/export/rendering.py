@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~&!])")
 _BARE_EXPONENT = re.compile(r"^(-?\d+)(e[-+]?\d+)$")
 
 
@@ -22,7 +23,13 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"python": repr, "yaml": yaml_value, "cell": table_cell}
+    environment.filters |= {
+        "python": repr,
+        "yaml": yaml_value,
+        "cell": table_cell,
+        "code": code_span,
+        "markdown": markdown_text,
+    }
     return environment.get_template(template).render(values)
 
 
@@ -36,3 +43,16 @@ def yaml_value(value: Any) -> str:
 def table_cell(value: Any) -> str:
     """A value inside a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def markdown_text(value: Any) -> str:
+    """A text on one line of Markdown, shown as it is written: no emphasis, no link, no HTML."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def code_span(value: Any) -> str:
+    """A text as code on one line of Markdown, whatever backticks it holds."""
+    text = " ".join(str(value).split())
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"

@@ -1,12 +1,15 @@
 """The frozen base: loading it, and finding by inspection what of it a LoRA can adapt and what is trained whole."""
 
 from lora_search.models.base import FrozenBase, load_base, load_structure, structure_from_config
+from lora_search.models.checkpoint import quiet_libraries
 from lora_search.models.peft_targets import PeftTargets, peft_targets
+from lora_search.models.positions import position_limit, positions_follow_padding
 from lora_search.models.structure import LinearModule, ModelStructure, inspect_model
 from lora_search.models.targets import (
     TargetRow,
     adapter_parameters,
     resolve_targets,
+    structure_notes,
     target_groups,
     target_notes,
     targets_table,
@@ -25,8 +28,12 @@ __all__ = [
     "load_base",
     "load_structure",
     "peft_targets",
+    "position_limit",
+    "positions_follow_padding",
+    "quiet_libraries",
     "resolve_targets",
     "structure_from_config",
+    "structure_notes",
     "target_groups",
     "target_notes",
     "targets_table",

@@ -20,6 +20,7 @@ from lora_search.models.checkpoint import Checkpoint, find_checkpoint
 from lora_search.models.structure import ModelStructure, inspect_model
 from lora_search.models.task_head import TaskHead
 from lora_search.spec.experiment import ModelSpec
+from lora_search.spec.quoting import quoted, quoted_path
 
 _INITIALIZER_RANGE = 0.02  # standard deviation, of BERT and most after it
 # What a config says about its labels, its origin and the library's version is no part of what the frozen base computes.
@@ -38,6 +39,7 @@ class FrozenBase:
         structure: where adapters go and what is trained whole.
         head: what it was loaded with.
         fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
+        resized: whether the checkpoint brings a head of another size, which a loader must be told to pass over.
     """
 
     model: Any
@@ -45,6 +47,7 @@ class FrozenBase:
     structure: ModelStructure
     head: TaskHead
     fingerprint: str
+    resized: bool = False
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -66,15 +69,16 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
     checkpoint = find_checkpoint(spec)
     config = _load_config(checkpoint, head)
     tokenizer = _load_tokenizer(checkpoint)
-    model, fresh = _load_model(checkpoint, config, head)
-    structure = inspect_model(model, fresh)
+    model, report = _load_model(checkpoint, config, head)
+    structure = inspect_model(model, _fresh_parameters(model, report))
     _check_tokenizer(checkpoint, tokenizer, model)
     _draw_head(model, structure.head_modules)
     # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.eval()
     model.requires_grad_(False)
-    return FrozenBase(model, tokenizer, structure, head, _fingerprint(model, structure.head_modules))
+    fingerprint = _fingerprint(model, structure.head_modules)
+    return FrozenBase(model, tokenizer, structure, head, fingerprint, bool(report["mismatched_keys"]))
 
 
 def load_structure(spec: ModelSpec, head: TaskHead) -> ModelStructure:
@@ -104,10 +108,38 @@ def structure_from_config(config: Any, head: TaskHead, *, trust_remote_code: boo
 
 def _load_config(checkpoint: Checkpoint, head: TaskHead) -> Any:
     with checkpoint.reading():
+        checkpoint.check_no_adapter()
         config = AutoConfig.from_pretrained(checkpoint.source, **head.labels, **checkpoint.arguments)
+    _check_config(checkpoint, config)
     config.update(dict(head.config))
     config.get_text_config().use_cache = False
     return config
+
+
+def _check_config(checkpoint: Checkpoint, config: Any) -> None:
+    """What transformers would act on and should not.
+
+    Raises:
+        ModelError: quantized weights, or attention to be fetched from the hub.
+    """
+    name = quoted_path(checkpoint.name)
+    quantization = getattr(config, "quantization_config", None)
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+        raise ModelError.about(
+            "model.base",
+            "must have its weights as floating-point numbers or in a GGUF file",
+            got=f"{name}, quantized with {method or 'an unknown method'}",
+            hint="name the model it was made from",
+        )
+    attention = getattr(config, "_attn_implementation", None)
+    if isinstance(attention, str) and "/" in attention and not checkpoint.trust_remote_code:
+        raise ModelError.about(
+            "model.trust_remote_code",
+            f"must be true to fetch the code of {quoted(attention)} that {name} asks for and run it",
+            got="false",
+            hint="read that code first",
+        )
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -115,21 +147,22 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.arguments)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ModelError.about(
-            "model.base", "must come with its tokenizer", got=f"{checkpoint.name!r}, which has no vocabulary"
+            "model.base", "must come with its tokenizer", got=f"{quoted_path(checkpoint.name)}, which has no vocabulary"
         )
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError.about(
                 "model.base",
-                f"must have a padding or end-of-text token, the tokenizer of {checkpoint.name!r} has neither",
+                "must have a padding or end-of-text token",
+                got=f"{quoted_path(checkpoint.name)}, whose tokenizer has neither",
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def _load_model(checkpoint: Checkpoint, config: Any, head: TaskHead) -> tuple[Any, frozenset[str]]:
-    """The model and the names of its parameters that did not come from the checkpoint."""
+def _load_model(checkpoint: Checkpoint, config: Any, head: TaskHead) -> tuple[Any, dict[str, Any]]:
+    """The model and what the loader says of it: ``missing_keys``, ``mismatched_keys``."""
     # What the checkpoint lacks is drawn at random: from a fixed seed here, and without moving the caller's generator.
     with checkpoint.reading(head.purpose), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -142,7 +175,7 @@ def _load_model(checkpoint: Checkpoint, config: Any, head: TaskHead) -> tuple[An
             output_loading_info=True,
             **checkpoint.arguments,
         )
-    return model, _fresh_parameters(model, report)
+    return model, report
 
 
 def _fresh_parameters(model: Any, report: dict[str, Any]) -> frozenset[str]:
@@ -178,7 +211,7 @@ def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None
         raise ModelError.about(
             "model.base",
             (
-                f"must come with its own tokenizer, the one of {checkpoint.name!r} has "
+                f"must come with its own tokenizer, the one of {quoted_path(checkpoint.name)} has "
                 f"{max(tokenizer.vocab_size, tokenizer.pad_token_id + 1)} tokens for {rows} embeddings"
             ),
         )

@@ -49,6 +49,19 @@ class LinearModule:
 
 
 @dataclass(frozen=True)
+class FrozenWeight:
+    """A matrix, or a stack of them, in the layers that no adapter can go on, for no linear module computes with it.
+
+    Attributes:
+        leaf: dotted name inside the block.
+        parameters: how many numbers, in all layers together.
+    """
+
+    leaf: str
+    parameters: int
+
+
+@dataclass(frozen=True)
 class ModelStructure:
     """What of a model is adapted, what is trained whole, what stays.
 
@@ -60,6 +73,8 @@ class ModelStructure:
         modules_to_save: the same as PEFT wants it: its suffix match finds exactly those modules, or what contains them.
         head_parameters: number of parameters of ``head_modules``.
         module_names: every module of the model, to tell which names a suffix would match.
+        frozen_weights: what of the layers cannot be adapted; the experts of a mixture, most of all.
+        layer_parameters: number of parameters of all layers.
     """
 
     stack_name: str
@@ -69,6 +84,8 @@ class ModelStructure:
     modules_to_save: tuple[str, ...]
     head_parameters: int
     module_names: tuple[str, ...] = field(repr=False)
+    frozen_weights: tuple[FrozenWeight, ...] = ()
+    layer_parameters: int = 0
 
     @property
     def hidden_size(self) -> int:
@@ -102,6 +119,8 @@ def inspect_model(model: nn.Module, fresh: Collection[str] = ()) -> ModelStructu
         modules_to_save=modules_to_save(model, head),
         head_parameters=sum(p.numel() for name in head for p in model.get_submodule(name).parameters()),
         module_names=tuple(name for name, _ in model.named_modules() if name),
+        frozen_weights=_frozen_weights(blocks),
+        layer_parameters=sum(parameter.numel() for parameter in blocks.parameters()),
     )
 
 
@@ -158,6 +177,20 @@ def _block_modules(block_name: str, layer: int, block: nn.Module) -> list[Linear
         LinearModule(f"{block_name}.{leaf}", layer, leaf, *shapes[leaf], kind=kind, role=roles[leaf])
         for leaf, (_, kind) in kinds.items()
     ]
+
+
+def _frozen_weights(blocks: nn.ModuleList) -> tuple[FrozenWeight, ...]:
+    found: dict[str, int] = {}
+    for block in blocks:
+        for name, parameter in block.named_parameters():
+            owner = block.get_submodule(name.rpartition(".")[0])
+            if (
+                parameter.dim() > 1
+                and _kind(owner) is None
+                and not isinstance(owner, nn.Embedding | nn.modules.conv._ConvNd)
+            ):
+                found[name] = found.get(name, 0) + parameter.numel()
+    return tuple(FrozenWeight(leaf, parameters) for leaf, parameters in found.items())
 
 
 def _kind(module: nn.Module) -> Kind | None:

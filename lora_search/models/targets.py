@@ -10,7 +10,12 @@ from lora_search.errors import Mistake, ModelError
 from lora_search.models.roles import projections_of
 from lora_search.models.structure import Kind, LinearModule, ModelStructure
 from lora_search.spec.names import TARGET_GROUPS, layer_indices
+from lora_search.spec.quoting import cut
 from lora_search.spec.suggestions import ChoiceError
+
+_NOTEWORTHY_SHARE = 0.01
+_NAMES_SHOWN = 4
+_NAME_WIDTH = 60
 
 
 def resolve_targets(structure: ModelStructure, targets: str, layers: str) -> tuple[LinearModule, ...]:
@@ -59,6 +64,21 @@ def target_notes(structure: ModelStructure, targets: str) -> tuple[str, ...]:
     return tuple(
         f"query+value is {leaf} in this model: one module computes query, key and value together and is adapted whole"
         for leaf in sorted(fused)
+    )
+
+
+def structure_notes(structure: ModelStructure) -> tuple[str, ...]:
+    """What of the layers no adapter goes on, if it is enough to matter; one sentence, usually none."""
+    frozen = sum(weight.parameters for weight in structure.frozen_weights)
+    share = frozen / max(1, structure.layer_parameters)
+    if share < _NOTEWORTHY_SHARE:
+        return ()
+    names = [weight.leaf for weight in sorted(structure.frozen_weights, key=lambda weight: -weight.parameters)]
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return (
+        f"{share:.0%} of the weights of the layers stay frozen whatever the targets:"
+        f" {', '.join(names[:_NAMES_SHOWN])}{more} are in no linear module (stacked experts of a mixture, for one),"
+        " and a LoRA goes on linear modules only",
     )
 
 
@@ -112,7 +132,7 @@ def _in_group(structure: ModelStructure, group: str) -> tuple[LinearModule, ...]
             "search.targets",
             "must exist in the model",
             got=f"{group}, but no linear module of its layers is that",
-            hint=_available_modules(structure),
+            hint="; ".join((_available_modules(structure), *structure_notes(structure))),
         )
     return members
 
@@ -129,12 +149,13 @@ def _matches(module: LinearModule, name: str) -> bool:
 
 
 def _unknown_name(structure: ModelStructure, name: str) -> Mistake:
+    shown = cut(name, _NAME_WIDTH)
     outside = [full for full in structure.module_names if full == name or full.endswith(f".{name}")]
     if outside:
-        rule, got = "must name linear modules inside the layers", f"{name}, which is {outside[0]}"
+        rule, got = "must name linear modules inside the layers", f"{shown}, which is {outside[0]}"
         return Mistake(rule, "search.targets", got, hint=_available_modules(structure))
     rule, meant = "must name linear modules of the model", _meant(structure, name)
-    return Mistake(rule, "search.targets", name, meant, _available_modules(structure))
+    return Mistake(rule, "search.targets", shown, meant, _available_modules(structure))
 
 
 def _meant(structure: ModelStructure, name: str) -> str | None:

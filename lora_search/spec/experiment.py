@@ -55,8 +55,8 @@ class DataSpec(Section):
     label: str = "label"
     drop_labels: Texts = ()
     holdout: float = Field(default=0.0, ge=0, lt=0.9)
-    max_examples: int | None = Field(default=None, ge=4)
-    max_length: int = Field(default=256, ge=4)
+    max_examples: int | None = Field(default=None, ge=4, lt=2**63)
+    max_length: int = Field(default=256, ge=4, le=1_000_000)
     group: str | None = None
     config: str | None = None
     split: str = "train"
@@ -85,8 +85,8 @@ class SearchSpec(Section):
     scaling: Literal["lora", "rslora"] = "lora"
     learning_rate: LearningRate = "auto"
     dropout: Dropouts = Field(default=(0.0,))
-    trials: int = Field(default=24, ge=1)
-    cells: int | None = Field(default=None, ge=1)
+    trials: int = Field(default=24, ge=1, le=100_000)
+    cells: int | None = Field(default=None, ge=1, le=10_000_000)
 
     @property
     def tunes_rate(self) -> bool:
@@ -131,10 +131,10 @@ class TrainingSpec(Section):
     twice to keep less of them in memory, for the same result; auto does where memory is short.
     """
 
-    epochs: int = Field(default=3, ge=1)
-    batch_size: int = Field(default=16, ge=1)
+    epochs: int = Field(default=3, ge=1, le=10_000)
+    batch_size: int = Field(default=16, ge=1, le=1_000_000)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1000)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: Literal["auto", True, False] = "auto"

@@ -20,8 +20,8 @@ class Section(BaseModel):
 class Range(Section):
     """A learning-rate range, searched on a log scale."""
 
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    low: float = Field(gt=0, le=1e30)
+    high: float = Field(gt=0, le=1e30)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -58,7 +58,7 @@ def _rate_kind(value: Any) -> str | None:
 # The last argument of each validator is what an editor should accept, for the JSON Schema.
 Rank = Annotated[int, Field(ge=1, le=4096)]
 Ranks = Annotated[tuple[Rank, ...], BeforeValidator(_listed, json_schema_input_type=Rank | tuple[Rank, ...])]
-Ratio = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(gt=0, le=1e30)]
 Ratios = Annotated[tuple[Ratio, ...], BeforeValidator(_listed, json_schema_input_type=Ratio | tuple[Ratio, ...])]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dropouts = Annotated[
@@ -77,7 +77,7 @@ LayerChoices = Annotated[
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 LearningRate = Annotated[
     Annotated[Range, Tag("range")]
-    | Annotated[float, Field(gt=0), Tag("number")]
+    | Annotated[float, Field(gt=0, le=1e30), Tag("number")]
     | Annotated[Literal["auto"], Tag("word")],
     Discriminator(_rate_kind, "learning_rate", 'must be "auto", a number, or a range { low = ..., high = ... }'),
 ]

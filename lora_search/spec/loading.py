@@ -26,9 +26,13 @@ from lora_search.errors import ExperimentError, InputError, Mistake
 from lora_search.spec.experiment import Experiment
 from lora_search.spec.locations import HUB_PREFIX, PACKAGE_PREFIX
 from lora_search.spec.mistakes import KeyPath, is_key, mistakes_of, shown_value
+from lora_search.spec.paths import expanded
+from lora_search.spec.quoting import cut, in_one_line
 from lora_search.spec.suggestions import closest
 from lora_search.spec.toml import toml_document
 
+_REASON_WIDTH = 200  # characters of a library's message worth repeating
+_BACKSLASHES = """; a path with backslashes goes in single quotes: 'C:\\data\\a.csv'"""
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -71,7 +75,12 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), trials: int
     experiment = None
     try:
         # By way of JSON, where pydantic's strict mode takes a list for a tuple but neither "8" nor true for a number.
-        experiment = Experiment.model_validate_json(json.dumps(raw, default=str), strict=True)
+        document = json.dumps(raw, default=str)
+    except (ValueError, RecursionError) as error:  # what TOML's hexadecimal may hold, and no number of ours is
+        got = "a number too long or values nested too deeply"
+        raise ExperimentError.about(path, "must hold plain values", got=got) from error
+    try:
+        experiment = Experiment.model_validate_json(document, strict=True)
     except ValidationError as error:
         mistakes += mistakes_of(error, raw, lambda key: _source(key, path, given))
     if experiment is None or mistakes:
@@ -85,13 +94,17 @@ def parse_override(text: str) -> Override:
     Raises:
         ExperimentError: it is not ``KEY=VALUE``.
     """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        raise ExperimentError.about("--set", "must be UTF-8 text", got=ascii(cut(text))) from None
     key, equals, value = text.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not equals or not all(parts):
         raise ExperimentError.about("--set", "must be KEY=VALUE", got=shown_value(text))
     try:
         table = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits, or too many brackets
         table = {}
     # A line break in VALUE could smuggle in further keys; then it was text.
     return Override(parts, table["value"] if table.keys() == {"value"} else value.strip(), "--set")
@@ -155,6 +168,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError.about(path, _syntax_mistake(str(error), text)) from error
+    except RecursionError as error:
+        got = "lists or tables nested too deeply to read"
+        raise ExperimentError.about(path, "must hold plain values", got=got) from error
+    except ValueError as error:  # a whole number of thousands of digits
+        got = "a number of thousands of digits"
+        raise ExperimentError.about(path, "must hold plain values", got=got) from error
 
 
 def _neighbour(path: Path) -> str | None:
@@ -169,7 +188,8 @@ def _syntax_mistake(message: str, text: str) -> str:
     if match is None:
         return message
     where = f"line {match[2]}, column {match[3]}" if match[2] else f"line {len(text.splitlines()) or 1}, at its end"
-    return f"{where}: {match[1][0].lower()}{match[1][1:]}"
+    hint = _BACKSLASHES if "escape" in match[1] or "hex value" in match[1] else ""
+    return f"{where}: {in_one_line(match[1][0].lower() + match[1][1:], _REASON_WIDTH)}{hint}"
 
 
 def _set(raw: dict[str, Any], override: Override) -> None:
@@ -199,7 +219,7 @@ def _with_local_paths(experiment: Experiment, folder: Path) -> Experiment:
 def _local(location: str, folder: Path) -> str:
     if location.startswith((HUB_PREFIX, PACKAGE_PREFIX)):
         return location
-    written = Path(os.path.expanduser(location))
+    written = expanded(location)
     for start in (Path(), folder):
         try:
             if (start / written).exists():

@@ -7,7 +7,6 @@ is a ``DataError`` about ``data.train`` and a missing model a ``ModelError`` abo
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from lora_search.errors import InputError
-from lora_search.spec.paths import kind_of
+from lora_search.spec.paths import expanded, kind_of
+from lora_search.spec.quoting import quoted, quoted_path
 
 PACKAGE_PREFIX = "package:"
 HUB_PREFIX = "hub:"
 
+_COMPARED_WIDTH = 300  # longer names no file system has, and comparing them takes long
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
 
 
@@ -49,7 +50,7 @@ def resolve(location: str, *, key: str, error: type[InputError], bare_hub_ids: b
     if location.startswith(HUB_PREFIX):
         name = location.removeprefix(HUB_PREFIX)
         if not _HUB_ID.match(name):
-            raise error.about(key, f"must be {HUB_PREFIX}OWNER/NAME", got=repr(location))
+            raise error.about(key, f"must be {HUB_PREFIX}OWNER/NAME", got=quoted_path(location))
         return HubId(name)
     if bare_hub_ids and _HUB_ID.match(location) and kind_of(Path(location), key=key, error=error) is None:
         return HubId(location)
@@ -69,12 +70,12 @@ def locate(location: str, *, key: str = "location", error: type[InputError] = In
     """
     if location.startswith(PACKAGE_PREFIX):
         return _locate_in_package(location, key, error)
-    path = Path(os.path.expanduser(location))  # unlike Path.expanduser, it leaves ~nobody as it is
+    path = expanded(location)
     if kind_of(path, key=key, error=error) is not None:
         return path
     near = _nearest(path.name, _names_in(path.parent))
     hint = f"a hub id is written {HUB_PREFIX}{location}" if near is None and _looks_like_hub(location) else ""
-    raise error.about(key, "must be an existing file or folder", got=repr(location), meant=near, hint=hint)
+    raise error.about(key, "must be an existing file or folder", got=quoted_path(location), meant=near, hint=hint)
 
 
 def _locate_in_package(location: str, key: str, error: type[InputError]) -> Path:
@@ -83,20 +84,20 @@ def _locate_in_package(location: str, key: str, error: type[InputError]) -> Path
     if not name.isidentifier() or not parts or ".." in parts or inner.startswith("/"):
         rule = f"must be {PACKAGE_PREFIX}NAME/PATH, a file or folder inside a package"
         hint = "NAME is the one that is imported, with _ for -" if "-" in name else ""
-        raise error.about(key, rule, got=repr(location), hint=hint)
+        raise error.about(key, rule, got=quoted_path(location), hint=hint)
     folders = _package_folders(name)
     if not folders:
         raise error.about(
             key,
             "must name an installed package",
-            got=f"{location!r}: no package {name!r} in this Python",
+            got=f"{quoted_path(location)}: no package {quoted(name)} in this Python",
             hint="install it with pip first",
         )
     for folder in folders:
         if kind_of(path := folder.joinpath(*parts), key=key, error=error) is not None:
             return path
     siblings = [other for folder in folders for other in _names_in(folder.joinpath(*parts[:-1]))]
-    got = f"{location!r}: package {name!r} has no {inner!r}"
+    got = f"{quoted_path(location)}: package {quoted(name)} has no {quoted_path(inner)}"
     raise error.about(key, "must exist in the package", got=got, meant=_nearest(parts[-1], siblings))
 
 
@@ -121,5 +122,5 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _nearest(name: str, choices: Iterable[str]) -> str | None:
-    near = get_close_matches(name, list(choices), n=1)
-    return repr(near[0]) if near else None
+    near = get_close_matches(name, list(choices), n=1) if len(name) <= _COMPARED_WIDTH else []
+    return quoted_path(near[0]) if near else None

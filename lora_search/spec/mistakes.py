@@ -13,12 +13,14 @@ from pydantic_core import ErrorDetails
 from lora_search.errors import Mistake
 from lora_search.spec.experiment import Experiment
 from lora_search.spec.fields import UNION_TAGS
+from lora_search.spec.quoting import cut
 from lora_search.spec.suggestions import ChoiceError, closest, one_of
 from lora_search.spec.toml import toml_key, toml_value
 
 KeyPath = tuple[str | int, ...]
 
-_LONGEST_VALUE = 80
+_KEY_WIDTH = 60
+_LONG = 1e15  # from which on a bound is easier to read as a power of ten
 _TYPES = {
     "bool": "must be true or false",
     "dict": "must be a table",
@@ -64,14 +66,16 @@ def mistakes_of(error: ValidationError, raw: Mapping[str, Any], source_of: Calla
 
 def shown_path(path: KeyPath) -> str:
     """``("search", "rank", 2)`` as ``search.rank[2]``."""
-    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{toml_key(part)}" for part in path)
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{cut(toml_key(part), _KEY_WIDTH)}" for part in path)
     return shown.removeprefix(".")
 
 
 def shown_value(value: Any) -> str:
     """A value as TOML, cut short when long."""
-    text = toml_value(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    try:
+        return cut(toml_value(value))
+    except ValueError:  # a whole number of thousands of digits
+        return f"a {type(value).__name__} too long to show"
 
 
 def _broken_rule(item: ErrorDetails) -> Mistake:
@@ -106,7 +110,7 @@ def _choice_rule(choices: list[str], value: Any) -> tuple[str, str | None]:
 
 
 def _number(bound: float) -> str:
-    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+    return str(int(bound)) if bound == int(bound) and abs(bound) < _LONG else f"{bound:g}"
 
 
 def _written_path(item: ErrorDetails, raw: Mapping[str, Any]) -> KeyPath:

@@ -9,11 +9,16 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from lora_search.spec.quoting import cut
 from lora_search.spec.suggestions import ChoiceError, closest
 
 TARGET_GROUPS: tuple[str, ...] = ("query+value", "attention", "mlp", "all-linear")
 
-_TOP = re.compile(r"^top-(\d+)(?:/(\d+))?$")
+_MOST_LAYERS = 10**9
+# so many digits and no more: Python refuses to read a number of thousands
+_TOP = re.compile(r"top-([0-9]{1,9})(?:/([0-9]{1,9}))?")
+_INDICES = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
+_WIDTH = 60
 _MODULE_NAME = re.compile(r"^[A-Za-z_][\w.]*$")
 _TARGETS_RULE = f"must be one of {', '.join(TARGET_GROUPS)}, or module names"
 _LAYERS_RULE = 'must be "all", "top-N", "top-A/B" (at most 1) or a list of layer indices from 0'
@@ -54,9 +59,9 @@ def canonical_layers(value: Any) -> str:
     if isinstance(value, str):
         if value == "all":
             return value
-        if match := _TOP.match(value):
+        if match := _TOP.fullmatch(value):
             return _canonical_top(int(match[1]), match[2])
-        if not re.fullmatch(r"[\d,\s]+", value):
+        if not _INDICES.fullmatch("".join(value.split())):
             raise ChoiceError(_LAYERS_RULE, closest(value, ("all", "top-2", "top-1/2", "top-1/3", "top-1/4"), 0.7))
         value = value.split(",")
     if not isinstance(value, list | tuple) or not value or any(isinstance(item, bool | float) for item in value):
@@ -65,7 +70,7 @@ def canonical_layers(value: Any) -> str:
         indices = sorted({int(item) for item in value})
     except (TypeError, ValueError):
         raise ChoiceError(_LAYERS_RULE) from None
-    if indices[0] < 0:
+    if indices[0] < 0 or indices[-1] >= _MOST_LAYERS:
         raise ChoiceError(_LAYERS_RULE)
     return ",".join(str(index) for index in indices)
 
@@ -91,12 +96,13 @@ def layer_indices(layers: str, count: int) -> tuple[int, ...]:
     """
     if layers == "all":
         return tuple(range(count))
-    if match := _TOP.match(layers):
+    if match := _TOP.fullmatch(layers):
         chosen = int(match[1]) if match[2] is None else max(1, round(Fraction(int(match[1]), int(match[2])) * count))
         if chosen > count:
-            raise ChoiceError(f"must name at most the {count} layers of the model", got=layers)
+            raise ChoiceError(f"must name at most the {count} layers of the model", got=cut(layers, _WIDTH))
         return tuple(range(count - chosen, count))
     indices = tuple(int(item) for item in layers.split(","))
     if indices[-1] >= count:
-        raise ChoiceError(f"must be below {count}, the number of layers of the model", got=str(indices[-1]))
+        rule = f"must be below {count}, the number of layers of the model"
+        raise ChoiceError(rule, got=cut(str(indices[-1]), _WIDTH))
     return indices

@@ -6,6 +6,7 @@ any file system come out as tracebacks. Here they are the caller's ``InputError`
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from lora_search.errors import InputError
+from lora_search.spec.quoting import quoted_path
 
 Kind = Literal["file", "folder"]
 
@@ -38,6 +40,14 @@ def kind_of(path: Path, *, error: type[InputError], key: str | None = None) -> K
         return "folder" if stat.S_ISDIR(mode) else "file"
 
 
+def expanded(location: str) -> Path:
+    """A path as the user wrote it, ``~`` replaced by the home folder; ``~nobody`` stays as it is."""
+    try:
+        return Path(os.path.expanduser(location))
+    except ValueError:  # a null byte, which no user's name has
+        return Path(location)
+
+
 @contextmanager
 def path_errors_as(path: Path, *, error: type[InputError], key: str | None = None) -> Iterator[None]:
     """Turns what the file system raises inside the block into a mistake about ``path``.
@@ -54,4 +64,4 @@ def path_errors_as(path: Path, *, error: type[InputError], key: str | None = Non
         rule = "must be a path that can be looked up"
         if key is None:
             raise error.about(path, rule, got=reason.strerror) from reason
-        raise error.about(key, rule, got=f"{str(path)!r}: {reason.strerror}") from reason
+        raise error.about(key, rule, got=f"{quoted_path(path)}: {reason.strerror}") from reason

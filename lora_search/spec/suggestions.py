@@ -7,6 +7,8 @@ from difflib import SequenceMatcher
 
 from lora_search.errors import Mistake
 
+_LONGEST_WORD = 200  # characters of a word that may be a slip of another; comparing longer ones takes long
+
 
 def closest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The choice most like ``word`` (letter case aside), or ``None`` when nothing comes near.
@@ -16,6 +18,8 @@ def closest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | Non
         choices: what could have been meant.
         cutoff: least similarity in (0, 1], as ``difflib`` measures it; 1 is the same word.
     """
+    if len(word) > _LONGEST_WORD:
+        return None
     likeness = {choice: SequenceMatcher(None, word.lower(), choice.lower()).ratio() for choice in choices}
     best = max(likeness, key=lambda choice: likeness[choice], default=None)
     return best if best is not None and likeness[best] >= cutoff else None

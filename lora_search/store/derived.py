@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from lora_search.spec import experiment_to_toml
 from lora_search.store.files import (
     CELLS_FILE,
@@ -21,6 +19,7 @@ from lora_search.store.files import (
     json_text,
 )
 from lora_search.store.reader import StudyTables
+from lora_search.store.spreadsheets import csv_text
 
 
 def derived_files(tables: StudyTables) -> dict[str, str]:
@@ -35,14 +34,9 @@ def header_files(tables: StudyTables) -> dict[str, str]:
 
 def table_files(tables: StudyTables) -> dict[str, str]:
     """The two tables."""
-    return {TRIALS_FILE: _csv(tables.trials), CELLS_FILE: _csv(tables.cells)}
+    return {TRIALS_FILE: csv_text(tables.trials), CELLS_FILE: csv_text(tables.cells)}
 
 
 def verdict_file(verdict: Mapping[str, Any] | None) -> dict[str, str]:
     """The verdict, if there is one; a number that is not finite becomes null."""
     return {} if verdict is None else {VERDICT_FILE: json_text(verdict)}
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    text: str = frame.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%SZ")
-    return text

@@ -7,7 +7,10 @@ from typing import Any
 
 from lora_search.errors import Mistake
 from lora_search.spec import Experiment
+from lora_search.spec.quoting import cut
 from lora_search.spec.toml import toml_value
+
+_VALUE_WIDTH = 200  # for the difference of two long lists may be at their ends
 
 MAY_CHANGE: frozenset[str] = frozenset(
     {
@@ -41,4 +44,4 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any], table: str = "
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else toml_value(value)
+    return "nothing" if value is None else cut(toml_value(value), _VALUE_WIDTH)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_search.data import load_dataset
 from lora_search.errors import StudyError
 from lora_search.store.predictions import read_examples
 from lora_search.store.reader import read_study
+
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,8 @@ def study_examples(folder: str | Path) -> list[Example]:
     if recorded.empty:
         raise StudyError.about(tables.folder, "must have trained something", got="a study without predictions")
     dataset = load_dataset(tables.experiment.data, tables.experiment.seed)
-    same = len(dataset) == len(recorded) and (
-        np.array_equal(dataset.labels, recorded["label"]) and np.array_equal(dataset.groups, recorded["group"])
-    )
-    if not same:
+    groups = recorded["group"].to_numpy()
+    if not (np.array_equal(dataset.labels, recorded["label"]) and _within(dataset.groups, groups)):
         raise StudyError.about(
             "data.train", f"must hold the examples of {tables.folder}", got="others: the source has changed"
         )
@@ -56,3 +57,9 @@ def study_examples(folder: str | Path) -> list[Example]:
         Example(number, int(row), dataset.label_names[label], text)
         for number, (row, label, text) in enumerate(zip(dataset.rows, dataset.labels, texts, strict=True))
     ]
+
+
+def _within(groups: Indices, wider: Indices) -> bool:
+    """Whether each group lies in one of the wider ones: encoding joins groups whose texts become the same tokens."""
+    pairs = np.unique(np.stack([groups, wider]), axis=1)
+    return bool(pairs.shape[1] == len(np.unique(groups)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lora_search.models import adapter_parameters
+from lora_search.models import adapter_parameters, quiet_libraries
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.statistics.budget import CONTENDERS
 from lora_search.store.ledger import Ledger
@@ -21,6 +21,7 @@ from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
 from lora_search.study.schedule import GENERATION, packs_of
+from lora_search.study.trial_export import check_export
 from lora_search.study.tuning import RateSearch, search_of
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 
@@ -114,7 +115,13 @@ def plan_study(experiment: Experiment) -> Plan:
     Raises:
         InputError: as a run would.
     """
+    with quiet_libraries():
+        return _plan(experiment)
+
+
+def _plan(experiment: Experiment) -> Plan:
     prepared = prepare(experiment)
+    tried = check_export(prepared)
     dtype = measured_dtype(prepared)
     settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
     engine = Engine(prepared.base, prepared.data, experiment.training, settings)
@@ -136,7 +143,7 @@ def plan_study(experiment: Experiment) -> Plan:
     ]
     return Plan(
         experiment=experiment,
-        notes=(*prepared.notes, *engine.notes),
+        notes=(*prepared.notes, *tried, *engine.notes),
         device=str(prepared.device),
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
         examples=len(prepared.splits.development),

@@ -7,26 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 
-from lora_search.data import EncodedExamples, Splits
-from lora_search.errors import InputError, Mistake
+from lora_search.data import Dataset, EncodedExamples, Splits
+from lora_search.errors import DataError, InputError, Mistake
 from lora_search.models import (
     FrozenBase,
     LinearModule,
     ModelStructure,
     adapter_parameters,
     load_base,
+    position_limit,
     resolve_targets,
+    structure_notes,
     target_notes,
 )
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.experiment import SearchSpec
 from lora_search.store.records import CellKey
-from lora_search.tasks import structure_of, task_of
+from lora_search.study.tokens import check_tokens
+from lora_search.tasks import Task, structure_of, task_of
 from lora_search.training import Cell, choose_dtype
 
 
@@ -36,6 +39,7 @@ class Prepared:
 
     experiment: Experiment
     base: FrozenBase
+    dataset: Dataset
     data: EncodedExamples
     splits: Splits
     modules: dict[tuple[str, str], tuple[LinearModule, ...]]
@@ -79,7 +83,7 @@ def prepare(experiment: Experiment) -> Prepared:
     task = task_of(experiment.model.task)
     try:
         dataset = task.load(experiment.data, experiment.seed)
-        splits = task.split(dataset, folds=experiment.cv.folds, holdout=experiment.data.holdout, seed=experiment.seed)
+        splits = _split(experiment, task, dataset)  # what the texts alone say, before the model is read
     except InputError as error:
         if more := _mistakes_in_model(experiment):
             raise InputError([*error.details, *more]) from error
@@ -90,10 +94,22 @@ def prepare(experiment: Experiment) -> Prepared:
     if experiment.training.precision != "auto":
         choose_dtype(experiment.training.precision, device, 1)
     data = task.encode(dataset, base.tokenizer, _max_length(experiment, base))
-    notes = [*data.report.sentences()]
+    if (data.groups != dataset.groups).any():
+        splits = _split(experiment, task, replace(dataset, groups=data.groups, report=data.report))
+    notes = [*data.report.sentences(), *check_tokens(experiment.model, base, data, dataset.rows)]
+    notes.extend(structure_notes(base.structure))
     for targets in experiment.search.targets:
         notes.extend(target_notes(base.structure, targets))
-    return Prepared(experiment, base, data, splits, modules, device, tuple(notes))
+    return Prepared(experiment, base, dataset, data, splits, modules, device, tuple(notes))
+
+
+def _split(experiment: Experiment, task: Task, dataset: Dataset) -> Splits:
+    """The folds; where there can be none, what is odd about the data is part of the answer."""
+    try:
+        return task.split(dataset, folds=experiment.cv.folds, holdout=experiment.data.holdout, seed=experiment.seed)
+    except InputError as error:
+        odd = (Mistake(warning, "data") for warning in dataset.report.warnings())
+        raise DataError([*error.details, *odd]) from error
 
 
 def _mistakes_in_model(experiment: Experiment) -> tuple[Mistake, ...]:
@@ -127,13 +143,8 @@ def _resolved(search: SearchSpec, structure: ModelStructure) -> dict[tuple[str, 
 
 def _max_length(experiment: Experiment, base: FrozenBase) -> int:
     """The experiment's limit, or the model's where that is lower."""
-    config = base.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None:
-        return experiment.data.max_length
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # their first positions are the padding's
-        positions -= config.pad_token_id + 1
-    return min(experiment.data.max_length, int(positions))
+    limit = position_limit(base.model)
+    return experiment.data.max_length if limit is None else min(experiment.data.max_length, limit)
 
 
 def default_device() -> torch.device:

@@ -16,6 +16,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from lora_search.errors import StudyError
+from lora_search.models import quiet_libraries
 from lora_search.spec import Experiment, facts, load_experiment
 from lora_search.spec.paths import kind_of
 from lora_search.statistics.judging import judge
@@ -36,6 +37,7 @@ from lora_search.study.race import finalist_requests
 from lora_search.study.refit import check_unchanged, refit_cell
 from lora_search.study.schedule import Step, packs_of
 from lora_search.study.settings import facts_of, moved_from, settings_of
+from lora_search.study.trial_export import check_export
 from lora_search.study.tuning import search_of
 from lora_search.training import Engine
 
@@ -76,9 +78,8 @@ def run_study(
     if isinstance(progress, bool) or progress is None:
         progress = Silent() if progress is False else default_progress()
     folder = Path(results) / experiment.name
-    with quiet_optuna(), terminated_as_interrupt():
-        prepared = prepare(experiment)
-        _check_study_is_of(prepared, folder)
+    with quiet_optuna(), quiet_libraries(), terminated_as_interrupt():
+        prepared = _checked(prepare(experiment), folder)
         environment = describe_environment(prepared)
         with refusals_as_input_errors(folder), Ledger.open(folder, experiment, environment) as ledger:
             progress = LiveFile(progress, folder)
@@ -91,16 +92,20 @@ def run_study(
                 progress.end()
 
 
-def _check_study_is_of(prepared: Prepared, folder: Path) -> None:
-    """A study goes on only over the data and the model it began with; found out before anything is written to it.
+def _checked(prepared: Prepared, folder: Path) -> Prepared:
+    """What can be found out before anything is written: that a new study's export will work, and that one which goes
+    on does so over the data and the model it began with.
 
     Raises:
-        StudyError: they have changed under one name, or the study is damaged.
+        ModelError: an export of it would fail.
+        StudyError: data or model have changed under one name, or the study is damaged.
     """
-    if kind_of(folder / STUDY_FILE, error=StudyError) == "file":
-        tables = read_study(folder)
-        if not differences(tables.experiment, prepared.experiment):  # which the ledger tells better
-            check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
+    if kind_of(folder / STUDY_FILE, error=StudyError) != "file":
+        return replace(prepared, notes=(*prepared.notes, *check_export(prepared)))
+    tables = read_study(folder)
+    if not differences(tables.experiment, prepared.experiment):  # which the ledger tells better
+        check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
+    return prepared
 
 
 class StudyRun:

@@ -124,6 +124,47 @@ def test_a_text_of_no_tokens_is_named_by_its_row(make: Make) -> None:
     assert caught.value.mistakes == ("data.text: must give at least one token, got none from the text in data row 3",)
 
 
+LETTERS = [{"text": "a b c d", "label": "y"}, {"text": "a b c e", "label": "x"}, {"text": "z", "label": "y"}]
+
+
+def test_texts_that_are_cut_to_the_same_are_told_and_stay_in_one_fold(
+    tokenizer: PreTrainedTokenizerBase, make: Make
+) -> None:
+    whole, encoded = encode(make(LETTERS), tokenizer, 16), encode(make(LETTERS), tokenizer, 5)
+    assert whole.groups.tolist() == [0, 1, 2]
+    assert encoded.groups.tolist() == [0, 0, 1]
+    assert encoded.report.sentences()[-1] == (
+        "Warning: 2 of 3 examples are alike once encoded, though their texts differ (cut at 5 tokens, or of characters"
+        " the tokenizer does not know or drops); copies as encoded stay in one fold."
+    )
+
+
+def test_texts_of_unknown_characters_are_told(tokenizer: PreTrainedTokenizerBase, make: Make) -> None:
+    rows = [
+        *LETTERS,
+        {"text": "ልጅ", "label": "x"},
+        {"text": "ውሃ", "label": "y"},
+        {"text": "\u200b\u200b", "label": "y"},
+    ]
+    encoded = encode(make(rows), tokenizer, 16)
+    assert encoded.groups.tolist() == [0, 1, 2, 3, 3, 4]
+    assert encoded.report.alike == 2
+    assert encoded.report.sentences()[-1] == (
+        "Warning: 3 of 6 examples are empty but for special and unknown tokens once encoded."
+    )
+
+
+def test_copies_of_one_text_are_told_as_such_and_not_as_alike(tokenizer: PreTrainedTokenizerBase, make: Make) -> None:
+    encoded = encode(make([*LETTERS, {"text": "A b C  d", "label": "y"}]), tokenizer, 16)
+    assert encoded.report.alike == 0
+    assert encoded.groups.tolist() == [0, 1, 2, 0]
+
+
+def test_examples_that_are_all_alike_are_refused(tokenizer: PreTrainedTokenizerBase, make: Make) -> None:
+    with pytest.raises(DataError, match="must differ once encoded, 2 of 2 examples are alike once encoded"):
+        encode(make(LETTERS[:2]), tokenizer, 5)
+
+
 def test_the_fingerprint_follows_what_training_sees(tokenizer: PreTrainedTokenizerBase, make: Make) -> None:
     original = encode(make(ROWS), tokenizer, 16).fingerprint
 

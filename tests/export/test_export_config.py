@@ -144,7 +144,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_a_base_of_the_hub_keeps_its_name_and_a_package_becomes_its_folder():
-    from lora_search.export.config import base_location
+    from lora_search.handover import base_location
 
     experiment = tiny_experiment("somebody/something", "data.csv")
     assert base_location(experiment.model) == "somebody/something"

@@ -189,7 +189,7 @@ def test_a_decoder_without_padding_token_pads_with_its_end(tmp_path):
 def test_a_tokenizer_with_neither_padding_nor_end_is_refused(tmp_path):
     tiny_model("gpt2").save_pretrained(tmp_path)
     save_tokenizer(tmp_path, pad=None, eos=None)
-    with pytest.raises(ModelError, match=r"must have a padding or end-of-text token, the tokenizer of .* has neither"):
+    with pytest.raises(ModelError, match=r"padding or end-of-text token, got .*, whose tokenizer has neither"):
         load(tmp_path)
 
 

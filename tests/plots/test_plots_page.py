@@ -12,6 +12,7 @@ from fabricated_studies import every_state_rows, sampled_rows, study, trial_row,
 from lora_search.plots.web import inline_json, judged_view, page_script, page_style, study_payload
 from lora_search.plots.web.payload import csv_lines
 from lora_search.spec import facts
+from lora_search.store.spreadsheets import csv_text
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +89,13 @@ def test_the_head_alone_is_placed_by_its_difference_to_the_best_on_shared_folds(
 def test_csv_lines_are_the_file_s_even_where_a_failure_has_several():
     rows = [
         trial_row(0, 1, "attention", "all", 1e-3, failure='one "quoted"\nline, and\nanother'),
-        trial_row(1, 2, "mlp", "all", 1e-3),
+        trial_row(1, 2, "mlp", "all", 1e-3, failure="=HYPERLINK(1)\u2028'"),
     ]
     frame = pd.DataFrame(rows)
     lines = csv_lines(frame)
     assert len(lines) == 3
-    assert "".join(lines) == frame.to_csv(index=False, lineterminator="\n")
+    assert "".join(lines) == csv_text(frame)
+    assert "'=HYPERLINK(1)" in lines[2], "no spreadsheet computes it"
 
 
 def test_inline_data_cannot_end_their_element():

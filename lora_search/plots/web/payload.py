@@ -5,6 +5,7 @@ Plain values only, rounded to what can be seen, so that two thousand trials of t
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -20,6 +21,7 @@ from lora_search.plots.importance import ImportanceData
 from lora_search.plots.rates import RatesData
 from lora_search.spec import ADAPTER_FIELDS
 from lora_search.store.reader import StudyTables
+from lora_search.store.spreadsheets import csv_text
 
 _TRIAL_COLUMNS = (
     "trial", "state", "origin", *ADAPTER_FIELDS, "learning_rate", "dropout", "adapter_parameters", "head_parameters",
@@ -119,7 +121,7 @@ def rates_view(found: RatesData) -> list[dict[str, Any]]:
 def csv_lines(trials: pd.DataFrame) -> list[str]:
     """``trials.csv`` line by line, the heading first; joined they are the file. A line may hold quoted line breaks."""
     lines: list[str] = []
-    for piece in str(trials.to_csv(index=False, lineterminator="\n")).splitlines(keepends=True):
+    for piece in io.StringIO(csv_text(trials), newline="\n"):
         if lines and lines[-1].count('"') % 2:
             lines[-1] += piece
         else:

@@ -7,9 +7,11 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from lora_search.export.config import base_location
+from lora_search.data import EncodedExamples
+from lora_search.handover.config import base_location
+from lora_search.models import FrozenBase, positions_follow_padding
 from lora_search.models.checkpoint import Checkpoint, find_checkpoint
-from lora_search.study import Prepared
+from lora_search.spec import ModelSpec
 from lora_search.training.inputs import takes_types
 
 
@@ -21,7 +23,7 @@ class Loading:
         base: hub id or absolute folder of the base.
         auto_class: name of the class of transformers that loads it.
         model: keyword arguments for the base. The names of the labels are the base's to know, for an adapter has no
-            place for them; with them come the number of labels and, where the base has none, a padding token.
+            place for them; with them come the number of labels and, where the base pads otherwise, the padding token.
         tokenizer: keyword arguments for encoding texts.
         pairs: whether texts come in pairs.
         checkpoint: the base's files.
@@ -35,18 +37,25 @@ class Loading:
     checkpoint: Checkpoint
 
 
-def loading_of(prepared: Prepared) -> Loading:
-    """How an export of this experiment is loaded."""
-    spec, data, head = prepared.experiment.model, prepared.data, prepared.base.head
+def loading_of(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, *, pairs: bool) -> Loading:
+    """How an adapter of this base is loaded.
+
+    Args:
+        spec: ``[model]`` of the experiment.
+        base: that model, loaded.
+        data: the examples, encoded for it.
+        pairs: whether they are text pairs.
+    """
     checkpoint = find_checkpoint(spec)
-    arguments: dict[str, Any] = {**head.labels, "dtype": "float32"}
-    padding = prepared.base.tokenizer.pad_token_id
+    arguments: dict[str, Any] = {**base.head.labels, "dtype": "float32"}
+    padding = base.tokenizer.pad_token_id
     with checkpoint.reading():
         own = AutoConfig.from_pretrained(checkpoint.source, **checkpoint.arguments)
-    if own.get_text_config().pad_token_id != padding:
+    # Where positions are counted from the padding id, another one would move every token.
+    if own.get_text_config().pad_token_id != padding and not positions_follow_padding(base.model):
         arguments["pad_token_id"] = padding
-    if own.num_labels != len(head.label_names) and any("Classification" in name for name in own.architectures or ()):
-        # somebody's classifier is in the checkpoint, of another size than ours
+    if base.resized:
+        # somebody's head is in the checkpoint, of another size than ours
         arguments["ignore_mismatched_sizes"] = True
     if spec.revision is not None:
         arguments["revision"] = spec.revision
@@ -55,7 +64,6 @@ def loading_of(prepared: Prepared) -> Loading:
     if spec.trust_remote_code:
         arguments["trust_remote_code"] = True
     encoding: dict[str, Any] = {"truncation": True, "max_length": data.report.max_length, "padding": True}
-    if data.token_type_ids is not None and not takes_types(prepared.base.model):
+    if data.token_type_ids is not None and not takes_types(base.model):
         encoding["return_token_type_ids"] = False
-    pairs = prepared.experiment.data.text_pair is not None
-    return Loading(base_location(spec), head.auto_class, arguments, encoding, pairs, checkpoint)
+    return Loading(base_location(spec), base.head.auto_class, arguments, encoding, pairs, checkpoint)

@@ -1,9 +1,10 @@
-"""The proof that the written folder is the trained adapter: it is loaded as its model card says, and must predict what
-our own model predicts."""
+"""The proof that a written folder is the adapter meant: it is loaded as its model card says, and must predict what our
+own model predicts."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,28 +14,39 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import AutoTokenizer
 
-from lora_search.data import Dataset
+from lora_search.data import Dataset, EncodedExamples
 from lora_search.errors import LoraSearchError
-from lora_search.export.loading import Loading
-from lora_search.study import Prepared
-from lora_search.study.refit import Refit
+from lora_search.handover.loading import Loading
+from lora_search.models import FrozenBase
 from lora_search.tasks import task_of
 
 TOLERANCE = 1e-4
 """Most that a class probability may differ."""
 _LOG_TOLERANCE = 1e-3  # of log probabilities, absolute and relative: a saturated probability hides a wrong logit
-_SAMPLE = 64
+_MOST_EXAMPLES = 64
 _BATCH = 16
 
 
-def check_reload(folder: Path, refit: Refit, dataset: Dataset, loading: Loading) -> float:
-    """Load an export through PEFT in float32, and compare its class probabilities with our own.
+def check_reload(
+    folder: Path,
+    predict: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    base: FrozenBase,
+    data: EncodedExamples,
+    dataset: Dataset,
+    loading: Loading,
+    most: int = _MOST_EXAMPLES,
+    batch: int = _BATCH,
+) -> float:
+    """Load an adapter through PEFT in float32, and compare its class probabilities with our own.
 
     Args:
-        folder: the export.
-        refit: what was trained.
-        dataset: its texts; up to 64 of them are predicted, the shortest and the longest among them.
+        folder: its files and its tokenizer.
+        predict: what our own model predicts of examples, (examples, columns), by their positions.
+        base, data: what it predicts with.
+        dataset: the texts of these examples.
         loading: how the folder is loaded.
+        most: examples to predict, the shortest and the longest among them.
+        batch: how many of about one length are padded to each other.
 
     Returns:
         The largest difference of a class probability.
@@ -42,9 +54,9 @@ def check_reload(folder: Path, refit: Refit, dataset: Dataset, loading: Loading)
     Raises:
         LoraSearchError: they differ by more than ``TOLERANCE``.
     """
-    examples = _sample(refit.prepared.data.lengths)
-    ours = refit.predict(examples)
-    theirs = _predict_through_peft(folder, refit.prepared, dataset, examples, loading)
+    examples = _sample(data.lengths, most)
+    ours = predict(examples)
+    theirs = _predict_through_peft(folder, base, data, dataset, examples, loading, batch)
     difference = float(np.abs(ours - theirs).max())
     logs_agree = np.allclose(_logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE)
     if not (difference <= TOLERANCE and logs_agree):  # so that a NaN does not pass
@@ -62,31 +74,36 @@ def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     return logs
 
 
-def _sample(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sample(lengths: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Examples spread over all lengths."""
     by_length = np.argsort(lengths, kind="stable")
-    places = np.linspace(0, len(lengths) - 1, min(_SAMPLE, len(lengths))).round().astype(np.int64)
+    places = np.linspace(0, len(lengths) - 1, min(most, len(lengths))).round().astype(np.int64)
     return by_length[places]
 
 
 @torch.no_grad()
 def _predict_through_peft(
-    folder: Path, prepared: Prepared, dataset: Dataset, examples: NDArray[np.int64], loading: Loading
+    folder: Path,
+    base: FrozenBase,
+    data: EncodedExamples,
+    dataset: Dataset,
+    examples: NDArray[np.int64],
+    loading: Loading,
+    size: int,
 ) -> NDArray[np.float32]:
     """What the base and the adapter predict as their files are, (examples, columns)."""
-    head = prepared.base.head
-    objective = task_of(head.task).objective(prepared.data)
+    objective = task_of(base.head.task).objective(data)
     arguments = {**loading.checkpoint.arguments, **loading.model}
     with loading.checkpoint.reading():
-        base = head.model_class.from_pretrained(loading.base, **arguments)
+        loaded = base.head.model_class.from_pretrained(loading.base, use_safetensors=True, **arguments)
     with warnings.catch_warnings():
         # PEFT asks transformers for an old name, which is nothing the user could mend
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        model = PeftModel.from_pretrained(base, folder).eval()
+        model = PeftModel.from_pretrained(loaded, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=loading.checkpoint.trust_remote_code)
     answers: list[NDArray[np.float32]] = []
-    for start in range(0, len(examples), _BATCH):
-        batch = examples[start : start + _BATCH]
+    for start in range(0, len(examples), size):
+        batch = examples[start : start + size]
         texts = [dataset.texts[example] for example in batch]
         pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in batch]
         encoded = tokenizer(texts, pairs, return_tensors="pt", **loading.tokenizer)
