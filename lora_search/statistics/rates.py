@@ -28,11 +28,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import linalg
 
 from lora_search.statistics.comparison import Array
 
@@ -59,7 +58,7 @@ _TOP_MEAN, _TOP_DEVIATION, _TREND_DEVIATION, _FOLD_DEVIATION = 0.9, 0.08, 0.05, 
 _NOISE = 0.07
 """Of one cell, in shares of what can be learned; where the residuals show more, that is taken."""
 _CHANNELS = 2
-_MANY = 150
+_STEPS, _TOLERANCE, _MOST_DAMPING = 40, 1e-8, 1e9
 _GRID = np.linspace(-2.5, 2.5, 51)
 
 
@@ -369,15 +368,38 @@ class _Problem:
                 candidate[_MU] = offset
                 candidates.append(candidate)
         best, cost = begin, np.inf
-        # MINPACK is several times as fast for few parameters, and slow for many
-        method: dict[str, Any] = {"method": "lm"} if len(begin) < _MANY else {"method": "trf", "tr_solver": "lsmr"}
         for candidate in candidates if len(self.rows) else []:
-            found = optimize.least_squares(
-                self.residuals, candidate, jac=self.jacobian, x_scale="jac", max_nfev=40, **method
-            )
-            if found.cost < cost:
-                best, cost = found.x, found.cost
+            found, its_cost = self._descend(candidate)
+            if its_cost < cost:
+                best, cost = found, its_cost
         return np.asarray(best)
+
+    def _descend(self, parameters: Array) -> tuple[Array, float]:
+        """A minimum near these parameters, and half the sum of squares there.
+
+        Levenberg and Marquardt's method on the normal equations, which the prior keeps well conditioned: that is ten
+        times as fast for hundreds of adapters as scipy's solvers, which decompose the Jacobian.
+        """
+        residuals = self.residuals(parameters)
+        cost, damping = 0.5 * float(residuals @ residuals), 1e-3
+        for _ in range(_STEPS):
+            jacobian = self.jacobian(parameters)
+            gradient, curvature = jacobian.T @ residuals, jacobian.T @ jacobian
+            while True:
+                damped = curvature + damping * np.diag(np.diag(curvature))
+                step = linalg.cho_solve(linalg.cho_factor(damped, check_finite=False), -gradient, check_finite=False)
+                there = self.residuals(parameters + step)
+                its_cost = 0.5 * float(there @ there)
+                if its_cost < cost or damping > _MOST_DAMPING:
+                    break
+                damping *= 4.0
+            gained = cost - its_cost
+            if not gained > 0:
+                break
+            parameters, residuals, cost, damping = parameters + step, there, its_cost, damping / 8.0
+            if gained < _TOLERANCE * cost:
+                break
+        return parameters, cost
 
     def covariance(self, parameters: Array) -> Array:
         """Of the parameters, from the curvature there."""
