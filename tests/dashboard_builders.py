@@ -17,11 +17,12 @@ import uvicorn
 from fabricated_studies import ENVIRONMENT, every_state_rows, experiment_mapping, frames
 from starlette.applications import Starlette
 
+from lora_search.metrics import CLASS_METRICS
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.statistics.judging import judge
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import read_study
-from lora_search.store.records import SCORES, CellKey, CellResult, TrialRecord
+from lora_search.store.records import CellKey, CellResult, TrialRecord
 
 EXAMPLES = 40
 _MEASURED = ("train_loss", "train_examples", "steps", "tokens", "seconds", "wall_seconds", "pack", "pack_cells")
@@ -79,7 +80,7 @@ def cell_result(row: Mapping[str, Any], truth: np.ndarray, generator: np.random.
     return CellResult(
         key=CellKey(row["trial"], row["repeat"], row["fold"]),
         state="complete",
-        scores={name: row[name] for name in SCORES},
+        scores={metric.name: row[metric.name] for metric in CLASS_METRICS},
         examples=examples,
         probabilities=np.stack([first, 1 - first], axis=1).astype(np.float32),
         **{name: row[name] for name in _MEASURED},

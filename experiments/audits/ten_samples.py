@@ -33,7 +33,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pandas as pd
 
-from lora_search.metrics import VERDICT_METRICS
+from lora_search.metrics import CLASS_METRICS
 from lora_search.statistics import Posterior, Recorded, pairwise, pairwise_by_example
 from lora_search.statistics.two_sources import dispersion
 
@@ -151,7 +151,7 @@ def methods(study: Recorded, metric: str, rows: int) -> Iterator[tuple[str, Post
 def analyse(studies: list[Recorded], rows: int = len(ADAPTERS)) -> list[dict[str, Any]]:
     """One line per metric and pair: the scatter of the differences, and what each method reported, in metric units."""
     lines = []
-    for metric in VERDICT_METRICS:
+    for metric in (each.name for each in CLASS_METRICS if each.greater_is_better):
         said = [dict(methods(study, metric, rows)) for study in studies]
         for first, second in combinations(range(rows), 2):
             seen = np.array([posteriors["examples"].mean[first, second] for posteriors in said])

@@ -83,10 +83,12 @@ def table_of(dataset: Any, wanted: Mapping[str, str]) -> Table:
     import datasets
 
     columns: Columns = {column: list(dataset[column]) for column in wanted.values()}
-    features = {column: dataset.features[column] for column in columns}
-    names = {
-        column: tuple(feature.names) for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)
-    }
+    names: dict[str, tuple[str, ...]] = {}
+    for column in columns:
+        feature = dataset.features[column]
+        feature = getattr(feature, "feature", feature)  # of the elements of a list
+        if isinstance(feature, datasets.ClassLabel):
+            names[column] = tuple(feature.names)
     return _with_names(columns, names)
 
 
@@ -116,6 +118,8 @@ def _stored_names(metadata: Mapping[bytes, bytes] | None, wanted: Mapping[str, s
     found = {}
     for column in wanted.values():
         feature = features.get(column) if isinstance(features, dict) else None
+        if isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
+            feature = feature["feature"]  # of the elements of a list
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
             names = feature.get("names")
             if isinstance(names, list) and all(isinstance(name, str) for name in names):

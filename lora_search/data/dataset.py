@@ -46,6 +46,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def label_of(self, example: int) -> str:
+        """What an example is stratified by, in words: its label."""
+        return self.label_names[int(self.labels[example])]
+
 
 def load_dataset(spec: DataSpec, seed: int) -> Dataset:
     """Read, clean and sample the data of an experiment.

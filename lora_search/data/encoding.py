@@ -51,6 +51,16 @@ class EncodedExamples:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def widths(self) -> npt.NDArray[np.int64]:
+        """(n,) tokens of the longest row of each example, which here is its only one."""
+        return self.lengths
+
+    @property
+    def examples_of_rows(self) -> npt.NDArray[np.int64]:
+        """(rows,), the example each row is of."""
+        return np.arange(len(self.input_ids), dtype=np.int64)
+
 
 def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedExamples:
     """Tokenize every example, special tokens included.

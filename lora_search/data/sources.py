@@ -9,7 +9,7 @@ say, after labels were dropped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time
 from decimal import Decimal
@@ -106,6 +106,19 @@ def _read_columns(spec: DataSpec) -> Table:
     if shown:
         rule = f"must not be the column the model reads ({shown[0]})"
         raise DataError.about("data.label", rule, got=quoted(spec.label))
+    return columns_of(spec, wanted)
+
+
+def columns_of(spec: DataSpec, wanted: Mapping[str, str]) -> Table:
+    """Some columns of the source, wherever it is.
+
+    Args:
+        spec: ``[data]``.
+        wanted: key of the experiment -> column it names.
+
+    Raises:
+        DataError: nothing there, unreadable, no such column, or a key that has no meaning for this kind of source.
+    """
     place = resolve(spec.train, key="data.train", error=DataError)
     if isinstance(place, HubId):
         return read_hub(place.name, spec.config, spec.split, wanted)

@@ -16,7 +16,7 @@ class Table:
     Attributes:
         columns: column name -> values, one per data row. ``None`` is a missing value.
         class_names: column name -> the names of its classes by number, for columns of classes (``ClassLabel`` of
-            datasets); their values are names already.
+            datasets) or lists of them; their values are names already.
         notes: how the source was read where that is not the usual way, as sentences.
     """
 
@@ -26,11 +26,14 @@ class Table:
 
 
 def named_classes(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
-    """Class numbers as names. -1 is how datasets says "no label"; a number without a name stays a number."""
+    """Class numbers, or lists of them, as names. -1 is how datasets says "no label"; a number without a name stays
+    one."""
     return [_named(value, names) for value in values]
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return named_classes(value, names)
     if isinstance(value, bool) or not isinstance(value, int):
         return value
     if value < 0:

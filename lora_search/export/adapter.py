@@ -49,7 +49,7 @@ def _write_export(
     tables: StudyTables, out: str | Path, trial: int | None, weights: bool, recipe: str | None, display: Display
 ) -> Path:
     chosen = chosen_trial(tables, trial)
-    check_recipe(recipe, chosen)
+    check_recipe(recipe, chosen, tables.experiment.model.task)
     place = Place(out, study=tables.experiment.name, weights=weights)
     for note in chosen.notes:
         display.note(note)

@@ -18,6 +18,7 @@ from lora_search.statistics.wording import adapter_name, percent_sure, points
 from lora_search.store.reader import StudyTables
 from lora_search.study.environment import versions
 from lora_search.study.refit import Refit
+from lora_search.tasks import task_of
 
 _MOST_LABELS = 12
 _LABEL_WIDTH = 60
@@ -82,6 +83,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "holdout": _holdout(refit, metric),
             "holdout_examples": len(refit.cell.evaluate),
             "difference": f"{difference:.1g}",
+            "compared": task_of(experiment.model.task).compared,
             "data_name": experiment.data.train,
             "examples": f"{len(prepared.data):,}",
             "data_fingerprint": prepared.data.fingerprint,
@@ -109,6 +111,10 @@ def usage(loading: Loading, out: Path) -> str:
     encoding = "".join(f", {key}={value!r}" for key, value in loading.tokenizer.items())
     trust = ", trust_remote_code=True" if loading.model.get("trust_remote_code") else ""
     texts = '["one text"], ["its pair"]' if loading.pairs else '["one text", "another"]'
+    answers = "[model.config.id2label[label] for label in model(**encoded).logits.argmax(-1).tolist()]"
+    if loading.spaced is not None:
+        texts = f"[[{', '.join(repr(loading.spaced + word) for word in ('one', 'sentence'))}]]"
+        answers = "[model.config.id2label[tag] for tag in model(**encoded).logits.argmax(-1)[0].tolist()]"
     return "\n".join(
         (
             "from peft import PeftModel",
@@ -119,7 +125,7 @@ def usage(loading: Loading, out: Path) -> str:
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             f"tokenizer = AutoTokenizer.from_pretrained(adapter{trust})",
             f'encoded = tokenizer({texts}{encoding}, return_tensors="pt")',
-            "print([model.config.id2label[label] for label in model(**encoded).logits.argmax(-1).tolist()])",
+            f"print({answers})",
         )
     )
 

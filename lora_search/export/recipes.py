@@ -142,7 +142,7 @@ class Recipe:
         return None
 
 
-def check_recipe(trainer: str | None, chosen: ChosenTrial) -> None:
+def check_recipe(trainer: str | None, chosen: ChosenTrial, task: str = "text-classification") -> None:
     """Check a recipe before anything is computed.
 
     Raises:
@@ -153,6 +153,9 @@ def check_recipe(trainer: str | None, chosen: ChosenTrial) -> None:
     if trainer not in RECIPES:
         near = closest(trainer, RECIPES)
         raise InputError.about("recipe", one_of(RECIPES), got=quoted(trainer), meant=near)
+    if task != "text-classification":
+        rule = f"must be left out for {task}: recipes are of text classification"
+        raise InputError.about("recipe", rule, got=quoted(trainer))
     if trainer != "trl" and not chosen.adapter.alpha.is_integer():
         raise InputError.about(
             "recipe",

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from lora_search.data import EncodedExamples
+from lora_search.data.tagged_encoding import space_before
 from lora_search.handover.config import base_location
 from lora_search.models import FrozenBase, positions_follow_padding
 from lora_search.models.checkpoint import Checkpoint, find_checkpoint
@@ -26,6 +27,7 @@ class Loading:
             place for them; with them come the number of labels and, where the base pads otherwise, the padding token.
         tokenizer: keyword arguments for encoding texts.
         pairs: whether texts come in pairs.
+        spaced: of a task that reads words, what is put in front of each; None for any other.
         checkpoint: the base's files.
     """
 
@@ -34,6 +36,7 @@ class Loading:
     model: dict[str, Any]
     tokenizer: dict[str, Any]
     pairs: bool
+    spaced: str | None
     checkpoint: Checkpoint
 
 
@@ -64,6 +67,9 @@ def loading_of(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, *, pair
     if spec.trust_remote_code:
         arguments["trust_remote_code"] = True
     encoding: dict[str, Any] = {"truncation": True, "max_length": data.report.max_length, "padding": True}
+    if base.head.reads_words:
+        encoding["is_split_into_words"] = True
     if data.token_type_ids is not None and not takes_types(base.model):
         encoding["return_token_type_ids"] = False
-    return Loading(base_location(spec), base.head.auto_class, arguments, encoding, pairs, checkpoint)
+    spaced = None if not base.head.reads_words else space_before(base.tokenizer)
+    return Loading(base_location(spec), base.head.auto_class, arguments, encoding, pairs, spaced, checkpoint)

@@ -18,10 +18,10 @@ from lora_search.data import Dataset, EncodedExamples
 from lora_search.errors import LoraSearchError
 from lora_search.handover.loading import Loading
 from lora_search.models import FrozenBase
-from lora_search.tasks import task_of
+from lora_search.tasks import Objective, RowTexts, task_of
 
 TOLERANCE = 1e-4
-"""Most that a class probability may differ."""
+"""Most that a class probability may differ, or what is predicted per unit of the loss."""
 _LOG_TOLERANCE = 1e-3  # of log probabilities, absolute and relative: a saturated probability hides a wrong logit
 _MOST_EXAMPLES = 64
 _BATCH = 16
@@ -37,7 +37,7 @@ def check_reload(
     most: int = _MOST_EXAMPLES,
     batch: int = _BATCH,
 ) -> float:
-    """Load an adapter through PEFT in float32, and compare its class probabilities with our own.
+    """Load an adapter through PEFT in float32, and compare what it predicts with our own.
 
     Args:
         folder: its files and its tokenizer.
@@ -49,20 +49,26 @@ def check_reload(
         batch: how many of about one length are padded to each other.
 
     Returns:
-        The largest difference of a class probability.
+        The largest difference of a class probability, or of what the task predicts per unit of its loss.
 
     Raises:
         LoraSearchError: they differ by more than ``TOLERANCE``.
     """
-    examples = _sample(data.lengths, most)
+    task = task_of(base.head.task)
+    examples = _sample(data.widths, most)
+    objective = task.objective(data)
     ours = predict(examples)
-    theirs = _predict_through_peft(folder, base, data, dataset, examples, loading, batch)
-    difference = float(np.abs(ours - theirs).max())
-    logs_agree = np.allclose(_logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE)
+    answers = _answers_through_peft(folder, base, objective, task.texts(dataset, data, examples), loading, batch)
+    theirs = objective.predictions(examples, answers)
+    units = np.maximum(objective.units[examples], 1)[:, None]
+    difference = float(np.abs((ours - theirs) / units).max())
+    logs_agree = not task.predicts_probabilities or np.allclose(
+        _logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE
+    )
     if not (difference <= TOLERANCE and logs_agree):  # so that a NaN does not pass
         raise LoraSearchError(
             f"the exported adapter must predict what the trained model predicts, to {TOLERANCE:g}; loaded through PEFT"
-            f" {version('peft')}, its class probabilities differ by up to {difference:.2g} on {len(examples)} examples."
+            f" {version('peft')}, its {task.compared} differ by up to {difference:.2g} on {len(examples)} examples."
             " Nothing was written"
         )
     return difference
@@ -82,17 +88,10 @@ def _sample(lengths: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def _predict_through_peft(
-    folder: Path,
-    base: FrozenBase,
-    data: EncodedExamples,
-    dataset: Dataset,
-    examples: NDArray[np.int64],
-    loading: Loading,
-    size: int,
-) -> NDArray[np.float32]:
-    """What the base and the adapter predict as their files are, (examples, columns)."""
-    objective = task_of(base.head.task).objective(data)
+def _answers_through_peft(
+    folder: Path, base: FrozenBase, objective: Objective, texts: RowTexts, loading: Loading, size: int
+) -> list[NDArray[np.float32]]:
+    """What the base and the adapter answer to some rows as their files are, each (...)."""
     arguments = {**loading.checkpoint.arguments, **loading.model}
     with loading.checkpoint.reading():
         loaded = base.head.model_class.from_pretrained(loading.base, use_safetensors=True, **arguments)
@@ -102,10 +101,10 @@ def _predict_through_peft(
         model = PeftModel.from_pretrained(loaded, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=loading.checkpoint.trust_remote_code)
     answers: list[NDArray[np.float32]] = []
-    for start in range(0, len(examples), size):
-        batch = examples[start : start + size]
-        texts = [dataset.texts[example] for example in batch]
-        pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in batch]
-        encoded = tokenizer(texts, pairs, return_tensors="pt", **loading.tokenizer)
-        answers.extend(objective.answers(model(**encoded).logits).numpy())
-    return objective.predictions(examples, answers)
+    for start in range(0, len(texts.rows), size):
+        part = slice(start, start + size)
+        pairs = None if texts.pairs is None else list(texts.pairs[part])
+        encoded = tokenizer(list(texts.texts[part]), pairs, return_tensors="pt", **loading.tokenizer)
+        targets = torch.from_numpy(objective.targets[texts.rows[part]])
+        answers.extend(objective.answers(model(**encoded).logits, targets).numpy())
+    return answers

@@ -17,6 +17,7 @@ class TaskHead:
         auto_class: name of the class of transformers that loads a base with it.
         label_names: label i of the head is ``label_names[i]``; none for a head without labels.
         config: what else the model's config is told.
+        reads_words: whether the tokenizer is given lists of words.
     """
 
     task: str
@@ -24,6 +25,7 @@ class TaskHead:
     auto_class: str
     label_names: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    reads_words: bool = False
 
     @property
     def model_class(self) -> Any:

@@ -22,13 +22,14 @@ def predictions_view(tables: StudyTables, trials: Sequence[int]) -> dict[str, An
     Returns:
         JSON types: ``labels`` (names), ``truth`` (a label index by example) and ``predicted`` (the same by trial
         number; -1 where no cell of the trial predicted the example). Several repeats are averaged. None before the
-        study has predicted anything.
+        study has predicted anything, and where an example has no one label.
 
     Raises:
         StudyError: a file of predictions is missing or damaged.
     """
     truth = tables.examples()["label"].to_numpy(dtype=np.int64)
-    if not len(truth) or not trials:
+    one_label = tables.experiment.model.task == "text-classification"
+    if not one_label or not len(truth) or not trials:
         return None
     complete = tables.cells[tables.cells["state"] == "complete"]
     predicted: dict[str, list[int]] = {}

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lora_search.metrics import metrics_beside
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.store.database import rows_of
-from lora_search.store.records import SCORES, TrialRecord
+from lora_search.store.records import TrialRecord
 
 _TRIAL_COLUMNS: Mapping[str, Any] = {
     "trial": "int64",
@@ -66,7 +67,8 @@ def cells_frame(cells: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame
         cells: as ``database.cells_of`` gives them.
         metric: of the verdict.
     """
-    names = tuple(dict.fromkeys(name for cell in cells for name in cell["scores"])) or SCORES
+    names = tuple(dict.fromkeys(name for cell in cells for name in cell["scores"]))
+    names = names or tuple(beside.name for beside in metrics_beside(metric))  # the columns of a table that has no row
     unknown = dict.fromkeys(names, math.nan)
     rows = [{**cell, **unknown, **cell["scores"], "score": cell["scores"].get(metric, math.nan)} for cell in cells]
     return _frame(rows, {**_CELL_COLUMNS, **dict.fromkeys(names, "float64"), **_COLUMNS_AFTER_SCORES})

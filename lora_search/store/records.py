@@ -12,15 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_search.metrics import CLASS_METRICS
 from lora_search.spec import AdapterSpec, Nuisance
 
 Origin = Literal["guess", "sampler", "warm-start"]
 TrialState = Literal["running", "complete", "pruned", "failed"]
 CellState = Literal["complete", "failed"]
-
-SCORES: tuple[str, ...] = tuple(metric.name for metric in CLASS_METRICS)
-"""The columns of scores in a table of cells that has none yet."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -70,7 +66,8 @@ class CellResult:
         scores: on the fold, by the names of the metrics; NaN where there was nothing to score, empty for a failed cell.
         train_loss: mean loss of the last epoch; NaN where it stopped being a number.
         examples: int64 (n,), the fold's examples, as positions in the encoded data.
-        probabilities: float32 (n, labels), the out-of-fold prediction for each; n is 0 for a failed cell.
+        probabilities: float32 (n, columns), the out-of-fold prediction for each: the probability of each label, or
+            what a task counts instead; n is 0 for a failed cell.
         train_examples: examples in the training part of the fold.
         steps: optimizer steps taken.
         tokens: real tokens trained on, all epochs together, padding not counted.

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_search.data import load_dataset
 from lora_search.errors import StudyError
 from lora_search.store.predictions import read_examples
 from lora_search.store.reader import read_study
+from lora_search.tasks import task_of
 
 Indices = NDArray[np.int64]
 
@@ -44,7 +44,7 @@ def study_examples(folder: str | Path) -> list[Example]:
     recorded = read_examples(tables.folder)
     if recorded.empty:
         raise StudyError.about(tables.folder, "must have trained something", got="a study without predictions")
-    dataset = load_dataset(tables.experiment.data, tables.experiment.seed)
+    dataset = task_of(tables.experiment.model.task).load(tables.experiment.data, tables.experiment.seed)
     groups = recorded["group"].to_numpy()
     if not (np.array_equal(dataset.labels, recorded["label"]) and _within(dataset.groups, groups)):
         raise StudyError.about(
@@ -54,8 +54,8 @@ def study_examples(folder: str | Path) -> list[Example]:
     if dataset.pairs is not None:
         texts = tuple(f"{one} | {other}" for one, other in zip(dataset.texts, dataset.pairs, strict=True))
     return [
-        Example(number, int(row), dataset.label_names[label], text)
-        for number, (row, label, text) in enumerate(zip(dataset.rows, dataset.labels, texts, strict=True))
+        Example(number, int(row), dataset.label_of(number), text)
+        for number, (row, text) in enumerate(zip(dataset.rows, texts, strict=True))
     ]
 
 

@@ -29,7 +29,7 @@ from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.experiment import SearchSpec
 from lora_search.store.records import CellKey
 from lora_search.study.tokens import check_tokens
-from lora_search.tasks import Task, structure_of, task_of
+from lora_search.tasks import Task, check_keys, structure_of, task_of
 from lora_search.training import Cell, choose_dtype
 
 
@@ -81,6 +81,7 @@ def prepare(experiment: Experiment) -> Prepared:
         InputError: what the user can mend: the mistakes of the data, of the model and of the choices in it together.
     """
     task = task_of(experiment.model.task)
+    check_keys(experiment, task)
     try:
         dataset = task.load(experiment.data, experiment.seed)
         splits = _split(experiment, task, dataset)  # what the texts alone say, before the model is read
@@ -96,7 +97,7 @@ def prepare(experiment: Experiment) -> Prepared:
     data = task.encode(dataset, base.tokenizer, _max_length(experiment, base))
     if (data.groups != dataset.groups).any():
         splits = _split(experiment, task, replace(dataset, groups=data.groups, report=data.report))
-    notes = [*data.report.sentences(), *check_tokens(experiment.model, base, data, dataset.rows)]
+    notes = [*data.report.sentences(), *check_tokens(experiment.model, base, data, dataset.rows[data.examples_of_rows])]
     notes.extend(structure_notes(base.structure))
     for targets in experiment.search.targets:
         notes.extend(target_notes(base.structure, targets))

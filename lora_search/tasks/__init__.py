@@ -13,10 +13,12 @@ from collections.abc import Mapping
 
 from lora_search.models import ModelStructure, load_structure
 from lora_search.spec import ModelSpec
-from lora_search.tasks.task import Objective, Task
+from lora_search.tasks.keys import check_keys
+from lora_search.tasks.task import Objective, RowTexts, Task
 from lora_search.tasks.text_classification import TextClassification
+from lora_search.tasks.token_classification import TokenClassification
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (TextClassification(),)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (TextClassification(), TokenClassification())}
 """Every task, by its name in ``model.task``."""
 
 
@@ -35,4 +37,14 @@ def structure_of(model: ModelSpec) -> ModelStructure:
     return load_structure(model, task_of(model.task).head(("0", "1")))
 
 
-__all__ = ["TASKS", "Objective", "Task", "TextClassification", "structure_of", "task_of"]
+__all__ = [
+    "TASKS",
+    "Objective",
+    "RowTexts",
+    "Task",
+    "TextClassification",
+    "TokenClassification",
+    "check_keys",
+    "structure_of",
+    "task_of",
+]

@@ -13,6 +13,7 @@ batch. So the loss is the same however a batch is cut into micro-batches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,21 @@ from lora_search.spec.experiment import DataSpec
 Examples = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class RowTexts:
+    """What a tokenizer is given for some rows.
+
+    Attributes:
+        rows: (m,) of the encoded data.
+        texts: m texts, or lists of words.
+        pairs: m second texts, or None.
+    """
+
+    rows: Examples
+    texts: Sequence[Any]
+    pairs: Sequence[str] | None
+
+
 class Task(Protocol):
     """One kind of question that is put to a base.
 
@@ -34,6 +50,8 @@ class Task(Protocol):
         name: as in ``model.task``.
         peft_type: PEFT's name for it: ``SEQ_CLS``.
         metrics: what every cell is scored by.
+        compared: what of two predictions is compared per unit, in words: ``class probabilities``.
+        predicts_probabilities: whether a prediction consists of probabilities, not of counts.
     """
 
     @property
@@ -44,6 +62,12 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[Metric, ...]: ...
+
+    @property
+    def compared(self) -> str: ...
+
+    @property
+    def predicts_probabilities(self) -> bool: ...
 
     def load(self, spec: DataSpec, seed: int) -> Dataset:
         """Read, clean and sample the examples.
@@ -72,12 +96,17 @@ class Task(Protocol):
     def objective(self, data: EncodedExamples) -> Objective:
         """What training on these examples aims for."""
 
+    def texts(self, dataset: Dataset, data: EncodedExamples, examples: Examples) -> RowTexts:
+        """What the tokenizer makes the rows of some examples of."""
+
 
 class Objective(Protocol):
     """A task over one encoded dataset, as the engine sees it.
 
+    An example is one row of the model's input, or several that are trained and predicted together.
+
     Attributes:
-        targets: (examples, ...), what the loss compares the model's answers with.
+        targets: (rows, ...), what the loss compares the model's answers with.
         units: int64 (examples,), how many parts of the mean that is the loss each example holds.
     """
 
@@ -86,6 +115,9 @@ class Objective(Protocol):
 
     @property
     def units(self) -> Examples: ...
+
+    def rows(self, examples: Examples) -> Examples:
+        """The rows of some examples, in order."""
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of each row, summed over its units, in nats.
@@ -98,8 +130,8 @@ class Objective(Protocol):
             float32 (rows,), of which the gradient is taken.
         """
 
-    def answers(self, logits: Tensor) -> Tensor:
-        """What of each row's logits is kept, (rows, ...): on the device, of one micro-batch."""
+    def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What of each row's logits is kept, (rows, ...): on the device, of one micro-batch and its targets."""
 
     def predictions(self, examples: Examples, answers: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """The out-of-fold prediction for each of some examples, (n, columns), from the answers of their rows, in order.

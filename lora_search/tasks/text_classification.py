@@ -15,7 +15,7 @@ from lora_search.data import Dataset, EncodedExamples, Splits, encode, load_data
 from lora_search.metrics import CLASS_METRICS, Metric, scores_of
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples
+from lora_search.tasks.task import Examples, RowTexts
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class TextClassification:
     name: str = "text-classification"
     peft_type: str = "SEQ_CLS"
     metrics: tuple[Metric, ...] = CLASS_METRICS
+    compared: str = "class probabilities"
+    predicts_probabilities: bool = True
 
     def load(self, spec: DataSpec, seed: int) -> Dataset:
         return load_dataset(spec, seed)
@@ -50,6 +52,10 @@ class TextClassification:
     def objective(self, data: EncodedExamples) -> ClassObjective:
         return ClassObjective(data.labels, len(data.label_names))
 
+    def texts(self, dataset: Dataset, data: EncodedExamples, examples: Examples) -> RowTexts:
+        pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in examples]
+        return RowTexts(examples, [dataset.texts[example] for example in examples], pairs)
+
 
 @dataclass(frozen=True, eq=False)
 class ClassObjective:
@@ -68,10 +74,14 @@ class ClassObjective:
         """One each: the loss is a mean over examples."""
         return np.ones_like(self.targets)
 
+    def rows(self, examples: Examples) -> Examples:
+        """One each."""
+        return examples
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, reduction="none")
 
-    def answers(self, logits: Tensor) -> Tensor:
+    def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Probabilities, float32 (rows, classes)."""
         return logits.float().softmax(-1)
 

@@ -87,7 +87,7 @@ class Engine:
         self.lanes = possible_lanes(settings.lanes, settings.device)
         self.memory = MemoryBudget(
             base.structure,
-            storage.lengths,
+            data.widths,
             training.batch_size,
             settings.device,
             running.dtype,

@@ -14,8 +14,19 @@ def tolerance_of(dtype: torch.dtype) -> float:
     return 1e-4 if dtype == torch.float32 else 5e-2
 
 
+def without_padding(logits: Tensor, mask: Tensor) -> Tensor:
+    """Of a head that answers for tokens, (rows, tokens, labels), the answers for those that are no padding, (real
+    tokens, labels); of any other the logits as they are.
+
+    Args:
+        mask: (rows, tokens), 0 for padding.
+    """
+    return logits[mask.bool()] if logits.dim() > 2 else logits
+
+
 def same_logits(logits: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether ``logits`` (rows, labels) are the expected ones, to ``tolerance`` times the largest of these.
+    """Whether ``logits`` (rows, labels), or (tokens, labels), are the expected ones, to ``tolerance`` times the
+    largest of these.
 
     False too where ``expected`` could not tell: where they are not finite or the same for every row, as a head of zeros
     makes them, anything might have gone into that head.

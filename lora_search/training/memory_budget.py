@@ -30,7 +30,7 @@ class MemoryBudget:
 
     Args:
         structure: the model's layers and their width.
-        lengths: int64 (examples,), tokens of every example.
+        lengths: int64 (examples,), tokens of the longest row of every example.
         batch_size: rows of a cell in a step.
         device, dtype: where and in which precision activations are kept.
         lanes: processes that keep a micro-batch each.

@@ -132,7 +132,7 @@ class PackRun:
         wanted, predictions = self._in_lanes(self._train_and_predict)
         seconds = time.perf_counter() - start
         # a token trained on goes forward and back, a token predicted from only forward
-        work = [2 * tokens + self.forward.token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
+        work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
         return [
             TrainedCell(
                 self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))), self.pack.state(slot)
@@ -223,8 +223,9 @@ class PackRun:
         with checkpointed(layers):
             yield
 
-    def _plan(self, batches: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
-        """The micro-batches of each lane."""
+    def _plan(self, examples: list[tuple[int, IntArray]], budget: int) -> list[list[MicroBatch]]:
+        """The micro-batches of each lane, of the rows of some examples of each slot."""
+        batches = [(slot, self.objective.rows(part)) for slot, part in examples]
         planner = self.forward.planner(self.depth, budget)
         if self.mixes_slots or len(batches) == 1:
             return planner.plan_lanes(batches, self.team.size)
@@ -234,15 +235,23 @@ class PackRun:
     def _forward_backward(self, part: MicroBatch, units: dict[int, int], losses: Tensor, step: int) -> None:
         """Of every row its share of its slot's loss: its own sum, of the units of the slot's whole batch."""
         logits = self._logits(part, step)
-        targets = self.targets[on_device(part.examples, logits.device)]
+        targets = self._targets(part)
         shares = on_device([1.0 / units[slot] for slot in part.slots], logits.device)
         weighted = self.objective.losses(logits, targets) * shares
         weighted.sum().backward()  # type: ignore[no-untyped-call]
         losses.index_add_(0, on_device(part.slots, logits.device), weighted.detach())
 
+    def _targets(self, part: MicroBatch) -> Tensor:
+        """(rows, ...), what the answers are compared with."""
+        return self.targets[on_device(part.examples, self.targets.device)]
+
     def _units(self, examples: IntArray) -> int:
         """What the loss of a batch is a mean over."""
         return max(1, int(self.objective.units[examples].sum()))
+
+    def _token_count(self, examples: IntArray) -> int:
+        """Tokens of some examples, without padding."""
+        return self.forward.token_count(self.objective.rows(examples))
 
     def _logits(self, part: MicroBatch, step: int | None) -> Tensor:
         """(rows, ...) in the precision of the base."""
@@ -269,7 +278,7 @@ class PackRun:
         spec = self.training
         for slot, examples in batches:
             self.taken[slot] += 1
-            self.tokens[slot] += self.forward.token_count(examples)
+            self.tokens[slot] += self._token_count(examples)
             if not np.isfinite(losses[slot]):
                 self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
             if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
@@ -291,10 +300,10 @@ class PackRun:
         found: list[dict[int, np.ndarray]] = [{} for _ in wanted]
         for answered in self._within_memory(partial(self._predict_part, wanted)):
             for part, answers in answered:
-                for slot, example, answer in zip(part.slots, part.examples, answers, strict=True):
-                    found[slot][int(example)] = answer
+                for slot, row, answer in zip(part.slots, part.examples, answers, strict=True):
+                    found[slot][int(row)] = answer
         return [
-            self.objective.predictions(examples, [found[slot][int(example)] for example in examples])
+            self.objective.predictions(examples, [found[slot][int(row)] for row in self.objective.rows(examples)])
             for slot, examples in enumerate(wanted)
         ]
 
@@ -303,7 +312,10 @@ class PackRun:
         """This lane's micro-batches, with the answers (rows, ...) of each."""
         shares = self._plan(list(enumerate(wanted)), 4 * self.memory.token_budget)
         answers = self.objective.answers
-        return [(part, answers(self._logits(part, None)).cpu().numpy()) for part in shares[self.team.lane]]
+        return [
+            (part, answers(self._logits(part, None), self._targets(part)).cpu().numpy())
+            for part in shares[self.team.lane]
+        ]
 
     def _result(self, slot: int, predicted: np.ndarray, seconds: float, share: float) -> CellResult:
         cell = self.cells[slot]

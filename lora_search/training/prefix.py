@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from lora_search.training.batches import MicroBatchPlanner
 from lora_search.training.inputs import PaddedBatch, TokenStorage
-from lora_search.training.logits import same_logits, tolerance_of
+from lora_search.training.logits import same_logits, tolerance_of, without_padding
 from lora_search.training.memory import LEAST_TOKEN_BUDGET, is_out_of_memory, release_memory
 from lora_search.training.resuming import ResumableModel
 
@@ -284,6 +284,8 @@ class PrefixCache:
             resumed = self.model(**batch.arguments).logits.float()
         # second, so that it can leave nothing for the other to find
         full = self.model(**batch.arguments).logits.float()
+        mask = batch.arguments["attention_mask"]
+        resumed, full = without_padding(resumed, mask), without_padding(full, mask)
         return same_logits(resumed, full, tolerance_of(next(self.model.parameters()).dtype))
 
 

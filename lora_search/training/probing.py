@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_search.adapters import Rows
-from lora_search.training.inputs import TokenStorage
-from lora_search.training.logits import same_logits, tolerance_of
+from lora_search.training.inputs import PaddedBatch, TokenStorage
+from lora_search.training.logits import same_logits, tolerance_of, without_padding
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ def probe(model: nn.Module, storage: TokenStorage, modules: Iterable[str]) -> Fo
 
         return model.get_submodule(name).register_forward_pre_hook(hook)
 
-    alone = [
-        model(**storage.batch(np.array([example]), int(storage.lengths[example])).arguments).logits
-        for example in examples
-    ]
+    def logits(batch: PaddedBatch) -> Tensor:
+        return without_padding(model(**batch.arguments).logits, batch.arguments["attention_mask"])
+
+    alone = [logits(storage.batch(np.array([example]), int(storage.lengths[example]))) for example in examples]
     hooks = [look(name) for name in modules]
     try:
-        padded = model(**storage.batch(examples, longest).arguments).logits.float()
+        padded = logits(storage.batch(examples, longest)).float()
     finally:
         for hook in hooks:
             hook.remove()

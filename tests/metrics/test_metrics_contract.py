@@ -8,22 +8,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_search.errors import ExperimentError
-from lora_search.metrics import METRICS, VERDICT_METRICS, Metric, metric_named, scores_of, total
+from lora_search.metrics import CLASS_METRICS, METRICS, VERDICT_METRICS, Metric, metric_named, scores_of, total
 
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 
 
 @st.composite
-def predictions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Classes (n,) and probabilities (n, classes)."""
-    rng, classes = np.random.default_rng(draw(st.integers(0, 2**32 - 1))), draw(st.integers(2, 6))
-    examples = draw(st.integers(1, 30))
-    return rng.integers(0, classes, examples), rng.dirichlet(np.ones(classes), examples).astype(np.float32)
+def seeds(draw: st.DrawFn) -> tuple[np.random.Generator, int, int]:
+    """A generator, and how many examples and classes to make."""
+    return np.random.default_rng(draw(st.integers(0, 2**32 - 1))), draw(st.integers(1, 30)), draw(st.integers(2, 6))
+
+
+def predictions(metric: Metric, made: tuple[np.random.Generator, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Classes (n,), and their probabilities (n, classes) or the counts of entities (n, 9)."""
+    rng, examples, classes = made
+    truth = rng.integers(0, classes, examples)
+    if metric in CLASS_METRICS:
+        return truth, rng.dirichlet(np.ones(classes), examples).astype(np.float32)
+    found, actual = rng.integers(0, 5, (2, examples, 2))
+    hits = rng.integers(0, np.minimum(found, actual) + 1)
+    entities = np.stack([hits, found, actual], axis=2).reshape(examples, 6)
+    words = rng.integers(1, 9, examples)
+    tags = np.stack([rng.integers(0, words + 1), words, rng.random(examples) * 9], axis=1)
+    return truth, np.concatenate([entities, tags], axis=1).astype(np.float32)
 
 
 @every_metric
-@given(data=predictions())
-def test_scores_keep_within_their_bounds(metric: Metric, data: tuple[np.ndarray, np.ndarray]) -> None:
+@given(made=seeds())
+def test_scores_keep_within_their_bounds(metric: Metric, made: tuple[np.random.Generator, int, int]) -> None:
+    data = predictions(metric, made)
     low, high = metric.bounds
     score = float(metric.score(total(metric.counts(*data))))
     assert low <= score <= high
@@ -31,11 +44,11 @@ def test_scores_keep_within_their_bounds(metric: Metric, data: tuple[np.ndarray,
 
 
 @every_metric
-@given(data=predictions(), seed=st.integers(0, 1000))
+@given(made=seeds(), seed=st.integers(0, 1000))
 def test_a_weighted_score_is_that_of_the_examples_repeated(
-    metric: Metric, data: tuple[np.ndarray, np.ndarray], seed: int
+    metric: Metric, made: tuple[np.random.Generator, int, int], seed: int
 ) -> None:
-    truth, predicted = data
+    truth, predicted = predictions(metric, made)
     weights = np.random.default_rng(seed).integers(0, 4, (3, len(truth)))
     weights[:, 0] += 1
     together = metric.score((weights @ metric.counts(truth, predicted)).astype(np.float64))
@@ -46,9 +59,11 @@ def test_a_weighted_score_is_that_of_the_examples_repeated(
 
 
 @every_metric
-@given(data=predictions())
-def test_a_mean_over_examples_is_the_mean_of_their_scores(metric: Metric, data: tuple[np.ndarray, np.ndarray]) -> None:
-    counts = metric.counts(*data)
+@given(made=seeds())
+def test_a_mean_over_examples_is_the_mean_of_their_scores(
+    metric: Metric, made: tuple[np.random.Generator, int, int]
+) -> None:
+    counts = metric.counts(*predictions(metric, made))
     own = metric.score(counts.astype(np.float64))
     if metric.mean_over_examples:
         assert own.mean() == pytest.approx(float(metric.score(total(counts))))
@@ -59,11 +74,22 @@ def test_better_answers_score_better(metric: Metric) -> None:
     truth = np.array([0, 1, 2, 0, 1, 2])
     sure, unsure = np.full((6, 3), 0.1), np.full((6, 3), 0.3)
     sure[np.arange(6), truth], unsure[np.arange(6), (truth + 1) % 3] = 0.8, 0.4
+    if metric not in CLASS_METRICS:
+        sure, unsure = (np.tile([n, 3, 3, n, 3, 3, n, 4, 4 - n], (6, 1)) for n in (3, 1))
     good, bad = (scores_of([metric], truth, predicted)[metric.name] for predicted in (sure, unsure))
     assert (good > bad) == metric.greater_is_better
 
 
 def test_only_metrics_of_which_more_is_better_decide_a_verdict() -> None:
-    assert VERDICT_METRICS == ("accuracy", "macro_f1", "matthews_correlation")
+    assert VERDICT_METRICS == (
+        "accuracy",
+        "macro_f1",
+        "matthews_correlation",
+        "entity_f1",
+        "entity_precision",
+        "entity_recall",
+        "entity_f1_lenient",
+        "token_accuracy",
+    )
     with pytest.raises(ExperimentError, match=r"must be one of .*log_loss, got f2"):
         metric_named("f2")

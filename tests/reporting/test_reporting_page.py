@@ -17,13 +17,14 @@ from fabricated_studies import ENVIRONMENT, every_state_rows, sampled_rows, stud
 from PIL import Image
 
 from lora_search.errors import StudyError
+from lora_search.metrics import CLASS_METRICS
 from lora_search.plots.encoding import LIGHT_AND_DARK
 from lora_search.reporting import render_report, write_report
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.statistics.judging import judge
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
-from lora_search.store.records import SCORES, CellKey, CellResult, TrialRecord
+from lora_search.store.records import CellKey, CellResult, TrialRecord
 
 FIGURES = ("folds", "importance", "score_by_parameters", "score_by_rank", "score_by_rate", "score_by_time")
 
@@ -243,7 +244,7 @@ def _record(folder: Path, tables: StudyTables) -> None:
             ledger.add_cell(
                 CellResult(
                     key=CellKey(row["trial"], row["repeat"], row["fold"]), state="complete",
-                    scores={name: row[name] for name in SCORES}, examples=np.arange(4),
+                    scores={metric.name: row[metric.name] for metric in CLASS_METRICS}, examples=np.arange(4),
                     probabilities=generator.dirichlet([1, 1], 4).astype(np.float32), **numbers,
                 )
             )  # fmt: skip

@@ -32,7 +32,7 @@ def test_the_loss_is_the_cross_entropy_of_each_row_in_float32(objective: Objecti
 
 
 def test_a_prediction_is_the_probability_of_each_label(objective: Objective) -> None:
-    answers = objective.answers(torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]]))
+    answers = objective.answers(torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]]), torch.tensor([1, 0]))
     predicted = objective.predictions(np.array([2, 0]), list(answers.numpy()))
     assert predicted.dtype == np.float32
     np.testing.assert_allclose(predicted, [[0.25, 0.75], [0.5, 0.5]])

@@ -1,0 +1,36 @@
+"""Whether an experiment asks its task for what that has: columns and a metric."""
+
+from __future__ import annotations
+
+from lora_search.errors import ExperimentError, Mistake
+from lora_search.metrics import VERDICT_METRICS
+from lora_search.spec import Experiment
+from lora_search.spec.experiment import DataSpec
+from lora_search.spec.quoting import quoted
+from lora_search.spec.suggestions import closest, one_of
+from lora_search.tasks.task import Task
+
+_OF_TEXTS = ("text", "text_pair", "label", "drop_labels")
+_OF_WORDS = ("tokens", "tags", "scheme")
+
+
+def check_keys(experiment: Experiment, task: Task) -> None:
+    """Check the keys that have a meaning for some tasks only.
+
+    Raises:
+        ExperimentError: a column of another task, or a metric that is none of this one.
+    """
+    foreign = _OF_TEXTS if task.name == "token-classification" else _OF_WORDS
+    mistakes = [
+        Mistake(f"must be left out for {task.name}", f"data.{key}", quoted(given))
+        for key in foreign
+        if (given := getattr(experiment.data, key)) != DataSpec.model_fields[key].default
+    ]
+    names = [metric.name for metric in task.metrics if metric.name in VERDICT_METRICS]
+    metric = experiment.verdict.metric
+    if metric not in names:
+        mistakes.append(
+            Mistake(f"{one_of(names)} for {task.name}", "verdict.metric", quoted(metric), closest(metric, names))
+        )
+    if mistakes:
+        raise ExperimentError(mistakes)
