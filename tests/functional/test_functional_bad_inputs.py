@@ -32,7 +32,7 @@ def test_a_bad_input_gets_its_lines_and_nothing_else(bad: Bad, world, tmp_path: 
 def test_without_a_change_the_experiment_is_right(world, tmp_path: Path) -> None:
     code, out, err = said(Bad("nothing"), tmp_path, world.model)
     assert (code, err) == (0, "")
-    assert "cells: 1 trial x 2 folds" in out
+    assert "cells: 1 adapter" in out
 
 
 def test_inputs_at_random_are_read_or_refused(tmp_path: Path) -> None:
