@@ -9,11 +9,11 @@ import bz2
 import gzip
 import lzma
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from lora_search.errors import DataError
+from lora_search.spec.paths import UNREADABLE
 from lora_search.spec.quoting import in_one_line, quoted
 
 _KEY = "data.train"
@@ -37,7 +37,7 @@ def content_of(path: Path) -> tuple[bytes, str]:
         if unpack is None:
             return path.read_bytes(), ending
         return unpack(path), suffixes[-2] if len(suffixes) > 1 else ""
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
+    except UNREADABLE as error:
         reason = in_one_line(str(error), _REASON_WIDTH)
         raise DataError.about(_KEY, f"{path} cannot be read: {reason}") from error
 

@@ -6,8 +6,11 @@ any file system come out as tracebacks. Here they are the caller's ``InputError`
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,8 @@ from lora_search.errors import InputError
 from lora_search.spec.quoting import quoted_path
 
 Kind = Literal["file", "folder"]
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
+"""What reading a file may raise that cannot be opened, or whose compression is damaged or unknown."""
 
 
 def kind_of(path: Path, *, error: type[InputError], key: str | None = None) -> Kind | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_search.errors import StudyError
+from lora_search.spec.paths import UNREADABLE
 from lora_search.store.files import PREDICTIONS_FOLDER, write_atomically
 from lora_search.store.records import CellKey, CellResult
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile)
+_DAMAGED = (*UNREADABLE, ValueError, KeyError, TypeError, RuntimeError, SyntaxError, tokenize.TokenError)
+"""What NumPy raises over bytes that are no arrays: of the archive, of a flag that calls it encrypted, or of the header
+of an array in it."""
 
 
 def predictions_path(folder: Path, key: CellKey) -> Path:
@@ -64,7 +67,7 @@ def read_cell_predictions(
         raise StudyError.about(
             path, f"is missing, and study.db says that {key} is complete", hint=_remedy(folder)
         ) from error
-    except _UNREADABLE as error:
+    except _DAMAGED as error:
         raise StudyError.about(
             path, f"must be the predictions of {key}", got=f"a damaged file: {error}", hint=_remedy(folder)
         ) from error
@@ -134,7 +137,7 @@ def read_examples(folder: str | Path) -> pd.DataFrame:
             return pd.DataFrame({"label": arrays["label"], "group": arrays["group"]})
     except FileNotFoundError:
         return pd.DataFrame({"label": np.zeros(0, dtype=np.int64), "group": np.zeros(0, dtype=np.int64)})
-    except _UNREADABLE as error:
+    except _DAMAGED as error:
         raise StudyError.about(
             path,
             "must be the labels of the examples",

@@ -17,7 +17,13 @@ from store_builders import ENVIRONMENT, as_format_1, cell, experiment, failed_ce
 
 from lora_search.errors import StudyError
 from lora_search.store.ledger import Ledger
-from lora_search.store.predictions import read_cell_predictions, write_cell_predictions
+from lora_search.store.predictions import (
+    examples_path,
+    read_cell_predictions,
+    read_examples,
+    write_cell_predictions,
+    write_examples,
+)
 from lora_search.store.reader import list_studies, read_predictions, read_study
 from lora_search.store.records import CellKey
 from lora_search.store.verdicts import read_verdict
@@ -377,3 +383,19 @@ def test_the_reader_opens_on_any_laptop(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("bit", [0x01, 0xFF])
+def test_examples_damaged_at_any_byte_are_read_or_named(tmp_path: Path, bit: int) -> None:
+    write_examples(tmp_path, np.arange(30) % 2, np.arange(30))
+    path = examples_path(tmp_path)
+    whole = path.read_bytes()
+    refused = []
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        try:
+            read_examples(tmp_path)
+        except StudyError as error:
+            refused.append(str(error))
+    assert len(refused) > len(whole) / 2
+    assert all(str(path) in message for message in refused)
