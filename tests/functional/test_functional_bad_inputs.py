@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from bad_inputs import ALL, Bad, base_spec, recorded, said
-
-FUZZ = Path(__file__).parents[2] / "experiments" / "audits" / "fuzz.py"
+from experiment_scripts import audit_module
 
 
 def test_the_table_is_of_more_than_a_hundred_inputs_and_their_lines() -> None:
@@ -37,12 +35,7 @@ def test_without_a_change_the_experiment_is_right(world, tmp_path: Path) -> None
 
 def test_inputs_at_random_are_read_or_refused(tmp_path: Path) -> None:
     """A few hundred; experiments/audits/fuzz.py tries 100,000."""
-    spec = importlib.util.spec_from_file_location("fuzz_audit", FUZZ)
-    assert spec is not None
-    assert spec.loader is not None
-    audit = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(audit)
-    became = audit.fuzz(300, 0, tmp_path)
+    became = audit_module("fuzz").fuzz(300, 0, tmp_path)
     assert became["experiment"]["read"] > 2
     assert became["data"]["read"] > 2
     assert sum(counts.total() for counts in became.values()) >= 300

@@ -1,21 +1,10 @@
 """Benchmarks: those that need a machine the tests do not have run on toys, or say why not; ratios are what they say."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def benchmark(name):
-    """The module of a benchmark."""
-    place = importlib.util.spec_from_file_location(name, ROOT / f"experiments/benchmarks/{name}.py")
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
-    return module
+from experiment_scripts import EXPERIMENTS, benchmark_module
 
 
 @pytest.fixture
@@ -24,10 +13,10 @@ def gpu_benchmark(monkeypatch, tmp_path, capsys):
 
     def run(*arguments):
         out = tmp_path / "gpu.json"
-        monkeypatch.syspath_prepend(ROOT / "experiments/benchmarks")  # as it is for a script that lies there
+        monkeypatch.syspath_prepend(EXPERIMENTS / "benchmarks")  # as it is for a script that lies there
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(out), *arguments])
-        return benchmark("gpu").main(), *capsys.readouterr(), out
+        return benchmark_module("gpu").main(), *capsys.readouterr(), out
 
     return run
 
@@ -52,7 +41,9 @@ def test_memory_is_compared_as_a_whole_and_as_what_grew_since_loading():
     def rows(*measured):
         return [{"peak_beyond_own_state": peak, "growth_beyond_own_state": growth} for peak, growth in measured]
 
-    ratios = benchmark("memory").ratios({1: rows((800, 100), (790, 90), (999, 299)), 20: rows((1000, 300), (1, 2000))})
+    ratios = benchmark_module("memory").ratios(
+        {1: rows((800, 100), (790, 90), (999, 299)), 20: rows((1000, 300), (1, 2000))}
+    )
     assert ratios == {
         "ratio": 500.5 / 800,
         "growth_ratio": 1150 / 100,
@@ -63,7 +54,7 @@ def test_memory_is_compared_as_a_whole_and_as_what_grew_since_loading():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
 def test_a_memory_measurement_takes_off_what_was_loaded_and_the_adapters_own_state(world, monkeypatch):
-    memory = benchmark("memory")
+    memory = benchmark_module("memory")
     monkeypatch.setattr(memory, "load_experiment", lambda path, overrides: world.experiment())
     measured = memory.measure_here(3, [])
     assert measured["trained"] == measured["cells"] == 3

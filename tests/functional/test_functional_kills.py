@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import random
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from experiment_scripts import audit_module
 from tiny_world import assert_same_study
 
 from lora_search import run_study
@@ -22,7 +20,6 @@ from lora_search.store.reader import read_study
 from lora_search.store.status import study_status
 from lora_search.study.refit import chosen_trial
 
-AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "kills.py"
 KILLS = 6
 SPEC = {
     "cv": {"folds": 3},
@@ -34,11 +31,7 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def audit():
-    spec = importlib.util.spec_from_file_location("kills_audit", AUDIT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their types up there
-    spec.loader.exec_module(module)
-    return module
+    return audit_module("kills")
 
 
 def run_alone(experiment, results):

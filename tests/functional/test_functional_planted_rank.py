@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-
-AUDITS = Path(__file__).parents[2] / "experiments" / "audits"
-
-
-def _loaded(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{name}_audit", AUDITS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from experiment_scripts import audit_module
 
 
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
-    return _loaded("planted_rank")
+    return audit_module("planted_rank")
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
@@ -71,7 +58,7 @@ def test_a_study_is_right_by_rank_or_by_agreement(audit: ModuleType) -> None:
 
 
 def test_the_grid_is_24_configurations_smallest_first() -> None:
-    grid = _loaded("grid")
+    grid = audit_module("grid")
 
     class Sizes:
         """A model of six layers, as far as the grid asks."""

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
-
-AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "calibration.py"
+from experiment_scripts import audit_module
 
 
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("calibration_audit", AUDIT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return audit_module("calibration")
 
 
 @pytest.mark.parametrize("kind", ["normal", "no luck", "heteroscedastic", "heavy tails", "families", "groups"])

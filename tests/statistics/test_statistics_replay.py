@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_scripts import audit_module
 
 from lora_search.statistics import Question
 
-AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "replay.py"
 TRIALS, REPEATS, FOLDS = 12, 3, 4
 
 
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("replay_audit", AUDIT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return audit_module("replay")
 
 
 def grid(winner: int = 7, noise: float = 0.002) -> pd.DataFrame:

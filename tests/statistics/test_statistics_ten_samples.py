@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from experiment_scripts import audit_module
 
 from lora_search.statistics.comparison import Array
 from lora_search.statistics.examples import Recorded
 
-AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "ten_samples.py"
-
 
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ten_samples_audit", AUDIT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return audit_module("ten_samples")
 
 
 def save(file: Path, seed: int, examples: int = 300) -> None:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-
-AUDIT = Path(__file__).parents[2] / "experiments" / "audits" / "holdout.py"
+from experiment_scripts import audit_module
 
 
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("holdout_audit", AUDIT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return audit_module("holdout")
 
 
 def test_the_difference_of_single_texts_has_the_paired_standard_error(audit: ModuleType) -> None:

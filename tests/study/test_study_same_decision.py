@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
+from experiment_scripts import EXPERIMENTS, benchmark_module
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        spec = importlib.util.spec_from_file_location("same_decision_benchmark", BENCHMARKS / "same_decision.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        yield module
+        patch.syspath_prepend(str(EXPERIMENTS / "benchmarks"))
+        yield benchmark_module("same_decision")
 
 
 @pytest.fixture
