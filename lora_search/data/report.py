@@ -98,9 +98,12 @@ class DataReport:
             sentences.append(f"Rows dropped by label: {labels_phrase(self.dropped)}.")
         if self.sampled_from is not None:
             sentences.append(f"Sampled from {self.sampled_from} examples, each label in proportion.")
-        if self.group_count is not None:
-            sentences.append(f"{self.group_count} groups ({self.group_column}), each whole in one fold.")
-        return sentences
+        return [*sentences, *self._about_groups()]
+
+    def _about_groups(self) -> list[str]:
+        if self.group_count is None:
+            return []
+        return [f"{self.group_count} groups ({self.group_column}), each whole in one fold."]
 
     def _about_duplicates(self) -> list[str]:
         sentences = []

@@ -66,9 +66,7 @@ class TagReport(DataReport):
             sentences.append(f"The tags keep to {self.scheme}.")
         if self.sampled_from is not None:
             sentences.append(f"Sampled from {self.sampled_from} sentences, each rarest type of entity in proportion.")
-        if self.group_count is not None:
-            sentences.append(f"{self.group_count} groups ({self.group_column}), each whole in one fold.")
-        return sentences
+        return [*sentences, *self._about_groups()]
 
     def _about_lengths(self) -> list[str]:
         sentences = super()._about_lengths()
