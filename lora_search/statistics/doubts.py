@@ -11,6 +11,7 @@ from lora_search.metrics import metric_named
 from lora_search.spec import Experiment, facts, layer_indices
 from lora_search.statistics import guards
 from lora_search.statistics.examples import Recorded
+from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.verdict import TrialSummary, Verdict
 
@@ -46,22 +47,22 @@ def recorded_of(study: RecordedStudy) -> Recorded | None:
     return None if examples.empty else Recorded(study.predictions(), examples)
 
 
-def doubts(study: RecordedStudy, verdict: Verdict, question: Question, recorded: Recorded | None) -> tuple[str, ...]:
+def doubts(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> tuple[str, ...]:
     """The sentences of all guards that have something to say about ``verdict``.
 
     Args:
-        study: that was judged. verdict: on it. question: that it answers. recorded: the predictions.
+        study: that was judged. verdict: on it. question: that it answers. contest: the scores.
     """
     if verdict.recommended is None or verdict.best is None:
         return ()
     return guards.warnings_of(
         *_of_the_space(study, verdict.recommended, verdict.best),
         _of_learning(study, verdict.best, verdict.metric),
-        *_of_the_data(study, verdict, question, recorded),
+        *_of_the_data(study, verdict, question, contest),
         _of_the_head(study, verdict, verdict.best),
         _of_the_holdout(study, verdict),
         _of_racing(study, verdict),
-        _of_the_smaller(study, verdict, question, recorded),
+        _of_the_smaller(verdict, question, contest),
     )
 
 
@@ -88,21 +89,16 @@ def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str |
     return guards.no_better_than_guessing(best.score_mean, best.score_interval[0], guess, metric)
 
 
-def _of_the_data(
-    study: RecordedStudy, verdict: Verdict, question: Question, recorded: Recorded | None
-) -> list[str | None]:
+def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> list[str | None]:
     complete = study.cells[study.cells["state"] == "complete"]
     data = study.environment.get("data", {})
-    resolvable = guards.resolvable_margin(
-        study.trials,
-        study.cells,
-        question,
-        recorded,
-    )
+    too_small = None
+    if verdict.status == "undecided":
+        too_small = guards.margin_too_small(verdict.margin, guards.resolvable_margin(contest.finished, question))
     return [
         guards.few_examples_per_fold([int(count) for count in complete["examples"]]) if len(complete) else None,
         guards.duplicated_texts(int(data.get("duplicate_examples", 0)), max(1, int(data.get("examples", 1)))),
-        guards.margin_too_small(verdict.margin, resolvable) if verdict.status == "undecided" else None,
+        too_small,
     ]
 
 
@@ -153,17 +149,9 @@ def _of_racing(study: RecordedStudy, verdict: Verdict) -> str | None:
     return guards.raced_for_less(verdict.stopped_trials, asked.margin, asked.confidence)
 
 
-def _of_the_smaller(
-    study: RecordedStudy, verdict: Verdict, question: Question, recorded: Recorded | None
-) -> str | None:
+def _of_the_smaller(verdict: Verdict, question: Question, contest: Contest) -> str | None:
     """Racing asks who will be recommended; a smaller trial it stopped need not have been shown to be worse."""
     if verdict.status != "decided" or verdict.recommended is None:
         return None
-    numbers = guards.smaller_not_shown_worse(
-        study.trials,
-        study.cells,
-        verdict.recommended.adapter_parameters,
-        question,
-        recorded,
-    )
+    numbers = guards.smaller_not_shown_worse(contest, verdict.recommended.adapter_parameters, question)
     return guards.smaller_stopped_early(numbers, verdict.margin)

@@ -11,13 +11,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from scipy import special
 
 from lora_search.metrics import metric_named
 from lora_search.statistics.comparison import correlated_t
-from lora_search.statistics.examples import Recorded
-from lora_search.statistics.matrix import score_matrix
+from lora_search.statistics.matrix import Contest, ScoreMatrix
 from lora_search.statistics.question import Question
 from lora_search.statistics.wording import layers_name, points
 
@@ -91,17 +89,11 @@ def raced_for_less(stopped: int, margin: float, confidence: float) -> str | None
     )
 
 
-def smaller_not_shown_worse(
-    trials: pd.DataFrame,
-    cells: pd.DataFrame,
-    parameters: float,
-    question: Question,
-    recorded: Recorded | None = None,
-) -> list[int]:
+def smaller_not_shown_worse(contest: Contest, parameters: float, question: Question) -> list[int]:
     """Numbers of the trials that racing stopped, with fewer than ``parameters``, that no complete trial is shown to
     beat by more than the margin on the cells both have."""
-    matrix = score_matrix(trials, cells, question.metric, states=("complete", "pruned"), recorded=recorded)
-    complete = np.isin(matrix.trials, trials.loc[trials["state"] == "complete", "trial"])
+    matrix = contest.everyone_by_example
+    complete = np.isin(matrix.trials, contest.finished.trials)
     pairs = matrix.pairs(question.folds)
     worse = (1.0 - pairs.probability_at_most(question.margin))[complete].max(axis=0) >= question.confidence
     rows = np.flatnonzero(~complete & (matrix.parameters < parameters) & ~worse)
@@ -163,18 +155,12 @@ def duplicated_texts(copies: int, total: int) -> str | None:
     )
 
 
-def resolvable_margin(
-    trials: pd.DataFrame,
-    cells: pd.DataFrame,
-    question: Question,
-    recorded: Recorded | None = None,
-) -> float | None:
+def resolvable_margin(matrix: ScoreMatrix, question: Question) -> float | None:
     """The smallest margin these data could resolve with any number of repeats; None without two comparable trials.
 
     For two equal trials with the median noise of a pair: z(confidence) times what lasts of the scale (for fold scores
     S sqrt(rho / (1 - rho)) with rho = 1 / folds, the correlated t without its 1/J term).
     """
-    matrix = score_matrix(trials, cells, question.metric, recorded=recorded)
     if len(matrix.trials) < 2:
         return None
     lasting = matrix.pairs(question.folds).lasting[np.triu_indices(len(matrix.trials), 1)]

@@ -8,6 +8,7 @@ from lora_search.spec import facts
 from lora_search.statistics.by_adapter import by_adapter
 from lora_search.statistics.doubts import RecordedStudy, doubts, recorded_of
 from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
+from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.selection import decide
 from lora_search.statistics.verdict import Verdict
@@ -40,7 +41,8 @@ class Judge:
     def __init__(self, study: RecordedStudy) -> None:
         self.trained = int((study.cells["state"] == "complete").sum())
         self.study = by_adapter(study)
-        self.recorded = recorded_of(self.study)
+        metric = self.study.experiment.verdict.metric
+        self.contest = Contest(self.study.trials, self.study.cells, metric, recorded_of(self.study))
         self._corrected: dict[int, CorrectedScore | None] = {}
 
     def verdict(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
@@ -53,7 +55,7 @@ class Judge:
             study.cells,
             question,
             cells_skipped_by_racing=int((question.planned - pruned["cells"]).clip(lower=0).sum()),
-            recorded=self.recorded,
+            contest=self.contest,
         )
         corrected = self._corrected_score(verdict)
         verdict = replace(
@@ -63,7 +65,7 @@ class Judge:
             corrected_interval=None if corrected is None else corrected.interval,
             holdout_score=_holdout_score(study, verdict),
         )
-        return replace(verdict, warnings=doubts(study, verdict, question, self.recorded))
+        return replace(verdict, warnings=doubts(study, verdict, question, self.contest))
 
     def _corrected_score(self, verdict: Verdict) -> CorrectedScore | None:
         """The score to expect of what this selection recommends, without the flattery of having been selected.

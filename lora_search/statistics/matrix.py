@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from lora_search.statistics.two_sources import pairwise_by_example, scores_by_ex
 
 _TRIAL_COLUMNS = ("trial", "state", "adapter_parameters")
 _CELL_COLUMNS = ("trial", "repeat", "fold", "state")
+_FINISHED_AND_STOPPED = ("complete", "pruned")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,38 @@ class ScoreMatrix:
         extra repeat of a finalist, those still to come included where there are to be ``repeats``."""
         most = int((~np.isnan(self.scores)).sum(axis=1).max()) // folds
         return max(repeats, most, planned) - planned + 1
+
+
+class Contest:
+    """The score matrices that a verdict and its doubts are made from, each made when it is first asked for and kept, as
+    are the pairs in it.
+
+    Args:
+        trials: the store's trials frame. cells: the store's cells frame.
+        metric: the column of ``cells`` that holds the score.
+        recorded: the predictions of the study, to compare by; None compares by the scores of folds.
+    """
+
+    def __init__(
+        self, trials: pd.DataFrame, cells: pd.DataFrame, metric: str, recorded: Recorded | None = None
+    ) -> None:
+        self._frames = trials, cells, metric
+        self._recorded = recorded
+
+    @cached_property
+    def finished(self) -> ScoreMatrix:
+        """The trials trained to the end."""
+        return score_matrix(*self._frames, recorded=self._recorded)
+
+    @cached_property
+    def everyone(self) -> ScoreMatrix:
+        """Those and the stopped ones, by the scores of folds."""
+        return score_matrix(*self._frames, states=_FINISHED_AND_STOPPED)
+
+    @cached_property
+    def everyone_by_example(self) -> ScoreMatrix:
+        """The same, with what single examples contribute."""
+        return score_matrix(*self._frames, states=_FINISHED_AND_STOPPED, recorded=self._recorded)
 
 
 def score_matrix(

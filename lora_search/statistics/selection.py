@@ -22,9 +22,8 @@ from lora_search.metrics import metric_named
 from lora_search.spec import ADAPTER_FIELDS
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
-from lora_search.statistics.examples import Recorded
 from lora_search.statistics.levels import additive_scores
-from lora_search.statistics.matrix import ScoreMatrix, score_matrix
+from lora_search.statistics.matrix import Contest, ScoreMatrix
 from lora_search.statistics.question import Question
 from lora_search.statistics.standing import OPEN, STATUSES, Standing, recommend, shortfall_interval, standing
 from lora_search.statistics.stopped import rivalries, trial_to_readmit
@@ -43,7 +42,7 @@ def decide(
     corrected_interval: tuple[float, float] | None = None,
     holdout_score: float | None = None,
     warnings: Sequence[str] = (),
-    recorded: Recorded | None = None,
+    contest: Contest | None = None,
 ) -> Verdict:
     """Judge a study. Only a trial whose state is "complete" is recommended; it is compared with the stopped ones too.
 
@@ -51,13 +50,14 @@ def decide(
         trials: the store's trials frame. cells: the store's cells frame.
         question: what is asked of them.
         cells_skipped_by_racing, corrected_score, corrected_interval, holdout_score, warnings: passed into the verdict.
-        recorded: the predictions of the study, to compare by; None compares by the scores of folds.
+        contest: the scores of these frames, where they are at hand; by default those of folds.
 
     Raises:
         StudyError: a frame lacks a column.
     """
     folds, margin, confidence, metric = question.folds, question.margin, question.confidence, question.metric
-    matrix = score_matrix(trials, cells, metric, recorded=recorded)
+    contest = contest or Contest(trials, cells, metric)
+    matrix = contest.finished
     common: dict[str, Any] = {
         "margin": margin,
         "confidence": confidence,
@@ -80,7 +80,7 @@ def decide(
             comparisons=(),
             **common,
         )
-    everyone = score_matrix(trials, cells, metric, states=("complete", "pruned"))
+    everyone = contest.everyone
     pairs, rivals = rivalries(matrix, everyone, folds)
     looks = matrix.looks(folds, question.repeats)
     result = standing(pairs, margin, confidence, looks)

@@ -20,6 +20,7 @@ from lora_search.models import quiet_libraries
 from lora_search.spec import Experiment, facts, load_experiment
 from lora_search.spec.paths import kind_of
 from lora_search.statistics.judging import judge
+from lora_search.statistics.verdict import Verdict
 from lora_search.store.differences import differences
 from lora_search.store.files import STUDY_FILE
 from lora_search.store.ledger import Ledger
@@ -140,8 +141,7 @@ class StudyRun:
             self._take(step)
         self._train_finalists()
         self._train_head_alone()
-        self._judge()
-        self._score_holdout()
+        self._score_holdout(self._judge())
         return self.ledger.tables()
 
     # -- setting out ---------------------------------------------------------------------------------------------
@@ -223,12 +223,11 @@ class StudyRun:
         alone = tuple(_head_alone(result) for result in results)
         self.ledger.set_fact(facts.HEAD_ALONE, alone)
 
-    def _score_holdout(self) -> None:
+    def _score_holdout(self, verdict: Verdict) -> None:
         """Score the hold-out, once: by the recommended trial, refitted, after the verdict no longer depends on it.
 
         It is kept while the verdict may still change its mind, and where the training that was to score it failed.
         """
-        verdict = judge(self.ledger.tables())
         recommended, kept = verdict.recommended, self.ledger.fact(facts.HOLDOUT)
         if recommended is None or not len(self.prepared.splits.holdout):
             return
@@ -267,9 +266,11 @@ class StudyRun:
         self.ledger.set_trial_state(record.trial, state, reason)
         self.progress.trial(replace(record, state=state, failure=reason), None if state == "failed" else score)
 
-    def _judge(self) -> None:
-        self.ledger.write_verdict(judge(self.ledger.tables()).to_dict())
+    def _judge(self) -> Verdict:
+        verdict = judge(self.ledger.tables())
+        self.ledger.write_verdict(verdict.to_dict())
         self.ledger.write_tables()
+        return verdict
 
 
 def _head_alone(result: CellResult) -> facts.HeadAlone:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lora_search.statistics import Question, guards
+from lora_search.statistics import Question, guards, score_matrix
 
 QUESTION = Question("accuracy", 0.01, 0.95, 5)
 
@@ -74,11 +74,11 @@ def _frames(scores: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_resolvable_margin_by_hand() -> None:
     # differences .02 .01 .02 .00 .03: S = sqrt(130e-6); 1.6449 * S * sqrt(1/4)
     trials, cells = _frames(np.array([[0.80, 0.82, 0.78, 0.81, 0.79], [0.82, 0.83, 0.80, 0.81, 0.82]]))
-    margin = guards.resolvable_margin(trials, cells, QUESTION)
+    margin = guards.resolvable_margin(score_matrix(trials, cells, "accuracy"), QUESTION)
     assert margin == pytest.approx(1.6448536 * np.sqrt(130e-6) / 2)
-    assert guards.resolvable_margin(trials[:1], cells, QUESTION) is None
+    assert guards.resolvable_margin(score_matrix(trials[:1], cells, "accuracy"), QUESTION) is None
     one_cell = cells[cells["fold"] == 0]
-    assert guards.resolvable_margin(trials, one_cell, QUESTION) is None
+    assert guards.resolvable_margin(score_matrix(trials, one_cell, "accuracy"), QUESTION) is None
 
 
 def test_margin_too_small() -> None:

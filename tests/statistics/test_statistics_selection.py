@@ -12,6 +12,7 @@ import pytest
 from lora_search.errors import ExperimentError, StudyError
 from lora_search.statistics import Question, Verdict, decide, next_cells, score_interval
 from lora_search.statistics.guards import smaller_not_shown_worse
+from lora_search.statistics.matrix import Contest
 from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points
 
 RANKS = [1, 2, 4, 8, 16, 32]
@@ -359,10 +360,10 @@ def test_smaller_trials_that_were_stopped_are_not_forgotten() -> None:
 def test_smaller_trials_that_were_stopped_are_named_unless_they_are_shown_to_be_worse() -> None:
     question = Question("accuracy", 0.01, 0.95, 5)
     table = stopped(*frames([0.60, 0.795, 0.80, 0.80, 0.81], 0.004), [0, 1, 4])
-    assert smaller_not_shown_worse(*table, 3000, question) == [1]
-    assert smaller_not_shown_worse(*table, 10**6, question) == [1, 4]
-    assert smaller_not_shown_worse(*table, 1500, question) == []
-    assert smaller_not_shown_worse(*frames([0.60, 0.80, 0.80], 0.004), 10**6, question) == []
+    assert smaller_not_shown_worse(Contest(*table, "accuracy"), 3000, question) == [1]
+    assert smaller_not_shown_worse(Contest(*table, "accuracy"), 10**6, question) == [1, 4]
+    assert smaller_not_shown_worse(Contest(*table, "accuracy"), 1500, question) == []
+    assert smaller_not_shown_worse(Contest(*frames([0.60, 0.80, 0.80], 0.004), "accuracy"), 10**6, question) == []
 
 
 def test_scores_of_few_examples_that_tie_decide_nothing() -> None:
