@@ -37,6 +37,7 @@ import pandas as pd
 from lora_search.spec import layer_indices
 from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix
+from lora_search.statistics.question import Question
 from lora_search.statistics.rounds import Rules, next_round, no_settings, probes, probing_rates
 from lora_search.statistics.settings import Knowing, Settings, adapter_scores, fit
 from lora_search.statistics.standing import recommend, standing
@@ -118,17 +119,17 @@ class Replay:
 
     def __init__(self, oracle: Oracle, rules: Rules, share: float, rng: np.random.Generator) -> None:
         self.oracle, self.rules, self.share = oracle, rules, share
-        self.order = rng.permutation(rules.folds)
+        self.order = rng.permutation(rules.question.folds)
         self.adapter: list[int] = []
         self.rate: list[int] = []
         self.seen: list[Array] = []
 
     def settings(self) -> Settings:
         """What was uncovered, in this replay's order of folds."""
-        shown = np.array(self.seen).reshape(-1, self.rules.folds)
+        shown = np.array(self.seen).reshape(-1, self.rules.question.folds)
         pairs = list(zip(self.adapter, self.rate, strict=True))
         score, loss = (
-            np.array([table[a, r][self.order] for a, r in pairs]).reshape(-1, self.rules.folds)
+            np.array([table[a, r][self.order] for a, r in pairs]).reshape(-1, self.rules.question.folds)
             for table in (self.oracle.score, self.oracle.log_loss)
         )
         rates = self.oracle.rates[np.array(self.rate, dtype=int)] if self.rate else np.zeros(0)
@@ -144,13 +145,13 @@ class Replay:
                 return place
         self.adapter.append(adapter)
         self.rate.append(rate)
-        self.seen.append(np.zeros(self.rules.folds, dtype=bool))
+        self.seen.append(np.zeros(self.rules.question.folds, dtype=bool))
         return len(self.adapter) - 1
 
     def run(self) -> dict[str, float]:
         """Figures of the study."""
         oracle, rules = self.oracle, self.rules
-        model = fit(no_settings(rules.folds), oracle.features, oracle.nothing)
+        model = fit(no_settings(rules.question.folds), oracle.features, oracle.nothing)
         for setting in probing_rates(probes(oracle.features, oracle.parameters).tolist(), model, rules):
             self.seen[self._setting(*setting)][0] = True
         eliminated: list[int] = []
@@ -182,13 +183,13 @@ class Replay:
         complete = sorted(settled)
         seen = [row for row in range(len(oracle.names)) if not np.isnan(scores.score[row]).all()]
         matrix = self._matrix(scores.score, complete)
-        pairs, _ = rivalries(matrix, self._matrix(scores.score, seen), rules.folds)
-        status = standing(pairs, rules.margin, rules.confidence).status
+        pairs, _ = rivalries(matrix, self._matrix(scores.score, seen), rules.question.folds)
+        status = standing(pairs, rules.question.margin, rules.question.confidence).status
         chosen, _, decided = map(
             int, recommend(status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
         )
         truth, row = oracle.truth, complete[chosen]
-        good = truth >= truth.max() - rules.margin - 1e-12
+        good = truth >= truth.max() - rules.question.margin - 1e-12
         times = float(oracle.parameters[row] / oracle.parameters[good].min())
         worse = not good[row]
         lost = [truth[r] - np.nanmean(oracle.score[r, self.rate[settled[r]]]) for r in complete]
@@ -207,7 +208,7 @@ class Replay:
 
     def _matrix(self, scores: Array, rows: list[int]) -> ScoreMatrix:
         """These adapters' scores, numbered by their rows."""
-        columns = tuple((0, fold) for fold in range(self.rules.folds))
+        columns = tuple((0, fold) for fold in range(self.rules.question.folds))
         return ScoreMatrix(
             tuple(rows),
             columns,
@@ -236,9 +237,7 @@ def main() -> None:
     for path in args.tables:
         oracle = Oracle.read(path, layers=args.layers, modules=args.modules, width=args.width)
         rules = Rules(
-            oracle.score.shape[2],
-            args.margin,
-            args.confidence,
+            Question("score", args.margin, args.confidence, oracle.score.shape[2]),
             oracle.rates[0],
             oracle.rates[-1],
             tuple(oracle.rates),

@@ -10,7 +10,7 @@ A study in which no adapter has two settings is its own table by adapter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,7 @@ class SettingsTable:
         features: ``(adapters, 4)``. parameters: ``(adapters,)``.
     """
 
-    adapters: tuple[tuple[Any, ...], ...]
+    adapters: tuple[AdapterSpec, ...]
     trials: NDArray[np.int64]
     states: tuple[str, ...]
     settings: Settings
@@ -81,29 +81,35 @@ def settings_table(study: RecordedStudy) -> SettingsTable:
             score[where], loss[where] = (float(value), float(nats)) if usable else (-np.inf, np.nan)
     first = trials.drop_duplicates(list(ADAPTER_FIELDS))
     parameters = first["adapter_parameters"].to_numpy(dtype=np.float64)
+    specs = tuple(AdapterSpec.model_validate(dict(zip(ADAPTER_FIELDS, key, strict=True))) for key in adapters)
+    model = study.environment.get("model", {})
     return SettingsTable(
-        adapters,
+        specs,
         numbers,
         tuple(trials["state"]),
         Settings(adapter, np.log(trials["learning_rate"].to_numpy(dtype=np.float64)), score, loss),
         columns,
-        _features(first, parameters, study.environment),
+        features_of(specs, parameters, model.get("layers"), model.get("hidden_size", _DEFAULT_WIDTH)),
         parameters,
     )
 
 
-def _features(adapters: pd.DataFrame, parameters: Array, environment: Mapping[str, Any]) -> Array:
-    specs = [AdapterSpec.model_validate(dict(row)) for row in adapters[list(ADAPTER_FIELDS)].to_dict("records")]
-    model = environment.get("model", {})
-    count = int(model.get("layers", 1))
+def features_of(adapters: Sequence[AdapterSpec], parameters: Array, layer_count: int | None, hidden_size: int) -> Array:
+    """What the model of the rate knows adapters by, ``(adapters, 4)``.
+
+    Args:
+        adapters: to be known.
+        parameters: ``(adapters,)``, of each.
+        layer_count: of the model; None where only tables are left of it, and all adapters count as of one layer.
+        hidden_size: of the model.
+    """
+    layers = [1 if layer_count is None else len(layer_indices(spec.layers, layer_count)) for spec in adapters]
     return adapter_features(
-        np.array([float(spec.rank) for spec in specs]),
+        np.array([float(spec.rank) for spec in adapters]),
         parameters,
-        np.array([float(len(layer_indices(spec.layers, count))) for spec in specs])
-        if "layers" in model
-        else 1.0 + 0.0 * parameters,
-        np.array([spec.scale for spec in specs]),
-        int(model.get("hidden_size", _DEFAULT_WIDTH)),
+        np.array(layers, dtype=np.float64),
+        np.array([spec.scale for spec in adapters]),
+        hidden_size,
     )
 
 
@@ -155,12 +161,6 @@ class ByAdapter:
     def adapter_of(self, trial: int) -> int:
         """The row of a setting's adapter in the table and in the model."""
         return int(self.table.settings.adapter[int(np.flatnonzero(self.table.trials == trial)[0])])
-
-    def main_of(self, trial: int) -> int:
-        """The number under which a setting's adapter is here."""
-        row = self.adapter_of(trial)
-        mine = self.table.trials[self.table.settings.adapter == row]
-        return int(next(number for number in self.trials["trial"] if number in mine))
 
 
 def by_adapter(study: RecordedStudy) -> RecordedStudy:

@@ -59,7 +59,6 @@ _NOISE = 0.07
 """Of one cell, in shares of what can be learned; where the residuals show more, that is taken."""
 _CHANNELS = 2
 _STEPS, _TOLERANCE, _MOST_DAMPING = 40, 1e-8, 1e9
-_GRID = np.linspace(-2.5, 2.5, 51)
 
 
 _REFERENCE_RATE, _REFERENCE_WIDTH, _WIDTH_POWER = 8e-3, 768.0, 0.775

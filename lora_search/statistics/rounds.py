@@ -55,8 +55,7 @@ class Rules:
     """What a study is run by.
 
     Attributes:
-        folds: of one repeat. repeats: that each adapter in the race is given.
-        margin: metric units. confidence: of the verdict.
+        question: that the verdict is going to answer.
         low, high: natural logarithms of the least and the greatest rate allowed.
         rates: natural logarithms of the only rates allowed; None for all between ``low`` and ``high``.
         cells: most trainings in all; None for no limit.
@@ -65,26 +64,14 @@ class Rules:
         error: the chance that racing may spend of throwing out what the full run would recommend.
     """
 
-    folds: int
-    margin: float
-    confidence: float
+    question: Question
     low: float
     high: float
     rates: tuple[float, ...] | None = None
-    repeats: int = 1
     cells: int | None = None
     adapters: int | None = None
     seed: int = 0
     error: float = ERROR
-
-    @property
-    def question(self) -> Question:
-        """What the verdict is going to answer."""
-        return Question("score", self.margin, self.confidence, self.folds, self.repeats)
-
-    @property
-    def planned(self) -> int:
-        return self.folds * self.repeats
 
     def allowed(self, log_rate: float) -> float:
         """The nearest rate that is allowed."""
@@ -95,7 +82,7 @@ class Rules:
     @property
     def tolerance(self) -> float:
         """Metric units that a rate may cost before another is worth a training."""
-        return tolerated(self.margin)
+        return tolerated(self.question.margin)
 
 
 @dataclass(frozen=True)
@@ -170,7 +157,7 @@ def next_round(
     """What to train after what was trained; nothing wanted where every adapter in the race has its cells.
 
     Args:
-        settings: those there are, with their cells; ``score`` has ``rules.planned`` columns or more.
+        settings: those there are, with their cells; ``score`` has ``rules.question.planned`` columns or more.
         features, parameters: of all adapters, one row each.
         nothing: the score of knowing nothing, and the prior centre of the rate.
         rules: of the study.
@@ -180,7 +167,7 @@ def next_round(
         room: settings that may still be asked for; None for any number.
     """
     scores = adapter_scores(settings, features, nothing, tolerance=rules.tolerance)
-    planned = scores.score[:, : rules.planned]
+    planned = scores.score[:, : rules.question.planned]
     everyone = sorted(set(range(len(features))) if pool is None else set(pool))
     alive = [row for row in everyone if row not in eliminated]
     losses: tuple[Elimination, ...] = ()
@@ -209,10 +196,10 @@ def _due(
     spent: float,
 ) -> Round:
     """The next column for those that are behind; a setting that takes over is given all that it lacks up to there."""
-    trained = settings.trained[:, : rules.planned]
+    trained = settings.trained[:, : rules.question.planned]
     whole = {row: s for row, s in chosen.items() if s is not None and trained[s].all()}
     reached = {row: _reached(trained[settings.adapter == row]) for row in chosen if row not in whole}
-    column = min(min(reached.values(), default=0), rules.planned - 1)
+    column = min(min(reached.values(), default=0), rules.question.planned - 1)
     new: list[tuple[int, float]] = []
     wanted: list[Wanted] = []
     for row in reached:
@@ -253,7 +240,7 @@ def _setting_for(row: int, settings: Settings, scores: AdapterScores, rules: Rul
     mine = np.flatnonzero((settings.adapter == row) & ~np.isneginf(settings.score).any(axis=1))
     if not mine.size:
         return None
-    if whole := [int(place) for place in mine if settings.trained[place, : rules.planned].all()]:
+    if whole := [int(place) for place in mine if settings.trained[place, : rules.question.planned].all()]:
         return max(whole, key=lambda place: -float(scores.model.loss(row, settings.log_rate[place])))
     rate = _wanted_rate(row, settings, scores, rules)
     losses = np.array([float(scores.model.loss(row, settings.log_rate[place])) for place in mine])
@@ -293,11 +280,11 @@ def outlook(scores: AdapterScores, parameters: Array, rows: Collection[int], rul
     order = np.array(sorted(rows, key=lambda row: (parameters[row], row)), dtype=np.int64)
     rng = np.random.default_rng(rules.seed)
     model = scores.model
-    missing = np.isnan(scores.score[order, : rules.planned]).sum(axis=1)
+    missing = np.isnan(scores.score[order, : rules.question.planned]).sum(axis=1)
     covariance = model.top_covariance[np.ix_(order, order)]
     tops = rng.multivariate_normal(model.top[order], covariance, size=DRAWS, method="eigh")
     variances = model.noise**2 * NOISE_FREEDOM / rng.chisquare(NOISE_FREEDOM, size=tops.shape)
-    noise = np.sqrt(variances * missing) / rules.planned * rng.standard_normal(tops.shape)
+    noise = np.sqrt(variances * missing) / rules.question.planned * rng.standard_normal(tops.shape)
     finals = tops + noise
     found = chance_to_matter(finals, variances, rules.question)
     return Outlook(order, finals, variances, found)
@@ -316,7 +303,7 @@ def _race(
 
 
 def _elimination(ahead: Outlook, parameters: Array, place: int, rules: Rules) -> Elimination:
-    reason, against, probability = reason_of(ahead.finals, parameters[ahead.rows], place, rules.margin)
+    reason, against, probability = reason_of(ahead.finals, parameters[ahead.rows], place, rules.question.margin)
     return Elimination(
         int(ahead.rows[place]), reason, int(ahead.rows[against]), probability, float(ahead.chances[place])
     )

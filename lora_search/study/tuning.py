@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 import numpy as np
 
-from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, facts, layer_indices
-from lora_search.statistics.by_adapter import SettingsTable, knowing, settings_table
-from lora_search.statistics.rates import adapter_features
+from lora_search.spec import AdapterSpec, facts
+from lora_search.statistics.by_adapter import SettingsTable, features_of, knowing, settings_table
+from lora_search.statistics.question import Question
 from lora_search.statistics.rounds import (
     PROBES,
     Round,
@@ -72,10 +71,7 @@ class RateSearch:
         self.systematic = len(self.space) <= room
         rates = search.rates
         self.rules = Rules(
-            folds=experiment.cv.folds,
-            repeats=experiment.cv.repeats,
-            margin=experiment.verdict.margin,
-            confidence=experiment.verdict.confidence,
+            Question.of(experiment),
             low=math.log(rates.low),
             high=math.log(rates.high),
             cells=search.cells,
@@ -101,13 +97,8 @@ class RateSearch:
     def features(self, adapters: Sequence[AdapterSpec]) -> np.ndarray:
         """As the model of the rate wants them."""
         structure = self.prepared.base.structure
-        return adapter_features(
-            np.array([float(spec.rank) for spec in adapters]),
-            np.array([float(self.prepared.adapter_parameters(spec)) for spec in adapters]),
-            np.array([float(len(layer_indices(spec.layers, structure.layer_count))) for spec in adapters]),
-            np.array([spec.scale for spec in adapters]),
-            structure.hidden_size,
-        )
+        parameters = np.array([float(self.prepared.adapter_parameters(spec)) for spec in adapters])
+        return features_of(adapters, parameters, structure.layer_count, structure.hidden_size)
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
@@ -128,8 +119,8 @@ class RateSearch:
         there = len(self.ledger.trials())
         wanted = [setting for setting in kept["settings"] if setting[0] >= there]
         if wanted:
-            rate_of = self._predicted_rates()
-            believed = believed_values(_trained(self.ledger.tables()))
+            tables = _trained(self.ledger.tables())
+            rate_of, believed = self._predicted_rates(tables), believed_values(tables)
             for trial, point, rate in wanted:
                 self.source.ask(trial, believed, point, rate_of if rate is None else rate)
         return Step(
@@ -143,7 +134,7 @@ class RateSearch:
             return self._probes()
         tables = self.ledger.tables()
         table = settings_table(_first(tables, self.total))
-        there = {_spec(key) for key in table.adapters}
+        there = set(table.adapters)
         if len(there) <= self.probed and (points := self._more_adapters(there, self.total - len(records))):
             return self._added(points, len(records), spent, number)  # the race begins when they are all in it
         closed = {state: self._rows(table, state) for state in ("complete", "pruned")}
@@ -168,7 +159,7 @@ class RateSearch:
         trials = [int(trial) for trial in table.trials]
         settings: list[facts.WantedSetting] = []
         for row, log_rate in found.new:
-            point = self.source.point_of(_spec(table.adapters[row]))
+            point = self.source.point_of(table.adapters[row])
             settings.append((len(records) + len(settings), point, math.exp(log_rate)))
         cells = [
             (
@@ -252,7 +243,7 @@ class RateSearch:
 
     def ahead(self) -> tuple[list[tuple[int, TrialRecord]], int]:
         """See :class:`schedule.Search`: if no more adapters are stopped early, and none needs another rate."""
-        planned = self.rules.planned
+        planned = self.rules.question.planned
         records = self.ledger.trials()[: self.total]
         recorded = Counter(key.trial for key in self.ledger.cell_keys())
         furthest: dict[AdapterSpec, TrialRecord] = {}
@@ -271,9 +262,8 @@ class RateSearch:
 
     # -- rates ---------------------------------------------------------------------------------------------------
 
-    def _predicted_rates(self) -> Callable[[AdapterSpec], float]:
-        """Where the model, fitted to what is recorded, expects an adapter to score best."""
-        tables = _trained(self.ledger.tables())
+    def _predicted_rates(self, tables: StudyTables) -> Callable[[AdapterSpec], float]:
+        """Where the model, fitted to these tables, expects an adapter to score best."""
         if tables.cells.empty:
             model = fit(no_settings(), self.features(self.space[:1]), self.nothing)
         else:
@@ -285,11 +275,6 @@ class RateSearch:
             return math.exp(self.rules.allowed(float(best[0])))
 
         return rate_of
-
-
-def _spec(key: tuple[Any, ...]) -> AdapterSpec:
-    """The adapter of a row of the settings table."""
-    return AdapterSpec.model_validate(dict(zip(ADAPTER_FIELDS, key, strict=True)))
 
 
 def _trained(tables: StudyTables) -> StudyTables:

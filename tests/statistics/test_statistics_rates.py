@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lora_search.statistics.question import Question
 from lora_search.statistics.rates import (
     FEATURES,
     RateCells,
@@ -25,7 +26,8 @@ from lora_search.statistics.settings import Knowing, Settings, adapter_scores, f
 RANKS, LAYERS = (1, 2, 4, 8, 16), (1, 2, 3)
 NOTHING = Knowing(score=0.5, log_loss=0.69, centre=np.log(8e-3))
 FOLDS = 5
-RULES = Rules(folds=FOLDS, margin=0.03, confidence=0.95, low=np.log(1e-6), high=0.0)
+QUESTION = Question("score", 0.03, 0.95, FOLDS)
+RULES = Rules(QUESTION, low=np.log(1e-6), high=0.0)
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def test_the_probed_are_the_smallest_the_largest_and_one_between(world):
 
 def test_rates_stay_where_they_may_be(world):
     features, parameters, *_ = world
-    narrow = Rules(folds=FOLDS, margin=0.03, confidence=0.95, low=np.log(1e-3), high=np.log(4e-3))
+    narrow = Rules(QUESTION, low=np.log(1e-3), high=np.log(4e-3))
     model = fit(no_settings(), features, NOTHING)
     rates = [rate for _, rate in probing_rates(probes(features, parameters), model, narrow)]
     assert min(rates) >= np.log(1e-3) - 1e-12
@@ -175,7 +177,7 @@ def test_every_adapter_that_is_trained_to_the_end_is_near_its_best_rate(world):
 
 
 def test_a_limit_of_trainings_is_kept(world):
-    few = Rules(folds=FOLDS, margin=0.03, confidence=0.95, low=np.log(1e-6), high=0.0, cells=45)
+    few = Rules(QUESTION, low=np.log(1e-6), high=0.0, cells=45)
     there, settled, _ = run_study(world, few)
     assert there.trained.sum() <= 45
     assert settled
