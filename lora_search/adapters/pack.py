@@ -150,8 +150,7 @@ class AdapterPack:
         self.training = False
         drop = torch.tensor([adapter.dropout for adapter in adapters], device=self.device)
         self._dropout = drop if any(adapter.dropout > 0 for adapter in adapters) else None
-        for slot in range(len(adapters)):
-            self._draw(slot)
+        self._draw(range(len(adapters)))
         self.refresh()
 
     def _lay_out(
@@ -182,24 +181,34 @@ class AdapterPack:
 
     def reset(self, slot: int) -> None:
         """Give a slot its initial weights, and no gradient."""
-        self._draw(slot)
+        self._draw([slot])
         self.lane_gradients[:, slot].zero_()
         self.refresh()
 
-    def _draw(self, slot: int) -> None:
-        adapter = self.adapters[slot]
-        self.values[slot].zero_()
-        for parameter in self._layout:
-            view = parameter.of(self.values, slot)
-            if parameter.kind == "lora_A" and parameter.module in adapter.modules:
-                drawn = initial_a(adapter.key, parameter.module, adapter.rank, parameter.shape[1])
-                view[: adapter.rank] = drawn.to(self.device)
-            elif parameter.kind == "weight":
-                if len(parameter.shape) == 1:  # a layer norm starts as the identity
-                    view.fill_(1.0)
-                else:
-                    drawn = initial_head_weight(adapter.key, parameter.name, parameter.shape, self.head_deviation)
-                    view.copy_(drawn.to(self.device))
+    def _draw(self, slots: Sequence[int]) -> None:
+        """Initial weights; what several slots begin with, those of one fold, is drawn once, as long as the longest."""
+        by_key: dict[int, list[int]] = {}
+        for slot in slots:
+            self.values[slot].zero_()
+            by_key.setdefault(self.adapters[slot].key, []).append(slot)
+        for key, alike in by_key.items():
+            for parameter in self._layout:
+                if parameter.kind == "lora_A":
+                    self._draw_a(key, parameter, [s for s in alike if parameter.module in self.adapters[s].modules])
+                elif parameter.kind == "weight" and len(parameter.shape) == 1:  # a layer norm starts as the identity
+                    parameter.of_all(self.values)[alike] = 1.0
+                elif parameter.kind == "weight":
+                    drawn = initial_head_weight(key, parameter.name, parameter.shape, self.head_deviation)
+                    parameter.of_all(self.values)[alike] = drawn.to(self.device)
+
+    def _draw_a(self, key: int, parameter: _Parameter, slots: Sequence[int]) -> None:
+        if not slots:
+            return
+        longest = max(self.adapters[slot].rank for slot in slots)
+        drawn = initial_a(key, parameter.module, longest, parameter.shape[1]).to(self.device)
+        for slot in slots:
+            rank = self.adapters[slot].rank
+            parameter.of(self.values, slot)[:rank] = drawn[:rank]
 
     def _own(self, slot: int) -> Iterator[tuple[str, tuple[slice, ...], _Parameter]]:
         """Name, the slot's own part (its rank, not the pack's) and place of every parameter the slot trains."""

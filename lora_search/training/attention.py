@@ -1,4 +1,5 @@
-"""Attention for a bf16 base on CPUs: products in bf16, softmax in float32, its own backward.
+"""Attention for a bf16 base on CPUs: products in bf16, softmax in float32, its own backward. Attention on GPUs without
+plans.
 
 PyTorch's fused CPU attention has a slow bf16 backward, and in float32 it spends longer than these few products on the
 short rows of a micro-batch. Softmax stays in float32, where its sums need it. For rows too long to keep their
@@ -7,10 +8,13 @@ weights, float32 fused attention is used.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import handle_torch_function, has_torch_function
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -18,6 +22,18 @@ from transformers.masking_utils import sdpa_mask
 
 CPU_ATTENTION = "lora_search_cpu_attention"
 _LONGEST = 512
+_WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@contextmanager
+def attention_without_plans(device: torch.device) -> Iterator[None]:
+    """Inside the block a GPU's attention is not cuDNN's, which plans ahead for every shape of a batch: for most of a
+    second on an H100, while micro-batches of a study have hundreds of shapes."""
+    if device.type != "cuda":
+        yield
+        return
+    with sdpa_kernel(_WITHOUT_PLANS):
+        yield
 
 
 class _Attention(torch.autograd.Function):

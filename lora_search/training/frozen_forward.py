@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lora_search.adapters import AdapterPack, SlotAdapter, on_device
 from lora_search.errors import MachineError
 from lora_search.models.base import FrozenBase
-from lora_search.training.batches import IntArray, MicroBatchPlanner, micro_batch_overhead
+from lora_search.training.attention import attention_without_plans
+from lora_search.training.batches import IntArray, MicroBatchPlanner, layer_overhead, micro_batch_overhead
 from lora_search.training.inputs import TokenStorage
 from lora_search.training.memory import cache_memory, is_out_of_memory
 from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_token
@@ -58,7 +59,8 @@ def running_model(base: FrozenBase, storage: TokenStorage, dtype: torch.dtype, *
     modules = [*(module.name for module in base.structure.linear_modules), *base.structure.head_modules]
     model = in_precision(base.model, dtype, storage.device)
     try:
-        return RunningModel(model, dtype, probe(model, storage, modules))
+        with attention_without_plans(storage.device):
+            return RunningModel(model, dtype, probe(model, storage, modules))
     except RuntimeError as error:
         if dtype == torch.float32 or is_out_of_memory(error):
             raise
@@ -105,6 +107,9 @@ class FrozenForward:
         self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
         # what is kept was computed with padding
         self._keeps_states = prefix_cache and not self.facts.sees_padding
+        self._layer_overhead = layer_overhead(
+            storage.device, base.structure.layer_parameters // base.structure.layer_count
+        )
         self.prefix = PrefixCache(
             self.model,
             base.structure.stack_name,
@@ -112,6 +117,7 @@ class FrozenForward:
             storage,
             memory_budget=cache_memory() if cache_memory_bytes is None else cache_memory_bytes,
             token_budget=cache_tokens,
+            overhead=self._layer_overhead,
             folder=cache_folder,
         )
         self.pooled = self._find_pooled_token(base.model) if pooled_token else None
@@ -144,7 +150,8 @@ class FrozenForward:
 
     def resumes(self, depth: int) -> bool:
         """Have the states that enter layer ``depth`` ready, unless the model is to be run in full."""
-        return self._keeps_states and self.prefix.prepare(depth)
+        with attention_without_plans(self.storage.device):
+            return self._keeps_states and self.prefix.prepare(depth)
 
     def mixes_slots(self, modules: Collection[str]) -> bool:
         """Whether rows of several slots may be computed together where ``modules`` are not the frozen ones."""
@@ -152,7 +159,8 @@ class FrozenForward:
 
     def planner(self, depth: int, token_budget: int) -> MicroBatchPlanner:
         """What cuts the rows of a step that computes layers from ``depth`` on."""
-        overhead = micro_batch_overhead(self.structure.layer_count - depth, self.pooled is not None)
+        layers = self.structure.layer_count - depth
+        overhead = micro_batch_overhead(layers, self.pooled is not None, self._layer_overhead)
         return MicroBatchPlanner(self.storage.lengths, token_budget, overhead, not self.facts.sees_padding)
 
     def layers(self, depth: int) -> Sequence[nn.Module]:
@@ -171,6 +179,7 @@ class FrozenForward:
         with ExitStack() as stack:
             # not around the checks of what gives the same: they look for smaller differences
             stack.enter_context(fast_products(self.storage.device, self.dtype))
+            stack.enter_context(attention_without_plans(self.storage.device))
             if resumed_at is not None:
                 stack.enter_context(self.prefix.resumed(resumed_at, self.pooled.filled if self.pooled else ()))
             stack.enter_context(pack.attached())

@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lora_search.training.inputs import PaddedBatch, TokenStorage
 from lora_search.training.logits import same_logits
-from lora_search.training.queries import OneQuery, among_all, one_token
+from lora_search.training.queries import CheckedAttention, OneQuery, among_all, one_token
 
 _TOLERANCE = 1e-5
 
@@ -143,7 +143,7 @@ def find_pooled_token(
         layer = PooledLayer(model, pooled)
         layer.feed(batch)
         # what a model's own code does with fewer tokens than it expects can be any error
-        with _seen_tokens(model, ours) as seen, layer.pooling(), suppress(Exception):
+        with _seen_tokens(model, ours) as seen, layer.pooling(), CheckedAttention(), suppress(Exception):
             same = same_logits(model(**batch.arguments).logits, expected, _TOLERANCE)
             if same and (pooled.attention is None or layer.attended):
                 return seen

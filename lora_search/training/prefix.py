@@ -51,6 +51,7 @@ class PrefixCache:
         memory_budget: bytes of states kept in memory; past it they go to a file in ``folder``.
         folder: where that file may lie; None for the system's temporary folder.
         token_budget: padded tokens per micro-batch while filling.
+        overhead: the fixed cost of a micro-batch, in tokens.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class PrefixCache:
         *,
         memory_budget: int,
         token_budget: int,
+        overhead: int = 48,
         folder: Path | None = None,
     ) -> None:
         self.model = model
@@ -72,6 +74,7 @@ class PrefixCache:
         self.storage = storage
         self.memory_budget = memory_budget
         self.token_budget = token_budget
+        self.overhead = overhead
         self.folder = folder
         self.note: str | None = None
         self._kept: dict[int, dict[str, Tensor]] = {}
@@ -168,7 +171,7 @@ class PrefixCache:
         self._in_files.discard(depth)
         with self._captured(depth, wanted) as captured, self.resumed(below) if below is not None else nullcontext():
             everyone = np.arange(len(self.storage.lengths))
-            for part in MicroBatchPlanner(self.storage.lengths, self.token_budget).plan([(0, everyone)]):
+            for part in MicroBatchPlanner(self.storage.lengths, self.token_budget, self.overhead).plan([(0, everyone)]):
                 batch = self.storage.batch(part.examples, part.width)
                 if below is not None:
                     self.feed(below, batch)

@@ -33,6 +33,36 @@ def among_all(value: Tensor, places: Tensor | None, tokens: int) -> Tensor:
     return value.new_zeros(len(value), tokens, *value.shape[2:]).index_put((every, places), value[:, 0])
 
 
+class CheckedAttention(TorchFunctionMode):
+    """Inside the block, of this thread, PyTorch's attention is not given queries, keys, values and a mask that do not
+    belong together: a GPU's kernels read past the end of some of these.
+
+    Raises:
+        ValueError: by the attention, given such.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (F.scaled_dot_product_attention, short_attention):
+            self._check(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _check(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """q, k, v (rows, heads, tokens, width), mask to be expanded to (rows, heads, tokens of q, tokens of k)."""
+        fits = key.shape[-2] == value.shape[-2] and len(query) == len(key) == len(value)
+        if attn_mask is not None:
+            wanted = (len(query), query.shape[1], query.shape[-2], key.shape[-2])
+            given = (1,) * (len(wanted) - attn_mask.dim()) + tuple(attn_mask.shape)
+            fits &= all(size in (1, full) for size, full in zip(given, wanted, strict=True))
+        if not fits:
+            mask = None if attn_mask is None else tuple(attn_mask.shape)
+            shapes = ", ".join(str(tuple(part.shape)) for part in (query, key, value))
+            raise ValueError(f"attention of {shapes} with a mask {mask}: these do not belong together")
+
+
 class OneQuery(TorchFunctionMode):
     """Inside the block, of this thread, PyTorch's attention is computed for one query of each row; zeros stand for what
     the others would find. With many tokens that is a small part of it, in the backward pass too.

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lora_search.training.attention import short_attention
-from lora_search.training.queries import OneQuery
+from lora_search.training.queries import CheckedAttention, OneQuery
 
 LENGTHS = torch.tensor([5, 3, 1])
 TOKENS = 5
@@ -87,3 +87,28 @@ def test_the_last_layer_attends_from_one_token_in_training(family, precision):
     for lower in range(layers - 1):
         assert 1 not in watched.queries[lower::layers]
     assert not any("forward" in vars(module) for module in engine.forward.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "mask"),
+    [
+        (((2, 4, 5, 8), (2, 4, 5, 8), (2, 4, 1, 8)), None),
+        (((2, 4, 1, 8), (2, 4, 1, 8), (2, 4, 1, 8)), (2, 1, 5, 5)),
+        (((2, 4, 5, 8), (2, 4, 5, 8), (2, 4, 5, 8)), (3, 1, 5, 5)),
+        (((2, 4, 5, 8), (1, 4, 5, 8), (1, 4, 5, 8)), None),
+    ],
+)
+def test_what_does_not_belong_together_reaches_no_kernel(shapes, mask):
+    tensors = [torch.ones(shape) for shape in shapes]
+    kept = None if mask is None else torch.ones(mask, dtype=torch.bool)
+    with CheckedAttention(), pytest.raises(ValueError, match="do not belong together"):
+        F.scaled_dot_product_attention(*tensors, attn_mask=kept)
+
+
+@pytest.mark.parametrize("mask", [None, (2, 1, 3, 5), (1, 1, 1, 5), (3, 5), (2, 4, 3, 1)])
+def test_what_belongs_together_is_computed(mask):
+    query, key = torch.randn(2, 4, 3, 8), torch.randn(2, 4, 5, 8)
+    kept = None if mask is None else torch.ones(mask, dtype=torch.bool)
+    with CheckedAttention():
+        checked = F.scaled_dot_product_attention(query, key, key, attn_mask=kept)
+    torch.testing.assert_close(checked, F.scaled_dot_product_attention(query, key, key, attn_mask=kept))
