@@ -120,7 +120,7 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
     complete = cells[cells["state"] == "complete"]
     paired = _paired_scores(complete, best, float(own[best]) if best is not None else math.nan)
     shares = complete.assign(wall_share=complete["wall_seconds"] / complete["pack_cells"])
-    per_cell = shares.groupby("trial")[["seconds", "wall_share"]].mean()
+    per_cell = shares.groupby("trial")[["seconds", "wall_share"]].mean().to_dict()
     differences = {item["trial"]: item for item in verdict.get("comparisons") or ()}
 
     points = []

@@ -172,12 +172,12 @@ def _packs(trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple
     begin = float((times["end"] - times["wall"]).min())
     packs: list[dict[str, Any]] = [
         {
-            "pack": int(str(pack)),
-            "start": round(float(line["end"] - line["wall"]) - begin, 2),
-            "end": round(float(line["end"]) - begin, 2),
-            "cells": cells[int(str(pack))],
+            "pack": int(pack),
+            "start": round(float(end - wall) - begin, 2),
+            "end": round(float(end) - begin, 2),
+            "cells": cells[int(pack)],
         }
-        for pack, line in times.iterrows()
+        for pack, end, wall in times.itertuples(name=None)
     ]
     packs.sort(key=lambda pack: pack["start"])
     for before, after in pairwise(packs):  # a second is the resolution of the record
