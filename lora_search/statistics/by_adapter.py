@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lora_search.metrics import metric_named
+from lora_search.metrics import loss_beside, metric_named
 from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, layer_indices
 from lora_search.statistics.comparison import Array
 from lora_search.statistics.doubts import RecordedStudy
@@ -71,7 +71,8 @@ def settings_table(study: RecordedStudy) -> SettingsTable:
     numbers = trials["trial"].to_numpy(dtype=np.int64)
     score, loss = np.full((2, len(numbers), len(columns)), np.nan)
     place, column = {int(number): row for row, number in enumerate(numbers)}, {key: c for c, key in enumerate(columns)}
-    losses = cells["log_loss"] if "log_loss" in cells else pd.Series(np.nan, index=cells.index)
+    loss_name = loss_beside(study.experiment.verdict.metric).name
+    losses = cells[loss_name] if loss_name in cells else pd.Series(np.nan, index=cells.index)
     for trial, repeat, fold, state, value, nats in zip(
         cells["trial"], cells["repeat"], cells["fold"], cells["state"], cells["score"], losses, strict=True
     ):
@@ -117,9 +118,8 @@ def knowing(experiment: Experiment, labels: NDArray[np.int64], hidden_size: int)
     """What an answer scores that knows nothing of the inputs, and where the search for the rate begins."""
     if not len(labels):
         return Knowing(0.0, float(np.log(2.0)), prior_centre(hidden_size))
-    score, log_loss = (
-        metric_named(name).score_of_knowing_nothing(labels) for name in (experiment.verdict.metric, "log_loss")
-    )
+    name = experiment.verdict.metric
+    score, log_loss = (metric.score_of_knowing_nothing(labels) for metric in (metric_named(name), loss_beside(name)))
     return Knowing(score, log_loss, prior_centre(hidden_size))
 
 

@@ -58,6 +58,8 @@ _TOP_MEAN, _TOP_DEVIATION, _TREND_DEVIATION, _FOLD_DEVIATION = 0.9, 0.08, 0.05, 
 _NOISE = 0.07
 """Of one cell, in shares of what can be learned; where the residuals show more, that is taken."""
 _CHANNELS = 2
+_NEXT_TO_NOTHING = 0.02
+"""Share of what can be learned, scored by a cell that knows next to nothing."""
 _STEPS, _TOLERANCE, _MOST_DAMPING = 40, 1e-8, 1e9
 
 
@@ -71,6 +73,19 @@ def prior_centre(hidden_size: int) -> float:
     that a handful of trainings outweighs it.
     """
     return float(np.log(_REFERENCE_RATE) + _WIDTH_POWER * np.log(_REFERENCE_WIDTH / hidden_size))
+
+
+def _loss_of_nothing(stuck: NDArray[np.bool_], cells: RateCells) -> float:
+    """The log loss of knowing nothing where a task cannot say it beforehand: the least of the cells that score as if
+    they knew nothing, else the greatest there is.
+
+    Args:
+        stuck: ``(cells,)``, which score next to nothing. What diverged is told by its score, and has no log loss.
+    """
+    known = np.isfinite(cells.score) & np.isfinite(cells.log_loss)
+    if not known.any():
+        return float(np.log(2.0))
+    return float(cells.log_loss[known & stuck].min() if (known & stuck).any() else cells.log_loss[known].max())
 
 
 def adapter_features(rank: Array, parameters: Array, layers: Array, scale: Array, hidden_size: int) -> Array:
@@ -169,7 +184,8 @@ def fit_rates(
     Args:
         features: ``(adapters, 4)`` in the order of ``FEATURES``; adapters without a cell may be among them.
         cells: what was observed.
-        nothing: score of knowing nothing of the inputs. nothing_log_loss: its log loss, in nats.
+        nothing: score of knowing nothing of the inputs. nothing_log_loss: its log loss, in nats; infinite where that
+            is not known beforehand.
         centre: log of the rate expected to suit an adapter whose features are all 0.
         start: ``shape`` to start from.
 
@@ -303,6 +319,8 @@ class _Problem:
         score = np.maximum(np.where(np.isfinite(cells.score), cells.score, nothing), nothing)
         best = score.max() if len(cells) else nothing + 1.0
         span = max(float(best - nothing), 1e-3)
+        if not np.isfinite(nothing_log_loss):
+            nothing_log_loss = _loss_of_nothing(score - nothing <= _NEXT_TO_NOTHING * span, cells)
         losses = np.where(np.isfinite(cells.score), cells.log_loss, nothing_log_loss)
         lowest = np.nanmin(losses) if len(cells) and np.isfinite(losses).any() else nothing_log_loss - 1.0
         room = max(float(nothing_log_loss - lowest), 1e-3)

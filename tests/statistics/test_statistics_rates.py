@@ -226,3 +226,21 @@ def test_who_stands_for_an_adapter_may_be_said():
     found = adapter_scores(some_settings(scores, [5e-3, 6e-3]), FEATURE, NOTHING, tolerance=0.0, settled={0: 0})
     assert found.main[0] == 0
     assert not np.isnan(found.score[0]).any()
+
+
+def test_a_loss_of_knowing_nothing_that_is_not_known_is_found_among_the_cells(world):
+    """Entities: what always answering "outside" loses depends on the words, which a study does not keep."""
+    features, _, best, _, trained = world
+    rows = np.repeat(np.arange(15), 5)
+    rates = np.concatenate([best[row] + np.array([-8.0, -2.0, 0.0, 1.0, 2.0]) for row in range(15)])
+    scores, losses = np.array([trained(row, rate, 0) for row, rate in zip(rows, rates, strict=True)]).T
+    scores[0], losses[0] = -np.inf, np.nan  # one that diverged
+    cells = RateCells(rows, rates, np.zeros(len(rows), dtype=np.int64), scores, losses)
+
+    def optimum(nothing_log_loss, of):
+        return fit_rates(features, of, nothing=0.5, nothing_log_loss=nothing_log_loss, centre=np.log(8e-3)).optimum()
+
+    without = RateCells(rows, rates, cells.column, scores, np.full(len(rows), np.nan))
+    known, found, blind = optimum(0.69, cells), optimum(np.inf, cells), optimum(np.inf, without)
+    np.testing.assert_allclose(found[0], known[0], atol=0.25)
+    assert found[1].mean() < blind[1].mean()  # surer than from scores alone
