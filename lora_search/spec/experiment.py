@@ -132,7 +132,8 @@ class TrainingSpec(Section):
 
     Batches are of ``batch_size`` examples; the learning rate warms up over ``warmup_ratio`` of the steps, then decays
     linearly to zero; gradients are clipped to ``max_grad_norm`` per adapter. ``gradient_checkpointing`` computes layers
-    twice to keep less of them in memory, for the same result; auto does where memory is short.
+    twice to keep less of them in memory, for the same result; auto does where memory is short. With ``stop_stalled`` a
+    training of the search that still answers like one who knows nothing after half of its steps ends there.
     """
 
     epochs: int = Field(default=3, ge=1, le=10_000)
@@ -142,6 +143,7 @@ class TrainingSpec(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: Literal["auto", True, False] = "auto"
+    stop_stalled: bool = True
 
 
 class VerdictSpec(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lora_search.spec import facts
 from lora_search.store.ledger import Ledger
@@ -10,6 +11,11 @@ from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.preparation import Prepared
 from lora_search.study.progress import StudyProgress, pack_title
 from lora_search.training import Engine
+
+_STALLED = (
+    "a training that still answers like one who knows nothing after half of its steps ends there"
+    " (training.stop_stalled = false trains on)"
+)
 
 
 class CellRunner:
@@ -36,7 +42,11 @@ class CellRunner:
             return
         self.progress.pack(pack_title(keys), sum(self.work_of(trials[key.trial]) for key in keys))
         number = self.ledger.next_pack()
-        cells = [self.prepared.cell(key, trials[key.trial].adapter, trials[key.trial].nuisance) for key in keys]
+        stops = self.prepared.experiment.training.stop_stalled
+        cells = [
+            replace(self.prepared.cell(key, trials[key.trial].adapter, trials[key.trial].nuisance), may_stall=stops)
+            for key in keys
+        ]
         results = self.engine.train(cells, number, self.progress.step)
         # before the cells: a run that ends in between trains them again, with these
         self._record_budgets()
@@ -45,6 +55,8 @@ class CellRunner:
                 self.ledger.add_cell(trained.result)
         for note in (*self.engine.notes, *self.ledger.notes):
             self.note(note)
+        if any(trained.stalled for trained in results):
+            self.note(_STALLED)
 
     def _record_budgets(self) -> None:
         """What the pack was found to have room for, so that a resumed study does not find it out again."""

@@ -130,6 +130,10 @@ class Objective(Protocol):
             float32 (rows,), of which the gradient is taken.
         """
 
+    def losses_of_nothing(self, train: Examples) -> NDArray[np.float64]:
+        """(examples,), the loss of each example, summed over its units, for who knows only how often each answer occurs
+        among those of ``train``; one that does not is taken for having occurred once."""
+
     def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         """What of each row's logits is kept, (rows, ...): on the device, of one micro-batch and its targets."""
 
@@ -141,3 +145,9 @@ class Objective(Protocol):
 
     def scores(self, examples: Examples, predicted: NDArray[np.float32]) -> dict[str, float]:
         """Every metric of the task on these predictions, by name; NaN where there are no examples."""
+
+
+def frequency_losses(answers: Examples, classes: int) -> NDArray[np.float64]:
+    """(classes,), minus the log of how often each occurs among some answers, in nats."""
+    counts = np.maximum(np.bincount(answers, minlength=classes), 1)
+    return np.asarray(np.log(counts.sum()) - np.log(counts))

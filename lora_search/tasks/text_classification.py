@@ -15,7 +15,7 @@ from lora_search.data import Dataset, EncodedExamples, Splits, encode, load_data
 from lora_search.metrics import CLASS_METRICS, Metric, scores_of
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples, RowTexts
+from lora_search.tasks.task import Examples, RowTexts, frequency_losses
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,9 @@ class ClassObjective:
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, reduction="none")
+
+    def losses_of_nothing(self, train: Examples) -> NDArray[np.float64]:
+        return frequency_losses(self.targets[train], self.classes)[self.targets]
 
     def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Probabilities, float32 (rows, classes)."""

@@ -22,7 +22,7 @@ from lora_search.metrics.entities import COLUMNS
 from lora_search.metrics.spans import Part, Span, lenient_spans, part_of, strict_spans
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples, RowTexts
+from lora_search.tasks.task import Examples, RowTexts, frequency_losses
 
 _LEAST_OF_A_STRATUM = 10
 
@@ -100,6 +100,11 @@ class TagObjective:
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self._nats(logits, targets).sum(1)
+
+    def losses_of_nothing(self, train: Examples) -> NDArray[np.float64]:
+        seen = [tags[words] for tags, words in zip(self.data.tags, self.data.seen, strict=True)]
+        each = frequency_losses(np.concatenate([seen[example] for example in train]), len(self.data.label_names))
+        return np.array([each[tags].sum() for tags in seen])
 
     def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The most probable tag and the nats of the right one at every token, float32 (rows, tokens, 2)."""

@@ -21,6 +21,7 @@ class Cell:
         modules: what ``adapter`` names in the model; empty trains the head alone.
         train, evaluate: examples to train on and to predict.
         seed: the experiment's.
+        may_stall: whether it ends early where it teaches nothing (see ``stalling``).
     """
 
     key: CellKey
@@ -30,6 +31,7 @@ class Cell:
     train: IntArray
     evaluate: IntArray
     seed: int
+    may_stall: bool = False
 
     def depth(self, layer_count: int) -> int:
         """The lowest layer that has to be computed for this cell; the layers below it never change."""

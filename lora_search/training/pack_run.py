@@ -25,6 +25,7 @@ from lora_search.training.lanes import Team, started_team
 from lora_search.training.memory import is_out_of_memory, release_memory
 from lora_search.training.memory_budget import MemoryBudget
 from lora_search.training.optimizer import PackedAdamW
+from lora_search.training.stalling import Stalling
 
 _KEY_BITS = 31
 
@@ -54,10 +55,11 @@ Listener = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class TrainedCell:
-    """A result with the weights behind it (see ``AdapterPack.state``)."""
+    """A result with the weights behind it (see ``AdapterPack.state``), and whether it ended early (``stalling``)."""
 
     result: CellResult
     state: dict[str, Tensor]
+    stalled: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ class PackRun:
             max_grad_norm=training.max_grad_norm,
         )
         self.failures: dict[int, str] = {}
+        self.stalled: set[int] = set()
+        self.watched = {
+            slot: Stalling(objective.losses_of_nothing(cell.train), objective.units, self.steps[slot])
+            for slot, cell in enumerate(cells)
+            if cell.may_stall
+        }
         self.taken = [0] * len(cells)
         self.tokens = [0] * len(cells)
         self.last_epoch_loss = [0.0] * len(cells)
@@ -135,7 +143,9 @@ class PackRun:
         work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
         return [
             TrainedCell(
-                self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))), self.pack.state(slot)
+                self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))),
+                self.pack.state(slot),
+                slot in self.stalled,
             )
             for slot in range(len(self.cells))
         ]
@@ -163,7 +173,8 @@ class PackRun:
         orders = [batch_order(cell.train, spec.batch_size, spec.epochs, cell.order_key) for cell in self.cells]
         self.pack.training = True
         for step in range(max(self.steps)):
-            active = [s for s in range(len(self.cells)) if step < self.steps[s] and s not in self.failures]
+            gone = self.failures.keys() | self.stalled
+            active = [s for s in range(len(self.cells)) if step < self.steps[s] and s not in gone]
             if not active:
                 break
             batches = [(slot, next(orders[slot])) for slot in active]
@@ -281,6 +292,8 @@ class PackRun:
             self.tokens[slot] += self._token_count(examples)
             if not np.isfinite(losses[slot]):
                 self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
+            elif slot in self.watched and self.watched[slot].stalls(examples, losses[slot]):
+                self.stalled.add(slot)
             if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
                 self.last_epoch_loss[slot] += losses[slot] * self._units(examples) / self._units(self.cells[slot].train)
         if self.listener is not None and self.team.lane == 0:
@@ -323,12 +336,13 @@ class PackRun:
         if failure is None and not np.isfinite(predicted).all():
             failure = "the trained model's predictions are not numbers"
         complete = failure is None
+        train_loss = self.watched[slot].recent_loss if slot in self.stalled else self.last_epoch_loss[slot]
         none = np.empty(0, dtype=np.int64)
         return CellResult(
             key=cell.key,
             state="complete" if complete else "failed",
             scores=self.objective.scores(cell.evaluate, predicted) if complete else {},
-            train_loss=self.last_epoch_loss[slot] if complete else float("nan"),
+            train_loss=train_loss if complete else float("nan"),
             examples=cell.evaluate if complete else none,
             probabilities=predicted if complete else predicted[:0],
             train_examples=len(cell.train),

@@ -104,6 +104,7 @@ def make_cell(base, trial=0, fold=0, **choices):
         "count": COUNT,
         "first": COUNT,
         "everything": False,
+        "may_stall": False,
     }
     assert choices.keys() <= settings.keys(), choices
     chosen = settings | choices
@@ -117,6 +118,7 @@ def make_cell(base, trial=0, fold=0, **choices):
         train=examples[examples % 4 != fold][: chosen["first"]],
         evaluate=examples if chosen["everything"] else examples[examples % 4 == fold],
         seed=0,
+        may_stall=chosen["may_stall"],
     )
 
 
