@@ -44,7 +44,7 @@ class FormulaEngine:
         self.budgets = {"token_budget": settings.token_budget, "checkpointing": False}
 
     def train(self, cells: Any, pack: int, listener: Any = None) -> list[Any]:
-        return [SimpleNamespace(result=_result(cell, self.labels, pack, len(cells))) for cell in cells]
+        return [SimpleNamespace(result=_result(cell, self.labels, pack, len(cells)), stalled=False) for cell in cells]
 
 
 def _result(cell: Any, labels: Any, pack: int, together: int) -> CellResult:
