@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,14 @@ def _trial(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _frame(rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {name: pd.Series([row[name] for row in rows], dtype="object").astype(kind) for name, kind in columns.items()}
-    )
+    return pd.DataFrame({name: _column([row[name] for row in rows], _dtype(kind)) for name, kind in columns.items()})
+
+
+_dtype = functools.cache(pd.api.types.pandas_dtype)
+"""A run reads its tables often, and pandas takes longer to read the name of a type than to fill a small column."""
+
+
+def _column(values: list[Any], dtype: Any) -> Any:
+    if dtype == object:
+        return pd.Series(values, dtype=dtype)  # a bare array of texts would become a column of texts
+    return np.array(values, dtype) if isinstance(dtype, np.dtype) else pd.array(values, dtype)

@@ -34,19 +34,33 @@ def audit():
     return audit_module("kills")
 
 
-def run_alone(experiment, results):
-    """What a forked process does: a run, in a process group of its own and in two lanes."""
+@pytest.fixture(scope="module")
+def clean():
+    """Makes processes as a shell would, which have computed nothing yet, without each importing the libraries anew.
+
+    They are forked from a server that has only imported. Forked from this process, they would take torch for ready to
+    compute with the threads of earlier tests, which do not survive a fork, and crash.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["lora_search.study.runner", "lora_search.study.refit", "lora_search.reporting.page", "pytest"]
+        + ["transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"]
+    )
+    return context
+
+
+def run_alone(experiment, results, begun):
+    """What a process of its own does: a run, in a process group of its own and in two lanes."""
     os.setsid()
+    begun.set()
     torch.set_num_threads(2)
     run_study(experiment, results, progress=False)
     os._exit(0)
 
 
 def read_on(folder, pipe):
-    """What another forked process does: read a study over and over, as status, verdict, report and export do, until
+    """What another process does: read a study over and over, as status, verdict, report and export do, until
     told to stop; then say how often, and what went wrong.
-
-    A process of its own: a fork of one that has an SQLite connection open would take the connection for its own.
     """
     reads, errors = 0, []
     while not pipe.poll(0.1):
@@ -70,23 +84,25 @@ def read(folder, *, draws):
     chosen_trial(tables)
 
 
-def test_killed_at_random_moments_with_readers_beside_it(world, tmp_path, audit):
+def test_killed_at_random_moments_with_readers_beside_it(world, tmp_path, audit, clean):
     experiment = world.experiment(**SPEC)
-    forking = multiprocessing.get_context("fork")
 
     def start(results):
-        process = forking.Process(target=run_alone, args=(experiment, results))
+        begun = clean.Event()
+        process = clean.Process(target=run_alone, args=(experiment, results, begun))
         process.start()
+        assert begun.wait(120)
         return process
 
+    undisturbed = start(tmp_path / "undisturbed")
     begun = time.monotonic()
-    start(tmp_path / "undisturbed").join()
+    undisturbed.join()
     seconds = time.monotonic() - begun
     draw = random.Random(0)
     moments = [draw.uniform(0.0, 2.0 * seconds / KILLS) for _ in range(KILLS)]
     folder = tmp_path / "killed" / "critics"
-    ours, theirs = forking.Pipe()
-    reader = forking.Process(target=read_on, args=(folder, theirs))
+    ours, theirs = clean.Pipe()
+    reader = clean.Process(target=read_on, args=(folder, theirs))
     reader.start()
     with audit.Onlooker(folder, [audit.foreign_look(folder / "study.db")], 0.2) as other:
         kills = audit.kill_again_and_again(lambda: start(tmp_path / "killed"), lambda run: True, folder, moments)
