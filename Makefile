@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	$(BIN)/lora-search export $(STUDY) $(STUDY)/export --weights
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -120,6 +120,7 @@ _dtype = functools.cache(pd.api.types.pandas_dtype)
 
 
 def _column(values: list[Any], dtype: Any) -> Any:
-    if dtype == object:
-        return pd.Series(values, dtype=dtype)  # a bare array of texts would become a column of texts
-    return np.array(values, dtype) if isinstance(dtype, np.dtype) else pd.array(values, dtype)
+    if not isinstance(dtype, np.dtype):
+        return pd.array(values, dtype)
+    # a bare array of objects that are texts would become a column of texts
+    return pd.Series(values, dtype=dtype) if dtype.hasobject else np.array(values, dtype)

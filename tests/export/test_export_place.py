@@ -1,15 +1,17 @@
 """Where an export goes: whole or not at all, and over nothing but an earlier export."""
 
 import json
-import subprocess
+import os
+import signal
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lora_search import export_adapter
+from lora_search import cli, export_adapter
 from lora_search.errors import LoraSearchError, StudyError
 from lora_search.export import place, weights
 from lora_search.export.place import Place
@@ -174,29 +176,21 @@ def test_an_interrupt_leaves_nothing(study_of, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-_TERMINATED = """
-import os, signal, sys, time
-from lora_search import cli
-from lora_search.export import weights
+def test_a_termination_leaves_nothing(study_of, tmp_path, monkeypatch, capsys):
+    def terminated(folder, *_):
+        assert (folder / "adapter_model.safetensors").is_file()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
 
-def terminated(folder, *_):
-    assert (folder / "adapter_model.safetensors").is_file()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
-
-weights.check_reload = terminated
-sys.argv = ["lora-search", "export", sys.argv[1], "out", "--trial", "0", "--weights"]
-cli.main()
-"""
-
-
-def test_a_termination_leaves_nothing(study_of, tmp_path):
-    study = study_of("bert").folder
-    done = subprocess.run(
-        [sys.executable, "-c", _TERMINATED, str(study)], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 143, done.stderr
-    assert done.stderr.splitlines()[-2:] == [
+    study = str(study_of("bert").folder)
+    monkeypatch.setattr(weights, "check_reload", terminated)
+    monkeypatch.setattr(sys, "argv", ["lora-search", "export", study, "out", "--trial", "0", "--weights"])
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.splitlines()[-2:] == [
         "Interrupted. Go on with:",
         f"  lora-search export {study} out --trial 0 --weights",
     ]

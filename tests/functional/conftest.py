@@ -66,6 +66,12 @@ def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def plain_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what the sliders of a page need, which takes most of the time: for tests of something else in a page."""
+    monkeypatch.setattr("lora_search.reporting.page.judgement_grid", lambda *_: None)
+
+
+@pytest.fixture
 def lora_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:

@@ -107,6 +107,7 @@ def simulated(
     with monkeypatch.context() as patch:
         patch.setattr(runner, "Engine", FormulaEngine)
         patch.setattr(runner, "prepare", lambda experiment: prepared)
+        patch.setattr(runner, "check_export", lambda prepared: ())  # which would begin with a real engine
         if before_write is not None:
             for owner, name in WRITES:
                 patch.setattr(owner, name, _heard(getattr(owner, name), name, before_write))

@@ -238,7 +238,7 @@ def test_examples_are_named_as_predictions_name_them(finished, lora_search):
     assert wrong.err == f"NUMBER: must be between 0 and {len(texts) - 1}, got 4000\n"
 
 
-def test_a_report_keeps_texts_only_where_it_is_asked_to(finished, tmp_path, lora_search):
+def test_a_report_keeps_texts_only_where_it_is_asked_to(finished, tmp_path, lora_search, plain_reports):
     folder = shutil.copytree(finished, tmp_path / "copy")
     text = json.loads(lora_search("examples", finished, 3, "--json").out)[0]["text"]
     for options, kept in (((), False), (("--texts",), True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -57,11 +58,12 @@ def command(world, tmp_path, monkeypatch):
     return lambda *arguments, **settings: call(arguments[0], spec, *arguments[1:], "--quiet", **settings)
 
 
-@pytest.fixture
-def undisturbed(world, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def undisturbed(world, tmp_path_factory):
+    """For reading only."""
     experiment = world.experiment(**SPEC)
-    with simulated(monkeypatch, prepare(experiment)):
-        return run_study(experiment, tmp_path / "undisturbed", progress=False).folder
+    with pytest.MonkeyPatch.context() as patch, simulated(patch, prepare(experiment)):
+        return run_study(experiment, tmp_path_factory.mktemp("undisturbed"), progress=False).folder
 
 
 @contextmanager
@@ -121,7 +123,7 @@ def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(tmp_path, com
     [("predictions", "file"), ("trials.csv", "folder"), ("experiment.toml", "folder"), (".lock", "folder")],
 )
 def test_whatever_is_in_the_way_is_named(tmp_path, command, undisturbed, name, kind):
-    folder = undisturbed
+    folder = shutil.copytree(undisturbed, tmp_path / "results" / undisturbed.name)
     path = folder / name
     path.rename(tmp_path / "aside")
     path.write_text("in the way") if kind == "file" else path.mkdir()
@@ -135,7 +137,7 @@ def test_whatever_is_in_the_way_is_named(tmp_path, command, undisturbed, name, k
     assert command("run", "--results", folder.parent, "--trials", 12) == (0, "")
 
 
-def test_a_folder_that_may_only_be_read(tmp_path, command, undisturbed, lora_search):
+def test_a_folder_that_may_only_be_read(tmp_path, command, undisturbed, lora_search, plain_reports):
     results = tmp_path / "results"
     with mounted(results, "size=20m") as ours:
         folder = results / "critics"

@@ -24,9 +24,18 @@ KILLS = 6
 SPEC = {
     "cv": {"folds": 3},
     "data": {"holdout": 0.2},
-    "search": {"trials": 9, "learning_rate": {"low": 5e-3, "high": 5e3}},
+    "search": {"trials": 6, "learning_rate": {"low": 5e-3, "high": 5e3}},
+    "training": {"epochs": 1},
     "verdict": {"extra_repeats": 1, "margin": 0.1, "confidence": 0.8},
 }
+
+PRELOADED = [
+    "lora_search.study.runner",
+    "lora_search.study.refit",
+    "lora_search.reporting.page",
+    "transformers.models.bert.modeling_bert",
+    "pytest",
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +51,7 @@ def clean():
     compute with the threads of earlier tests, which do not survive a fork, and crash.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["lora_search.study.runner", "lora_search.study.refit", "lora_search.reporting.page", "pytest"]
-        + ["transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"]
-    )
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 

@@ -39,8 +39,16 @@ def run(world, tmp_path, monkeypatch):
     return run_to
 
 
-def test_stopped_trials_have_fewer_cells_and_say_why(run):
-    study = run(12)
+@pytest.fixture(scope="module")
+def raced(world, tmp_path_factory):
+    """For reading only."""
+    experiment = world.experiment(**SPEC)
+    with pytest.MonkeyPatch.context() as patch, simulated(patch, prepare(experiment)):
+        return run_study(experiment, tmp_path_factory.mktemp("raced"), progress=False)
+
+
+def test_stopped_trials_have_fewer_cells_and_say_why(raced):
+    study = raced
     planned = 4
     pruned = study.trials[study.trials["state"] == "pruned"]
     assert 0 < len(pruned) < 12
@@ -53,8 +61,8 @@ def test_stopped_trials_have_fewer_cells_and_say_why(run):
     assert verdict["recommended"]["trial"] in set(complete["trial"])
 
 
-def test_finalists_get_whole_repeats_and_only_as_many_as_allowed(run):
-    cells = run(12).cells
+def test_finalists_get_whole_repeats_and_only_as_many_as_allowed(raced):
+    cells = raced.cells
     extra = cells[cells["repeat"] > 0]
     assert set(extra["repeat"]) <= {1, 2}
     assert (extra.groupby(["trial", "repeat"])["fold"].nunique() == 4).all()
@@ -112,7 +120,7 @@ def test_a_readmission_that_is_killed_goes_on(stops_the_best):
     deaths = 0
     while True:
         try:
-            study = run("killed", die_at(11))
+            study = run("killed", die_at(17))
         except Killed:
             deaths += 1
         else:
@@ -150,7 +158,7 @@ def test_a_finalist_whose_extra_repeat_diverges_is_not_recommended(world, tmp_pa
     assert finalist not in {comparison["trial"] for comparison in study.verdict()["comparisons"]}
     while True:
         try:
-            killed = run("killed", die_at(17))
+            killed = run("killed", die_at(29))
         except Killed:
             continue
         break

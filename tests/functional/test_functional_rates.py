@@ -173,8 +173,12 @@ def test_tables_by_adapter_have_the_predictions_of_the_cells_they_chose(undistur
     assert judge(rows).comparisons == judge(study).comparisons
 
 
-def test_a_real_study_finds_rates(world, tmp_path, lora_search):
-    spec = world.file(tmp_path, search={"rank": [1, 4], "targets": "all-linear", "trials": 8, "learning_rate": "auto"})
+def test_a_real_study_finds_rates(world, tmp_path, lora_search, plain_reports):
+    spec = world.file(
+        tmp_path,
+        search={"rank": [1, 4], "targets": "all-linear", "trials": 8, "learning_rate": "auto"},
+        training={"epochs": 1},
+    )
     answer = lora_search("run", spec)
     assert answer.code == 0
     study = open_study(tmp_path / "results" / "critics")

@@ -23,6 +23,7 @@ from lora_search.training import Engine
 RACED = {
     "cv": {"folds": 3},
     "search": {"trials": 9},
+    "training": {"epochs": 1},
     "verdict": {"extra_repeats": 2, "margin": 0.1, "confidence": 0.8},
 }
 """Two generations, with trials stopped early and extra repeats for finalists."""
@@ -94,7 +95,7 @@ def test_interrupted_before_every_pack(world, undisturbed, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "number", "which"),
-    [("step", 20, signal.SIGINT), ("trial", 3, signal.SIGTERM), ("step", 100, signal.SIGTERM)],
+    [("step", 7, signal.SIGINT), ("trial", 3, signal.SIGTERM), ("step", 35, signal.SIGTERM)],
 )
 def test_interrupted_once(world, undisturbed, tmp_path, kind, number, which):
     experiment = world.experiment(**RACED)
@@ -161,7 +162,7 @@ def test_what_memory_was_found_to_allow_is_recorded_and_kept(world, tmp_path, mo
         return plain(*args, **kwargs)
 
     monkeypatch.setattr(ClassObjective, "losses", twice)
-    experiment = world.experiment(search={"trials": 2})
+    experiment = world.experiment(search={"trials": 1}, training={"epochs": 1})
     study = run_study(experiment, tmp_path, progress=False)
     assert study.facts["budgets"] == {"token_budget": 512, "checkpointing": True}
     resumed = settings_of(monkeypatch, runner)

@@ -238,14 +238,14 @@ def test_a_place_no_adapter_can_be_written_to(finished, tmp_path, lora_search, o
 
 
 @pytest.mark.parametrize("command", ["status", "report", "export"])
-def test_a_damaged_verdict_file_is_in_nobodys_way(older, lora_search, command):
+def test_a_damaged_verdict_file_is_in_nobodys_way(older, lora_search, command, plain_reports):
     """It is for other programs; the study has its verdict among its records."""
     (older / "verdict.json").write_text("{}")
     answer = lora_search(command, older, *(["adapter"] if command == "export" else []))
     assert (answer.code, "verdict.json" in answer.err) == (0, False)
 
 
-def test_a_report_that_cannot_be_written(older, lora_search):
+def test_a_report_that_cannot_be_written(older, lora_search, plain_reports):
     shutil.rmtree(older / "figures", ignore_errors=True)
     (older / "figures").write_text("in the way")
     answer = lora_search("report", older)

@@ -13,9 +13,11 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
+from migrations import read_once
 from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
 
 import lora_search.store
@@ -64,6 +66,9 @@ def in_store(frame: FrameType | None) -> bool:
 
 
 def main(folder: Path, steps: range) -> None:
+    read_once()
+    with TemporaryDirectory() as other:
+        scenario(Path(other, "study"))  # what is imported and read on the way is there for all the children
     for step in steps:
         copy = folder / str(step)
         if (folder / "start").exists():

@@ -26,7 +26,7 @@ def killed_runs(folder: Path, steps: range) -> list[Path]:
     child = Path(__file__).with_name("store_crash_child.py")
     command = [sys.executable, child, folder, str(steps.start), str(steps.stop), str(steps.step)]
     # One thread each: the child forks.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": ":".join(sys.path)}
     subprocess.run(command, check=True, env=environment, timeout=600)
     return [folder / str(step) for step in steps]
 

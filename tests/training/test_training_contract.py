@@ -31,7 +31,14 @@ WAYS = {
     "packed, micro-batched, cached, pooled, in lanes": {"prefix_cache": True, "token_budget": 150, "lanes": 3},
     "checkpointed": {"prefix_cache": True, "token_budget": 150, "lanes": 2, "checkpointing": True},
 }
-FEW = {"packed, micro-batched": ("bert", "gpt2", "llama"), "checkpointed": ("bert", "deberta-v2", "gpt2", "llama")}
+# whose layers are not a copy of another's: a copy is computed in the first way and in the one that has everything
+APART = ("bert", "distilbert", "deberta-v2", "modernbert", "gpt2", "llama", "opt")
+FEW = {
+    "packed, micro-batched": ("bert", "gpt2", "llama"),
+    "packed, micro-batched, cached": APART,
+    "packed, micro-batched, cached, pooled": APART,
+    "checkpointed": ("bert", "deberta-v2", "gpt2", "llama"),
+}
 
 
 @dataclass
