@@ -1,6 +1,6 @@
 """LoRA over a frozen model: many slots at once, each with its own rank, targets and head."""
 
-from lora_search.adapters.initial import key_of
+from lora_search.adapters.initial import initial_a, initial_head_weight, key_of
 from lora_search.adapters.pack import AdapterPack, Block, SlotAdapter, merge_into
 from lora_search.adapters.peft_names import from_peft_state, to_peft_state
 from lora_search.adapters.rows import MixedRowsError, Rows
@@ -13,6 +13,8 @@ __all__ = [
     "Rows",
     "SlotAdapter",
     "from_peft_state",
+    "initial_a",
+    "initial_head_weight",
     "key_of",
     "merge_into",
     "on_device",

@@ -296,6 +296,11 @@ class AdapterPack:
         """Bytes of all slots together: values, every lane's gradients and the compute copy."""
         return self.values.nbytes + self.lane_gradients.nbytes + self._compute.nbytes
 
+    @property
+    def computed(self) -> tuple[Tensor, ...]:
+        """What is made of the values for the forward."""
+        return (self._compute,)
+
     def matrix_columns(self) -> Tensor:
         """bool (columns,): those of matrices, as opposed to biases and norms."""
         columns = torch.ones(1, self.values.shape[1], dtype=torch.bool, device=self.device)

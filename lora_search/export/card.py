@@ -14,6 +14,7 @@ from lora_search.metrics import metric_named
 from lora_search.spec import facts
 from lora_search.spec.quoting import cut
 from lora_search.statistics import score_interval
+from lora_search.statistics.baselines import head_alone
 from lora_search.statistics.wording import adapter_name, percent_sure, points
 from lora_search.store.reader import StudyTables
 from lora_search.study.environment import versions
@@ -182,7 +183,7 @@ def _holdout(refit: Refit, metric: str) -> str | None:
 
 def _head_alone(tables: StudyTables, metric: str) -> str | None:
     """What training no adapter scores, if the study found out."""
-    scores = [cell.scores[metric] for cell in facts.HEAD_ALONE.of(tables.facts) or () if cell.failure is None]
+    scores = [cell.scores[metric] for cell in head_alone(tables) if cell.failure is None]
     return f"{sum(scores) / len(scores):.4f}" if scores else None
 
 

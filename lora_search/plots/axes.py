@@ -59,7 +59,9 @@ def height_in_points(ax: Axes) -> float:
     return ax.get_position().height * figure_of(ax).get_figheight() * 72
 
 
-def score_limits(scores: Sequence[float], best: float | None, margin: float) -> tuple[float, float]:
+def score_limits(
+    scores: Sequence[float], best: float | None, margin: float, others: Sequence[float] = ()
+) -> tuple[float, float]:
     """A range of scores that shows the contenders.
 
     One diverged trial at chance would flatten everything worth seeing, so the range reaches down from the top by at
@@ -71,7 +73,9 @@ def score_limits(scores: Sequence[float], best: float | None, margin: float) -> 
     reach = max(3 * (top - median), 4 * margin)
     low = max(ordered[0], top - reach)
     span = max(top - low, 1.5 * margin, 1e-3)
-    return top - span * 1.1, top + span * 0.2
+    # what is no adapter and beats them all is shown with them, within reason
+    higher = min(max(others, default=top), top + 2 * span)
+    return top - span * 1.1, max(top, higher) + span * 0.2
 
 
 def score_axis(ax: Axes, unit: Unit, limits: tuple[float, float]) -> None:

@@ -18,7 +18,7 @@ from lora_search.plots.ranks import RanksData, draw_ranks, ranks_data
 from lora_search.plots.rates import RatesData, draw_rates, rates_data
 from lora_search.plots.tradeoff import TradeoffData, draw_tradeoff, parameters_data, time_data
 from lora_search.statistics.by_adapter import by_adapter
-from lora_search.statistics.doubts import RecordedStudy
+from lora_search.statistics.recorded import RecordedStudy
 
 Width = Literal["wide", "narrow"]
 

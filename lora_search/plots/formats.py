@@ -100,6 +100,13 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g}{NO_BREAK}s"
 
 
+def mebibytes(size: float) -> str:
+    """``348 MiB``, ``1.2 GiB``."""
+    if size >= 1024**3:
+        return f"{size / 1024**3:.3g}{NO_BREAK}GiB"
+    return f"{size / 1024**2:.3g}{NO_BREAK}MiB"
+
+
 def percent(value: float) -> str:
     """A whole percentage, with a decimal where decisions are made (above 90), never rounded up to 100."""
     if not math.isfinite(value):

@@ -21,6 +21,7 @@ from lora_search.errors import StudyError
 from lora_search.plots.encoding import Encoding
 from lora_search.plots.formats import Unit, unit_of
 from lora_search.spec import ADAPTER_FIELDS
+from lora_search.spec.baselines import TITLES
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Line:
+    """What is no adapter and is compared with them: its name, and its score, paired with the recommended."""
+
+    name: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Landscape:
     """Every scored adapter, the three that have a name, and the yardstick.
 
@@ -67,6 +76,7 @@ class Landscape:
         margin: accepted loss against the best, in raw metric units.
         confidence: with which each end of an interval holds.
         adjusted: whether pairing moved any point away from the trial's own mean.
+        baselines: the lowest score first.
     """
 
     points: tuple[Point, ...]
@@ -81,6 +91,7 @@ class Landscape:
     unit: Unit
     encoding: Encoding
     adjusted: bool
+    baselines: tuple[Line, ...] = ()
 
     def point(self, trial: int | None) -> Point | None:
         """The point of a trial, if it has one."""
@@ -158,7 +169,19 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
         unit=unit_of(str(verdict.get("metric") or "score"), float(verdict.get("margin") or 0.0)),
         encoding=Encoding.of(trials),
         adjusted=any(not math.isclose(p.score, float(own[p.trial]), abs_tol=1e-9) for p in points),
+        baselines=_lines(verdict, next((point.score for point in points if point.trial == recommended), None)),
     )
+
+
+def _lines(verdict: Mapping[str, Any], recommended: float | None) -> tuple[Line, ...]:
+    """Every baseline of which the verdict knows the difference to the recommended."""
+    compared = (verdict.get("baselines") or {}).get("compared") or ()
+    lines = [
+        Line(TITLES.get(item["name"], item["name"]), recommended + item["difference"])
+        for item in compared
+        if recommended is not None and item["difference"] is not None
+    ]
+    return tuple(sorted(lines, key=lambda line: line.score))
 
 
 def _standing(trials: pd.DataFrame, named: Collection[int | None], compared: Collection[int]) -> set[int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 
+from lora_search.plots import axes
 from lora_search.plots.axes import FONT_SIZE, MARKER_SIZE
 from lora_search.plots.encoding import INK, MUTED, PAPER
 from lora_search.plots.labels import Label, place_labels
@@ -93,15 +94,31 @@ def roles(scene: Landscape) -> dict[int, tuple[str, ...]]:
     return named
 
 
+def draw_baselines(ax: Axes, scene: Landscape, limits: tuple[float, float]) -> None:
+    """A dotted line for each thing that is no adapter, named at its left end; one above the axis on its upper edge."""
+    low, high = limits
+    shown = [line for line in scene.baselines if line.score >= low]
+    gap = 11.0 / axes.height_in_points(ax) * (high - low)
+    for line, y in zip(shown, axes.spread([min(line.score, high) for line in shown], gap), strict=True):
+        ax.axhline(min(line.score, high), color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0.8)
+        ax.annotate(
+            f"{line.name} {scene.unit.number(line.score)}", (0, y), (4, 1.5), xycoords=("axes fraction", "data"),
+            textcoords="offset points", fontsize=FONT_SIZE - 1, color=MUTED, va="bottom",
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}, zorder=1.2,
+        )  # fmt: skip
+
+
 def note_points_below(ax: Axes, points: Sequence[Point], scene: Landscape, limits: tuple[float, float]) -> None:
-    """The scores of points drawn as arrows on the lower edge."""
+    """The scores of points drawn as arrows on the lower edge, and of baselines that lie below it."""
     below = sorted(point.score for point in points if point.score < limits[0])
-    if not below:
+    names = [f"{line.name} {scene.unit.number(line.score)}" for line in scene.baselines if line.score < limits[0]]
+    if not below and not names:
         return
     words = ", ".join(scene.unit.number(score) for score in below[:4])
     more = f" and {len(below) - 4} more" if len(below) > 4 else ""
+    told = "; ".join(part for part in (words + more, *names) if part)
     ax.annotate(
-        f"below the axis: {words}{more}", (0, 0), (6, 8), xycoords="axes fraction", textcoords="offset points",
+        f"below the axis: {told}", (0, 0), (6, 8), xycoords="axes fraction", textcoords="offset points",
         fontsize=FONT_SIZE - 1, color=MUTED, va="bottom",
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6,
     )  # fmt: skip

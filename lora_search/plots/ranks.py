@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from lora_search.plots import axes
 from lora_search.plots.landscape import Landscape, Point, landscape
 from lora_search.plots.legend import legend_rows
-from lora_search.plots.marks import draw_point, name_points, note_points_below, nothing_to_draw
+from lora_search.plots.marks import draw_baselines, draw_point, name_points, note_points_below, nothing_to_draw
 
 _DODGE_POINTS, _MOST_DODGE_POINTS, _RANK_GAP = 6.0, 22.0, 18.0
 
@@ -57,7 +57,12 @@ def draw_ranks(data: RanksData, ax: Axes) -> None:
         nothing_to_draw(ax, "No trial has a score yet.")
         return
     axes.axis_titles(ax, "rank", f"{scene.unit.axis}, mean over folds")
-    limits = axes.score_limits([point.score for point in scene.points], scene.best_score, scene.margin)
+    limits = axes.score_limits(
+        [point.score for point in scene.points],
+        scene.best_score,
+        scene.margin,
+        [line.score for line in scene.baselines],
+    )
     axes.score_axis(ax, scene.unit, limits)
     axes.log_x(ax, [point.rank for point in scene.points], gap=_RANK_GAP)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
@@ -73,6 +78,7 @@ def draw_ranks(data: RanksData, ax: Axes) -> None:
     on_lines = {point.trial for line in data.lines.values() for point in line}
     for point in scene.points:
         draw_point(ax, scene, point, places[point.trial], limits, faint=point.trial not in on_lines)
+    draw_baselines(ax, scene, limits)
     note_points_below(ax, scene.points, scene, limits)
     name_points(ax, scene, places, limits, _along_lines(data, places, limits), ranks=False)
 

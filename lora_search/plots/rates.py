@@ -20,9 +20,9 @@ from lora_search.plots import axes
 from lora_search.plots.encoding import PAPER, RANKS
 from lora_search.plots.landscape import Landscape, Point, landscape
 from lora_search.plots.legend import Entry, write_rows
-from lora_search.plots.marks import note_points_below, nothing_to_draw
+from lora_search.plots.marks import draw_baselines, note_points_below, nothing_to_draw
 from lora_search.statistics.by_adapter import ByAdapter
-from lora_search.statistics.doubts import RecordedStudy
+from lora_search.statistics.recorded import RecordedStudy
 
 _STEPS = 60
 
@@ -100,7 +100,9 @@ def draw_rates(data: RatesData, ax: Axes) -> None:
         nothing_to_draw(ax, "No trial has a score yet.")
         return
     axes.axis_titles(ax, "learning rate (log scale)", f"{scene.unit.axis}, mean over folds")
-    limits = axes.score_limits([point.score for point in points], scene.best_score, scene.margin)
+    limits = axes.score_limits(
+        [point.score for point in points], scene.best_score, scene.margin, [line.score for line in scene.baselines]
+    )
     axes.score_axis(ax, scene.unit, limits)
     axes.log_x_round(ax, [point.learning_rate for point in points])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
@@ -120,6 +122,7 @@ def draw_rates(data: RatesData, ax: Axes) -> None:
             )  # fmt: skip
     for point in points:
         _draw(ax, point, colours[point.rank], limits)
+    draw_baselines(ax, scene, limits)
     note_points_below(ax, points, scene, limits)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from lora_search.plots.formats import DASH, NO_BREAK, Unit, adapter, duration, percent
+from lora_search.plots.formats import DASH, NO_BREAK, Unit, adapter, duration, mebibytes, percent
 from lora_search.plots.landscape import Landscape, Point
 from lora_search.plots.marks import GUESS, roles
+from lora_search.spec.baselines import TITLES
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{32,}")
 
@@ -86,6 +87,48 @@ def summary_rows(trials: pd.DataFrame, scene: Landscape, verdict: Mapping[str, A
             )
         )
     return rows
+
+
+def baseline_rows(scene: Landscape, verdict: Mapping[str, Any]) -> list[Row]:
+    """The recommended adapter and what is none, from the lowest score to the highest; none before they were trained."""
+    found = verdict.get("baselines") or {}
+    if not found:
+        return []
+    compared = [(TITLES.get(item["name"], item["name"]), item) for item in found["compared"]]
+    named = [*compared, ("LoRA, recommended", found["recommended"])]
+    named.sort(key=lambda pair: (pair[1]["score_mean"] is not None, pair[1]["score_mean"]))
+    return [_baseline(name, item, scene) for name, item in named]
+
+
+def _baseline(name: str, item: Mapping[str, Any], scene: Landscape) -> Row:
+    rates, held = item["learning_rates"], item["step_bytes"]
+    score = _number(item["score_mean"])
+    low, high = (_number(end) for end in item["score_interval"] or (None, None))
+    failed = f"failed: {item['failure']}" if item["failure"] else ""
+    known = scene.unit.interval(low, high) if math.isfinite(low + high) else ""
+    difference = Cell(DASH)
+    if item["name"] != "lora" and item["difference"] is not None:
+        difference = _difference(
+            {"difference": -item["difference"], "interval": _turned(item["difference_interval"])}, scene.unit
+        )
+    return Row(
+        -1,
+        ("recommended",) if item["name"] == "lora" else (),
+        {
+            "name": Cell(name, note=f"learning rate {', '.join(f'{rate:.2g}' for rate in rates)}" if rates else ""),
+            "parameters": Cell(f"{item['trainable_parameters']:,}" if item["trainable_parameters"] else DASH),
+            "score": Cell(scene.unit.score(score), note=failed or known),
+            "difference": difference,
+            "time": Cell(duration(item["seconds"])),
+            "memory": Cell(DASH if held is None else mebibytes(held)),
+        },
+    )
+
+
+def _turned(interval: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """The bounds of a difference seen from the other side."""
+    low, high = (None if end is None else -end for end in interval)
+    return high, low
 
 
 def comparison_rows(trials: pd.DataFrame, scene: Landscape, verdict: Mapping[str, Any]) -> list[tuple[Row, Glyph]]:

@@ -18,7 +18,14 @@ from lora_search.plots.encoding import MUTED
 from lora_search.plots.formats import count, duration
 from lora_search.plots.landscape import Landscape, Point, landscape
 from lora_search.plots.legend import legend_rows
-from lora_search.plots.marks import draw_interval, draw_point, name_points, note_points_below, nothing_to_draw
+from lora_search.plots.marks import (
+    draw_baselines,
+    draw_interval,
+    draw_point,
+    name_points,
+    note_points_below,
+    nothing_to_draw,
+)
 
 _DODGE_POINTS = 5.0
 
@@ -84,7 +91,9 @@ def draw_tradeoff(data: TradeoffData, ax: Axes) -> None:
         nothing_to_draw(ax, "No trial has a score yet.")
         return
     axes.axis_titles(ax, _TITLES[data.cost], f"{scene.unit.axis}, mean over folds")
-    limits = axes.score_limits([point.score for point in points], scene.best_score, scene.margin)
+    limits = axes.score_limits(
+        [point.score for point in points], scene.best_score, scene.margin, [line.score for line in scene.baselines]
+    )
     axes.score_axis(ax, scene.unit, limits)
     _cost_axis(ax, data)
     legend_rows(ax, scene.encoding, colours=True, hollow=any(not point.finished for point in points))
@@ -99,6 +108,7 @@ def draw_tradeoff(data: TradeoffData, ax: Axes) -> None:
     for point in points:
         draw_interval(ax, scene, point, places[point.trial], limits)
         draw_point(ax, scene, point, places[point.trial], limits)
+    draw_baselines(ax, scene, limits)
     note_points_below(ax, points, scene, limits)
     name_points(ax, scene, places, limits, [*_along_intervals(points, places, limits), *_along_front(data.front)])
 

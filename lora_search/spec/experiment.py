@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from lora_search.spec.baselines import BaselinesSpec
 from lora_search.spec.fields import (
     Dropouts,
     LayerChoices,
@@ -169,4 +170,5 @@ class Experiment(Section):
     cv: CrossValidationSpec = CrossValidationSpec()
     search: SearchSpec = SearchSpec()
     training: TrainingSpec = TrainingSpec()
+    baselines: BaselinesSpec = BaselinesSpec()
     verdict: VerdictSpec

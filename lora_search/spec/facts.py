@@ -102,7 +102,7 @@ class HeadAlone:
     """One training of no adapter, at the learning rate of a trial.
 
     Attributes:
-        trial: whose learning rate, which is the best.
+        trial: whose learning rate, in studies of before the head had rates of its own; -1 since.
         repeat, fold: which examples.
         scores: on the fold; empty where it failed.
         failure: why it failed; None otherwise.
@@ -204,7 +204,10 @@ ROUND: Fact[RecordedRound] = Fact("round", without=_round_without)
 FINALISTS: Fact[FinalistRequests] = Fact("finalist repeats", without=_requests_without)
 
 HEAD_ALONE: Fact[tuple[HeadAlone, ...]] = Fact("head alone", _heads, _kept_heads)
-"""What no adapter at all scores, one training per fold."""
+"""What no adapter at all scored, one training per fold, in studies of before that was a baseline."""
+
+STEP_BYTES: Fact[dict[str, int]] = Fact("step bytes")
+"""What the largest step of a training of some trials holds (see ``training.footprint``), by their numbers."""
 
 HOLDOUT: Fact[HoldoutScore] = Fact(
     "holdout", lambda kept: HoldoutScore(kept["trial"], _scores(kept["scores"]), kept.get("failure")), _kept_holdout
@@ -221,5 +224,6 @@ ALL: tuple[Fact[Any], ...] = (
     ROUND,
     FINALISTS,
     HEAD_ALONE,
+    STEP_BYTES,
     HOLDOUT,
 )

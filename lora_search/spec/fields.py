@@ -30,15 +30,15 @@ class Range(Section):
         return self
 
 
-def _listed(value: Any) -> tuple[Any, ...]:
+def listed(value: Any) -> tuple[Any, ...]:
     """One value where a list is meant: ``rank = 8`` reads as ``rank = [8]``."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _layer_choices(value: Any) -> tuple[Any, ...]:
-    """As ``_listed``; and ``layers = [3, 4, 5]`` is one choice of three layers, for a bare number is no choice."""
+    """As ``listed``; and ``layers = [3, 4, 5]`` is one choice of three layers, for a bare number is no choice."""
     is_one = isinstance(value, list | tuple) and value and all(type(item) is int for item in value)
-    return (value,) if is_one else _listed(value)
+    return (value,) if is_one else listed(value)
 
 
 def _metric_name(value: Any) -> str:
@@ -57,16 +57,14 @@ def _rate_kind(value: Any) -> str | None:
 
 # The last argument of each validator is what an editor should accept, for the JSON Schema.
 Rank = Annotated[int, Field(ge=1, le=4096)]
-Ranks = Annotated[tuple[Rank, ...], BeforeValidator(_listed, json_schema_input_type=Rank | tuple[Rank, ...])]
+Ranks = Annotated[tuple[Rank, ...], BeforeValidator(listed, json_schema_input_type=Rank | tuple[Rank, ...])]
 Ratio = Annotated[float, Field(gt=0, le=1e30)]
-Ratios = Annotated[tuple[Ratio, ...], BeforeValidator(_listed, json_schema_input_type=Ratio | tuple[Ratio, ...])]
+Ratios = Annotated[tuple[Ratio, ...], BeforeValidator(listed, json_schema_input_type=Ratio | tuple[Ratio, ...])]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
-Dropouts = Annotated[
-    tuple[Dropout, ...], BeforeValidator(_listed, json_schema_input_type=Dropout | tuple[Dropout, ...])
-]
+Dropouts = Annotated[tuple[Dropout, ...], BeforeValidator(listed, json_schema_input_type=Dropout | tuple[Dropout, ...])]
 Targets = Annotated[str, BeforeValidator(canonical_targets, json_schema_input_type=str | tuple[str, ...])]
 TargetChoices = Annotated[
-    tuple[Targets, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str | tuple[str, ...], ...])
+    tuple[Targets, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str | tuple[str, ...], ...])
 ]
 Layer = Annotated[int, Field(ge=0)]
 Layers = Annotated[str, BeforeValidator(canonical_layers, json_schema_input_type=str | tuple[Layer, ...])]
@@ -74,7 +72,7 @@ LayerChoices = Annotated[
     tuple[Layers, ...],
     BeforeValidator(_layer_choices, json_schema_input_type=str | tuple[str | Layer | tuple[Layer, ...], ...]),
 ]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
+Texts = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...])]
 LearningRate = Annotated[
     Annotated[Range, Tag("range")]
     | Annotated[float, Field(gt=0, le=1e30), Tag("number")]

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from lora_search.metrics import loss_beside, metric_named
 from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, layer_indices
 from lora_search.statistics.comparison import Array
-from lora_search.statistics.doubts import RecordedStudy
 from lora_search.statistics.rates import RateModel, adapter_features, prior_centre
+from lora_search.statistics.recorded import RecordedStudy
 from lora_search.statistics.rounds import tolerated
 from lora_search.statistics.settings import Knowing, Settings, adapter_scores
 
@@ -157,6 +157,15 @@ class ByAdapter:
     def examples(self) -> pd.DataFrame:
         """label and group of every example."""
         return self.study.examples()
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """As the store has them."""
+        return self.study.baselines
+
+    def baseline_predictions(self) -> pd.DataFrame:
+        """As the store has them."""
+        return self.study.baseline_predictions()
 
     def adapter_of(self, trial: int) -> int:
         """The row of a setting's adapter in the table and in the model."""

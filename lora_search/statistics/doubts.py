@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
-
-import pandas as pd
-
 from lora_search.metrics import metric_named
-from lora_search.spec import Experiment, facts, layer_indices
+from lora_search.spec import facts, layer_indices
 from lora_search.statistics import guards
-from lora_search.statistics.examples import Recorded
+from lora_search.statistics.baselines import head_alone
 from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
+from lora_search.statistics.recorded import RecordedStudy
 from lora_search.statistics.verdict import TrialSummary, Verdict
-
-
-class RecordedStudy(Protocol):
-    """What is judged: the store's tables, known here by their shape alone."""
-
-    @property
-    def experiment(self) -> Experiment: ...
-
-    @property
-    def environment(self) -> Mapping[str, Any]: ...
-
-    @property
-    def trials(self) -> pd.DataFrame: ...
-
-    @property
-    def cells(self) -> pd.DataFrame: ...
-
-    @property
-    def facts(self) -> Mapping[str, Any]: ...
-
-    def predictions(self) -> pd.DataFrame:
-        """trial, repeat, fold, example and probabilities p0, p1, ..."""
-
-    def examples(self) -> pd.DataFrame:
-        """label and group of every example."""
-
-
-def recorded_of(study: RecordedStudy) -> Recorded | None:
-    """A study's predictions, to compare by; None before the first."""
-    examples = study.examples()
-    return None if examples.empty else Recorded(study.predictions(), examples)
 
 
 def doubts(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> tuple[str, ...]:
@@ -103,7 +68,7 @@ def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, con
 
 
 def _of_the_head(study: RecordedStudy, verdict: Verdict, best: TrialSummary) -> str | None:
-    alone = facts.HEAD_ALONE.of(study.facts)
+    alone = head_alone(study)
     if not alone:
         return None
     if failed := [cell for cell in alone if cell.failure is not None]:

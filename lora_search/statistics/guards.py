@@ -232,7 +232,7 @@ def head_alone_failed(failed: int, trainings: int, reason: str) -> str:
         reason: of the first.
     """
     return (
-        f"Training the head alone diverged in {failed} of {trainings} folds at the best trial's learning rate"
+        f"Training the head alone diverged in {failed} of {trainings} folds"
         f" ({reason}): what the adapters have to beat is not known."
     )
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lora_search.spec import facts
+from lora_search.statistics.baselines import baseline_verdict
+from lora_search.statistics.beside import BaselineVerdict
 from lora_search.statistics.by_adapter import by_adapter
-from lora_search.statistics.doubts import RecordedStudy, doubts, recorded_of
+from lora_search.statistics.doubts import doubts
 from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
 from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
+from lora_search.statistics.recorded import RecordedStudy, recorded_of
 from lora_search.statistics.selection import decide
 from lora_search.statistics.verdict import Verdict
 
@@ -44,6 +47,7 @@ class Judge:
         metric = self.study.experiment.verdict.metric
         self.contest = Contest(self.study.trials, self.study.cells, metric, recorded_of(self.study))
         self._corrected: dict[int, CorrectedScore | None] = {}
+        self._baselines: dict[int, BaselineVerdict | None] = {}
 
     def verdict(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
         """As :func:`judge`."""
@@ -64,8 +68,17 @@ class Judge:
             corrected_score=None if corrected is None else corrected.score,
             corrected_interval=None if corrected is None else corrected.interval,
             holdout_score=_holdout_score(study, verdict),
+            baselines=self._beside(verdict),
         )
         return replace(verdict, warnings=doubts(study, verdict, question, self.contest))
+
+    def _beside(self, verdict: Verdict) -> BaselineVerdict | None:
+        """What the recommended adapter is worth beside what is none."""
+        if verdict.recommended is None:
+            return None
+        if verdict.recommended.trial not in self._baselines:
+            self._baselines[verdict.recommended.trial] = baseline_verdict(self.study, verdict.recommended)
+        return self._baselines[verdict.recommended.trial]
 
     def _corrected_score(self, verdict: Verdict) -> CorrectedScore | None:
         """The score to expect of what this selection recommends, without the flattery of having been selected.

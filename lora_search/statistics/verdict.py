@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lora_search.statistics.beside import BaselineVerdict
 from lora_search.statistics.standing import Status
 from lora_search.statistics.wording import adapter_name, capital, parameter_share, percent_sure, points
 
@@ -82,7 +83,7 @@ class Verdict:
     ``probability_not_worse`` is None when there was nothing to compare with. ``in_question`` is the smallest trial that
     keeps the verdict open, and ``rival`` the stopped one that may beat it, where only that keeps the verdict open;
     ``smaller_trials`` counts those with fewer adapter parameters than the recommended; ``stopped_trials`` those that
-    racing left untrained, which are not recommended.
+    racing left untrained, which are not recommended; ``baselines`` is what is no adapter, beside the recommended one.
     """
 
     status: Literal["decided", "undecided", "no-trials"]
@@ -104,6 +105,7 @@ class Verdict:
     rival: TrialSummary | None = None
     smaller_trials: int = 0
     stopped_trials: int = 0
+    baselines: BaselineVerdict | None = None
 
     def sentence(self) -> str:
         """One sentence: the recommendation and how sure it is, or what is missing."""
@@ -129,6 +131,7 @@ class Verdict:
             "more_cells_needed": self.more_cells_needed,
             "warnings": list(self.warnings),
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            "baselines": None if self.baselines is None else self.baselines.to_dict(),
         }
 
 

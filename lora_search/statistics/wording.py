@@ -42,6 +42,11 @@ def percent_sure(probability: float) -> str:
     return "more than 99 % sure" if percent >= 100 or probability > 0.995 else f"{percent} % sure"
 
 
+def percentage(share: float) -> str:
+    """A share in two figures: 0.000213 -> "0.021 %", 0.5 -> "50 %"."""
+    return f"{100.0 * share:.2g} %" if share < 0.995 else f"{100.0 * share:.0f} %"
+
+
 def parameter_share(parameters: int, of: int) -> str:
     """ "1/16 of its adapter parameters"; a percentage when no small fraction is near; "as many" when equal."""
     if parameters == of:

@@ -6,6 +6,7 @@ what is found out once in ``lora_facts``.
 
 Format 2 keeps the scores of a cell as JSON, whatever they are, and the checksum of its predictions. Studies of format 1
 had a column for each of four scores; they are read as they are, and brought to format 2 when a run goes on with one.
+Trainings of baselines have a table of their own, which is added where a study has none.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Any
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment
 from lora_search.store.files import STUDY_FILE, json_text
-from lora_search.store.records import CellKey
+from lora_search.store.records import BaselineKey, CellKey
 
 VERSION = 2
 BUSY_SECONDS = 60.0
+_NO_RATE = 0.0
+"""In place of the learning rate of what has none: a key of SQLite holds no null."""
 _CELLS = """
 create table lora_cells (
     trial integer not null references lora_trials, repeat integer not null, fold integer not null,
@@ -34,6 +37,16 @@ create table lora_cells (
     wall_seconds real not null, pack integer not null, pack_cells integer not null, failure text,
     finished_at text not null, predictions text,
     primary key (trial, repeat, fold)
+) without rowid
+"""
+_BASELINES = """
+create table if not exists lora_baselines (
+    baseline text not null, learning_rate real not null, repeat integer not null, fold integer not null,
+    state text not null, scores text not null, train_loss real, examples integer not null,
+    train_examples integer not null, steps integer not null, tokens integer not null, seconds real not null,
+    trainable_parameters integer not null, step_bytes integer, failure text, finished_at text not null,
+    predictions text,
+    primary key (baseline, learning_rate, repeat, fold)
 ) without rowid
 """
 _TABLES = f"""
@@ -45,6 +58,7 @@ create table lora_trials (
     origin text not null, state text not null, failure text
 );
 {_CELLS};
+{_BASELINES};
 pragma user_version = {VERSION};
 """
 _SCORES_OF_FORMAT_1 = ("accuracy", "macro_f1", "matthews_correlation", "log_loss")
@@ -75,6 +89,7 @@ def connect_writing(folder: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(folder / STUDY_FILE, timeout=BUSY_SECONDS)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma foreign_keys = on")
+    connection.execute(_BASELINES)  # studies of before there were any have no such table
     return connection
 
 
@@ -178,9 +193,38 @@ def read_verdict_text(connection: sqlite3.Connection) -> str | None:
 
 def insert_cell(connection: sqlite3.Connection, row: Mapping[str, Any]) -> None:
     """Add a cell: the columns of ``lora_cells`` by name, ``scores`` as a mapping."""
+    _insert(connection, "lora_cells", row)
+
+
+def insert_baseline(connection: sqlite3.Connection, row: Mapping[str, Any]) -> None:
+    """Add a training of a baseline: the columns of ``lora_baselines`` by name, ``scores`` as a mapping."""
+    _insert(connection, "lora_baselines", {**row, "learning_rate": row["learning_rate"] or _NO_RATE})
+
+
+def delete_baseline(connection: sqlite3.Connection, key: BaselineKey) -> None:
+    """Forget a training of a baseline."""
+    row = (key.baseline, key.learning_rate or _NO_RATE, key.repeat, key.fold)
+    where = "baseline = ? and learning_rate = ? and repeat = ? and fold = ?"
+    connection.execute(f"delete from lora_baselines where {where}", row)
+
+
+def baselines_of(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """The recorded trainings of baselines, as ``cells_of``; none in studies of before there were any."""
+    if not connection.execute("select 1 from sqlite_master where name = 'lora_baselines'").fetchone():
+        return []
+    rows = rows_of(connection, "select * from lora_baselines order by baseline, learning_rate, repeat, fold")
+    return [{**_in_this_format(row), "learning_rate": row["learning_rate"] or None} for row in rows]
+
+
+def baseline_key(row: Mapping[str, Any]) -> BaselineKey:
+    """Which training a row of ``baselines_of`` is of."""
+    return BaselineKey(row["baseline"], row["learning_rate"], row["repeat"], row["fold"])
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
     values = {**row, "scores": json_text(row["scores"]).strip()}
     names = ", ".join(values)
-    connection.execute(f"insert into lora_cells ({names}) values ({', '.join('?' * len(values))})", [*values.values()])
+    connection.execute(f"insert into {table} ({names}) values ({', '.join('?' * len(values))})", [*values.values()])
 
 
 def cells_of(connection: sqlite3.Connection) -> list[dict[str, Any]]:

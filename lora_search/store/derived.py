@@ -1,7 +1,7 @@
 """The files beside ``study.db`` that are made from it alone, and can be made again whenever one is lost.
 
-``experiment.toml``, ``environment.json``, ``trials.csv``, ``cells.csv`` and ``verdict.json`` are for people and other
-programs; nothing here reads them back.
+``experiment.toml``, ``environment.json``, ``trials.csv``, ``cells.csv``, ``baselines.csv`` and ``verdict.json`` are for
+people and other programs; nothing here reads them back.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_search.spec import experiment_to_toml
 from lora_search.store.files import (
+    BASELINES_FILE,
     CELLS_FILE,
     ENVIRONMENT_FILE,
     EXPERIMENT_FILE,
@@ -33,8 +34,9 @@ def header_files(tables: StudyTables) -> dict[str, str]:
 
 
 def table_files(tables: StudyTables) -> dict[str, str]:
-    """The two tables."""
-    return {TRIALS_FILE: csv_text(tables.trials), CELLS_FILE: csv_text(tables.cells)}
+    """The two tables, and that of the baselines once there are any."""
+    baselines = {} if tables.baselines.empty else {BASELINES_FILE: csv_text(tables.baselines)}
+    return {TRIALS_FILE: csv_text(tables.trials), CELLS_FILE: csv_text(tables.cells), **baselines}
 
 
 def verdict_file(verdict: Mapping[str, Any] | None) -> dict[str, str]:

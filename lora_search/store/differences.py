@@ -7,6 +7,7 @@ from typing import Any
 
 from lora_search.errors import Mistake
 from lora_search.spec import Experiment
+from lora_search.spec.baselines import LEARNING_RATES
 from lora_search.spec.quoting import cut
 from lora_search.spec.toml import toml_value
 
@@ -14,6 +15,8 @@ _VALUE_WIDTH = 200  # for the difference of two long lists may be at their ends
 
 MAY_CHANGE: frozenset[str] = frozenset(
     {
+        "baselines.include",
+        *(f"baselines.learning_rate.{name}" for name in LEARNING_RATES),
         "search.trials",
         "search.cells",
         "training.gradient_checkpointing",
@@ -22,7 +25,8 @@ MAY_CHANGE: frozenset[str] = frozenset(
         "verdict.extra_repeats",
     }
 )
-"""How long to search, in how much memory, and when to be content: none changes what a recorded cell means."""
+"""How long to search, in how much memory, what to compare with, and when to be content: none changes what a recorded
+cell means."""
 
 
 def differences(study: Experiment, experiment: Experiment) -> list[Mistake]:

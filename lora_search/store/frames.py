@@ -57,6 +57,26 @@ _COLUMNS_AFTER_SCORES: Mapping[str, Any] = {
     "failure": "object",
     "finished_at": "datetime64[ms, UTC]",
 }
+_BASELINE_COLUMNS: Mapping[str, Any] = {
+    "baseline": "str",
+    "learning_rate": "float64",
+    "repeat": "int64",
+    "fold": "int64",
+    "state": "str",
+    "score": "float64",
+}
+_BASELINE_COLUMNS_AFTER_SCORES: Mapping[str, Any] = {
+    "train_loss": "float64",
+    "examples": "int64",
+    "train_examples": "int64",
+    "steps": "int64",
+    "tokens": "int64",
+    "seconds": "float64",
+    "trainable_parameters": "int64",
+    "step_bytes": "float64",
+    "failure": "object",
+    "finished_at": "datetime64[ms, UTC]",
+}
 
 
 def cells_frame(cells: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame:
@@ -68,11 +88,27 @@ def cells_frame(cells: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame
         cells: as ``database.cells_of`` gives them.
         metric: of the verdict.
     """
+    return _with_scores(cells, metric, _CELL_COLUMNS, _COLUMNS_AFTER_SCORES)
+
+
+def _with_scores(
+    cells: Sequence[Mapping[str, Any]], metric: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> pd.DataFrame:
     names = tuple(dict.fromkeys(name for cell in cells for name in cell["scores"]))
     names = names or tuple(beside.name for beside in metrics_beside(metric))  # the columns of a table that has no row
     unknown = dict.fromkeys(names, math.nan)
     rows = [{**cell, **unknown, **cell["scores"], "score": cell["scores"].get(metric, math.nan)} for cell in cells]
-    return _frame(rows, {**_CELL_COLUMNS, **dict.fromkeys(names, "float64"), **_COLUMNS_AFTER_SCORES})
+    return _frame(rows, {**before, **dict.fromkeys(names, "float64"), **after})
+
+
+def baselines_frame(rows: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame:
+    """One row per recorded training of a baseline, in order; scores as in ``cells_frame``.
+
+    Args:
+        rows: as ``database.baselines_of`` gives them.
+        metric: of the verdict.
+    """
+    return _with_scores(rows, metric, _BASELINE_COLUMNS, _BASELINE_COLUMNS_AFTER_SCORES)
 
 
 def trials_frame(connection: sqlite3.Connection, cells: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,15 +25,24 @@ from numpy.typing import NDArray
 from lora_search.errors import StudyError
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.facts import Fact
-from lora_search.store.database import Header, insert_cell, read_facts, write_header, write_verdict
+from lora_search.store.database import (
+    Header,
+    baseline_key,
+    baselines_of,
+    insert_baseline,
+    insert_cell,
+    read_facts,
+    write_header,
+    write_verdict,
+)
 from lora_search.store.derived import header_files, table_files, verdict_file
 from lora_search.store.faults import refusal
 from lora_search.store.files import STUDY_FILE, json_text, write_atomically
 from lora_search.store.lock import FolderLock
 from lora_search.store.opening import check_place, continued, create
-from lora_search.store.predictions import write_cell_predictions, write_examples
+from lora_search.store.predictions import write_examples, write_predictions
 from lora_search.store.reader import StudyTables, tables_of
-from lora_search.store.records import CellKey, CellResult, TrialRecord, TrialState
+from lora_search.store.records import BaselineKey, BaselineResult, CellKey, CellResult, TrialRecord, TrialState
 from lora_search.store.writing import WritableDatabase
 
 Value = TypeVar("Value")
@@ -171,13 +181,33 @@ class Ledger:
         known = "select 1 from lora_cells where trial = ? and repeat = ? and fold = ?"
         if database.execute(known, key).fetchone():
             raise ValueError(f"cell must be new, got {result.key}, which is recorded")
-        checksum = write_cell_predictions(self.folder, result) if result.state == "complete" else None
+        checksum = write_predictions(self.folder, result.key, result) if result.state == "complete" else None
         with database:
             insert_cell(database, _cell_row(result, checksum))
 
     def cell_keys(self) -> set[CellKey]:
         """The cells that are recorded, complete or failed."""
         return {CellKey(*row) for row in self._open.connection.execute("select trial, repeat, fold from lora_cells")}
+
+    def add_baseline(self, trained: BaselineResult) -> None:
+        """Record a training of what is no adapter: its predictions first, then the row that says they are there.
+
+        Raises:
+            ValueError: it is recorded already.
+        """
+        if trained.key in self.baseline_keys():
+            raise ValueError(f"training must be new, got {trained.key}, which is recorded")
+        result = trained.result
+        checksum = write_predictions(self.folder, trained.key, result) if result.state == "complete" else None
+        of_cells_alone = ("trial", "repeat", "fold", "wall_seconds", "pack", "pack_cells")
+        shared = {name: value for name, value in _cell_row(result, checksum).items() if name not in of_cells_alone}
+        more = {"trainable_parameters": trained.trainable_parameters, "step_bytes": trained.step_bytes}
+        with self._open.connection as database:
+            insert_baseline(database, asdict(trained.key) | shared | more)
+
+    def baseline_keys(self) -> set[BaselineKey]:
+        """The trainings of baselines that are recorded, complete or failed."""
+        return {baseline_key(row) for row in baselines_of(self._open.connection)}
 
     def next_pack(self) -> int:
         """A pack number no recorded cell has."""
@@ -207,7 +237,7 @@ class Ledger:
         return tables_of(self.folder, self._open.connection)
 
     def write_tables(self) -> None:
-        """Bring ``trials.csv`` and ``cells.csv`` up to date."""
+        """Bring ``trials.csv``, ``cells.csv`` and ``baselines.csv`` up to date."""
         self._write(table_files(self.tables()))
         self._open.settle()
 

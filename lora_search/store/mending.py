@@ -16,7 +16,7 @@ from pathlib import Path
 from lora_search.errors import StudyError
 from lora_search.spec import facts
 from lora_search.spec.paths import kind_of
-from lora_search.store.database import VERSION, check_integrity, connect_writing, format_of
+from lora_search.store.database import VERSION, check_integrity, connect_writing, delete_baseline, format_of
 from lora_search.store.derived import derived_files
 from lora_search.store.faults import storage_errors_as_study_errors
 from lora_search.store.files import (
@@ -31,6 +31,7 @@ from lora_search.store.files import (
 from lora_search.store.formats import upgrade
 from lora_search.store.lock import FolderLock
 from lora_search.store.predictions import (
+    Key,
     examples_path,
     predictions_path,
     read_cell_predictions,
@@ -97,18 +98,28 @@ def _looks(tables: StudyTables) -> Iterator[Finding]:
     yield Finding("files made from it", f"not up to date: {_listed(changed)}" if changed else "all there", not changed)
 
 
-def broken_cells(tables: StudyTables) -> dict[CellKey, str]:
-    """The complete cells whose predictions are missing, damaged or not those recorded, and what is wrong with them."""
-    found = {}
+def broken_cells(tables: StudyTables) -> dict[Key, str]:
+    """The complete cells, and trainings of baselines, whose predictions are missing, damaged or not those recorded, and
+    what is wrong with them."""
+    found: dict[Key, str] = {}
     counts = tables.cells.set_index(["trial", "repeat", "fold"])["examples"]
-    for key, checksum in tables.checksums.items():
+    for key, checksum in _checksums(tables).items():
         try:
             examples, _ = read_cell_predictions(tables.folder, key, checksum)
         except StudyError as error:
             found[key] = error.mistakes[0]
             continue
-        if len(examples) != counts[key.trial, key.repeat, key.fold]:
+        # a baseline's training trained on all else, and is known by its checksum
+        if isinstance(key, CellKey) and len(examples) != counts[key.trial, key.repeat, key.fold]:
             found[key] = f"{predictions_path(tables.folder, key)}: has {len(examples)} examples"
+    return found
+
+
+def _checksums(tables: StudyTables) -> dict[Key, str | None]:
+    """Of every prediction file there has to be."""
+    found: dict[Key, str | None] = {}
+    found.update(tables.checksums.items())
+    found.update(tables.baseline_checksums.items())
     return found
 
 
@@ -117,17 +128,16 @@ def _summary(tables: StudyTables) -> str:
     return f"sound: {len(tables.trials)} trials, {len(tables.cells)} trainings, format {version}"
 
 
-def _of_predictions(tables: StudyTables, broken: Mapping[CellKey, str], mended: str) -> Finding:
+def _of_predictions(tables: StudyTables, broken: Mapping[Key, str], mended: str) -> Finding:
+    checksums = _checksums(tables)
     if broken:
         why = "; ".join(list(broken.values())[:_MOST_LISTED])
-        return Finding(
-            "predictions", f"{len(broken)} of {len(tables.checksums)} are broken{mended}: {why}", bool(mended)
-        )
-    unknown = sum(checksum is None for checksum in tables.checksums.values())
+        return Finding("predictions", f"{len(broken)} of {len(checksums)} are broken{mended}: {why}", bool(mended))
+    unknown = sum(checksum is None for checksum in checksums.values())
     as_recorded = "as they were recorded" if not unknown else f"readable, {unknown} of them without a checksum"
     orphans = _orphans(tables)
     kept = f"; {len(orphans)} more belong to no recorded training: {_listed(orphans)}" if orphans else ""
-    return Finding("predictions", f"all {len(tables.checksums)} are there and {as_recorded}{kept}")
+    return Finding("predictions", f"all {len(checksums)} are there and {as_recorded}{kept}")
 
 
 def _of_examples(tables: StudyTables) -> Finding:
@@ -142,8 +152,9 @@ def _of_examples(tables: StudyTables) -> Finding:
 
 
 def _orphans(tables: StudyTables) -> list[str]:
-    expected = {predictions_path(tables.folder, key).name for key in tables.checksums}
-    found = sorted(path.name for path in (tables.folder / PREDICTIONS_FOLDER).glob("trial-*.npz"))
+    expected = {predictions_path(tables.folder, key).name for key in _checksums(tables)}
+    folder = tables.folder / PREDICTIONS_FOLDER
+    found = sorted(path.name for kind in ("trial", "baseline") for path in folder.glob(f"{kind}-*.npz"))
     return [name for name in found if name not in expected]
 
 
@@ -204,15 +215,18 @@ def _back_up(folder: Path, connection: sqlite3.Connection) -> None:
         connection.backup(copy)
 
 
-def _forget(connection: sqlite3.Connection, tables: StudyTables, broken: Iterable[CellKey]) -> None:
+def _forget(connection: sqlite3.Connection, tables: StudyTables, broken: Iterable[Key]) -> None:
     """Take cells out, and set out again what was concluded from them: their trials, the verdict, and the facts that
     say so of themselves (``Fact.without``)."""
-    keys = sorted(broken)
+    keys = sorted(key for key in broken if isinstance(key, CellKey))
     planned = tables.experiment.cv.repeats
     with connection:
         for key in keys:
             row = (key.trial, key.repeat, key.fold)
             connection.execute("delete from lora_cells where trial = ? and repeat = ? and fold = ?", row)
+        for other in broken:
+            if not isinstance(other, CellKey):
+                delete_baseline(connection, other)
         for trial in sorted({key.trial for key in keys if key.repeat < planned}):
             connection.execute("update lora_trials set state = 'running', failure = null where trial = ?", (trial,))
         connection.execute("delete from lora_study where key = 'verdict'")

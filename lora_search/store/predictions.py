@@ -9,8 +9,9 @@ import hashlib
 import io
 import tokenize
 from collections.abc import Mapping
+from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,29 +20,38 @@ from numpy.typing import NDArray
 from lora_search.errors import StudyError
 from lora_search.spec.paths import UNREADABLE
 from lora_search.store.files import PREDICTIONS_FOLDER, write_atomically
-from lora_search.store.records import CellKey, CellResult
+from lora_search.store.records import BaselineKey, CellKey, CellResult
 
+Key = CellKey | BaselineKey
+AnyKey = TypeVar("AnyKey", bound=Key)
+_KINDS: Mapping[str, Any] = {"baseline": np.object_, "learning_rate": np.float64}
+"""Of the columns that are no whole numbers."""
 _DAMAGED = (*UNREADABLE, ValueError, KeyError, TypeError, RuntimeError, SyntaxError, tokenize.TokenError)
 """What NumPy raises over bytes that are no arrays: of the archive, of a flag that calls it encrypted, or of the header
 of an array in it."""
 
 
-def predictions_path(folder: Path, key: CellKey) -> Path:
-    """The file of one cell: ``predictions/trial-0003-repeat-0-fold-1.npz``."""
-    return folder / PREDICTIONS_FOLDER / f"trial-{key.trial:04d}-repeat-{key.repeat}-fold-{key.fold}.npz"
+def predictions_path(folder: Path, key: Key) -> Path:
+    """The file of one training: ``predictions/trial-0003-repeat-0-fold-1.npz``, and of what is no adapter
+    ``predictions/baseline-full-3e-05-repeat-0-fold-1.npz``."""
+    if isinstance(key, CellKey):
+        name = f"trial-{key.trial:04d}"
+    else:
+        name = f"baseline-{key.baseline}" + ("" if key.learning_rate is None else f"-{key.learning_rate!r}")
+    return folder / PREDICTIONS_FOLDER / f"{name}-repeat-{key.repeat}-fold-{key.fold}.npz"
 
 
-def write_cell_predictions(folder: Path, result: CellResult) -> str:
-    """Write the file of one cell, whole or not at all; returns its checksum."""
+def write_predictions(folder: Path, key: Key, result: CellResult) -> str:
+    """Write the file of one training, whole or not at all; returns its checksum."""
     return _write(
-        predictions_path(folder, result.key),
+        predictions_path(folder, key),
         example=np.asarray(result.examples, dtype=np.int64),
         probability=np.asarray(result.probabilities, dtype=np.float32),
     )
 
 
 def read_cell_predictions(
-    folder: Path, key: CellKey, checksum: str | None = None
+    folder: Path, key: Key, checksum: str | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The examples (n,) of one cell and their probabilities (n, labels).
 
@@ -73,17 +83,22 @@ def read_cell_predictions(
         ) from error
 
 
-def predictions_frame(folder: Path, checksums: Mapping[CellKey, str | None]) -> pd.DataFrame:
+def predictions_frame(folder: Path, checksums: Mapping[AnyKey, str | None], kind: type[Key] = CellKey) -> pd.DataFrame:
     """The predictions of these cells, one row per cell and example.
 
+    Args:
+        folder: the study's.
+        checksums: of each cell.
+        kind: of their keys, whose fields become columns.
+
     Returns:
-        trial, repeat, fold, example (position in the encoded data), and the probability of each label as p0, p1, ...
-        (float32). No p columns without a cell.
+        trial (or baseline and learning_rate, NaN for none), repeat, fold, example (position in the encoded data), and
+        the probability of each label as p0, p1, ... (float32). No p columns without a cell.
 
     Raises:
         StudyError: a file is missing or damaged, or is of other labels than the rest.
     """
-    keys = sorted(checksums)
+    keys = sorted(checksums, key=lambda key: [value or 0 for value in astuple(key)])
     parts = [(key, *read_cell_predictions(folder, key, checksums[key])) for key in keys]
     labels = {probabilities.shape[1]: key for key, _, probabilities in reversed(parts)}
     if len(labels) > 1:
@@ -95,8 +110,8 @@ def predictions_frame(folder: Path, checksums: Mapping[CellKey, str | None]) -> 
         )
     sizes = [len(examples) for _, examples, _ in parts]
     columns: dict[str, Any] = {
-        name: np.repeat(np.array([getattr(key, name) for key in keys], dtype=np.int64), sizes)
-        for name in ("trial", "repeat", "fold")
+        name: np.repeat(np.array([getattr(key, name) for key in keys], dtype=_KINDS.get(name, np.int64)), sizes)
+        for name in (field.name for field in fields(kind))
     }
     columns["example"] = np.concatenate([np.zeros(0, dtype=np.int64), *(examples for _, examples, _ in parts)])
     if parts:

@@ -18,12 +18,20 @@ import pandas as pd
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, closest
 from lora_search.spec.paths import kind_of
-from lora_search.store.database import cells_of, format_of, read_facts, read_header, read_verdict_text
+from lora_search.store.database import (
+    baseline_key,
+    baselines_of,
+    cells_of,
+    format_of,
+    read_facts,
+    read_header,
+    read_verdict_text,
+)
 from lora_search.store.files import STUDY_FILE, VERDICT_FILE
-from lora_search.store.frames import cells_frame, trials_frame
+from lora_search.store.frames import baselines_frame, cells_frame, trials_frame
 from lora_search.store.predictions import predictions_frame, read_examples
 from lora_search.store.reading import in_transaction, read_from
-from lora_search.store.records import CellKey
+from lora_search.store.records import BaselineKey, CellKey
 from lora_search.store.verdicts import named_trials, read_verdict
 
 
@@ -45,6 +53,10 @@ class StudyTables:
         facts: what was found out once and is kept on resume (see ``spec.facts``).
         recorded_verdict: the last verdict of the run, on trials of this table; None before the first.
         checksums: of the prediction files of complete cells, None where none was kept.
+        baselines: one row per recorded training of what is no adapter: baseline, learning_rate (NaN for none), repeat,
+            fold, state, score, a column for every score, train_loss, examples, train_examples, steps, tokens, seconds,
+            trainable_parameters, step_bytes, failure, finished_at.
+        baseline_checksums: of their prediction files.
     """
 
     folder: Path
@@ -55,12 +67,19 @@ class StudyTables:
     facts: dict[str, Any] = field(repr=False)
     recorded_verdict: dict[str, Any] | None = field(repr=False, default=None)
     checksums: Mapping[CellKey, str | None] = field(repr=False, default_factory=dict)
+    baselines: pd.DataFrame = field(repr=False, default_factory=lambda: baselines_frame((), "accuracy"))
+    baseline_checksums: Mapping[BaselineKey, str | None] = field(repr=False, default_factory=dict)
 
     def predictions(self) -> pd.DataFrame:
         """Out-of-fold predictions of every complete cell of these tables; see ``read_predictions``."""
         complete = self.cells.loc[self.cells["state"] == "complete", ["trial", "repeat", "fold"]]
         keys = [CellKey(*map(int, row)) for row in complete.itertuples(index=False)]
         return predictions_frame(self.folder, {key: self.checksums.get(key) for key in keys})
+
+    def baseline_predictions(self) -> pd.DataFrame:
+        """Out-of-fold predictions of every complete training of a baseline: baseline, learning_rate (NaN for none),
+        repeat, fold, example, p0, p1, ..."""
+        return predictions_frame(self.folder, self.baseline_checksums, BaselineKey)
 
     def examples(self) -> pd.DataFrame:
         """True ``label`` and ``group`` of every example of the encoded data; empty in a study that never trained.
@@ -95,6 +114,7 @@ def _tables(folder: Path, connection: sqlite3.Connection) -> StudyTables:
     header, rows = read_header(folder, connection), cells_of(connection)
     cells = cells_frame(rows, header.experiment.verdict.metric)
     trials = trials_frame(connection, cells)
+    baselines = baselines_of(connection)
     return StudyTables(
         folder,
         header.experiment,
@@ -108,6 +128,8 @@ def _tables(folder: Path, connection: sqlite3.Connection) -> StudyTables:
             for row in rows
             if row["state"] == "complete"
         },
+        baselines_frame(baselines, header.experiment.verdict.metric),
+        {baseline_key(row): row["predictions"] for row in baselines if row["state"] == "complete"},
     )
 
 

@@ -32,6 +32,26 @@ class CellKey:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineKey:
+    """The name of one training of what is no adapter.
+
+    Attributes:
+        baseline: as in ``baselines.include``.
+        learning_rate: None for what has none.
+        repeat, fold: which examples, counted from 0.
+    """
+
+    baseline: str
+    learning_rate: float | None
+    repeat: int
+    fold: int
+
+    def __str__(self) -> str:
+        rate = "" if self.learning_rate is None else f", learning rate {self.learning_rate:g}"
+        return f"{self.baseline}{rate}, repeat {self.repeat}, fold {self.fold}"
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRecord:
     """One adapter spec under evaluation.
 
@@ -106,3 +126,21 @@ class CellResult:
                 "examples must have shape (n,) and probabilities (n, labels), "
                 f"got {self.examples.shape} and {self.probabilities.shape}"
             )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaselineResult:
+    """One training of a baseline.
+
+    Attributes:
+        key: which.
+        result: what it left behind; its own key and pack mean nothing.
+        trainable_parameters: numbers that were learned, the head's among them.
+        step_bytes: what the largest step of such a training holds (see ``training.footprint``); None of what takes no
+            steps.
+    """
+
+    key: BaselineKey
+    result: CellResult
+    trainable_parameters: int
+    step_bytes: int | None

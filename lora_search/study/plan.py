@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import torch
 
 from lora_search.models import adapter_parameters, quiet_libraries
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.spec.baselines import TITLES
 from lora_search.statistics.budget import CONTENDERS
 from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
 from lora_search.store.records import CellKey
+from lora_search.study.baselines import WHOLE, Part, baseline_cell, baseline_parts, check_baselines
 from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
@@ -24,6 +26,7 @@ from lora_search.study.schedule import GENERATION, packs_of
 from lora_search.study.trial_export import check_export
 from lora_search.study.tuning import RateSearch, search_of
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
+from lora_search.training.whole import WholeModel
 
 _STEPS = 6
 _MEASUREMENTS = 2  # the quicker counts: whatever else the machine does can only make it slower
@@ -47,6 +50,7 @@ class Plan:
         head_parameters: trained besides the adapter.
         seconds: estimated for all of them.
         later, later_seconds: trainings after the trials, at most and about, and the time they would take.
+        baselines: their trainings and seconds, by name.
         memory: estimated peak, bytes by part.
         packs: lines about which cells would be trained together first, and what one costs.
     """
@@ -70,6 +74,7 @@ class Plan:
     packs: tuple[str, ...]
     later: int
     later_seconds: float
+    baselines: Mapping[str, tuple[int, float]]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -95,9 +100,21 @@ class Plan:
             f"machine: {self.device}, base in {self.precision}",
             f"memory: about {_mebibytes(total)} ({parts})",
             f"time: about {duration(max(1.0, self.seconds))} if {self._stopped} is stopped early",
-            f"then: at most about {counted(self.later, 'training')}, {duration(max(1.0, self.later_seconds))}: "
-            + ", ".join(self._later_trainings()),
+            *self._after(),
         ]
+
+    def _after(self) -> list[str]:
+        lines = []
+        if self.later:
+            later = f"then: at most about {counted(self.later, 'training')}, {duration(max(1.0, self.later_seconds))}: "
+            lines.append(later + ", ".join(self._later_trainings()))
+        if self.baselines:
+            seconds = sum(of_each for _, of_each in self.baselines.values())
+            trainings = sum(number for number, _ in self.baselines.values())
+            names = ", ".join(f"{TITLES[name]} {number}" for name, (number, _) in self.baselines.items())
+            about = f"about {duration(max(1.0, seconds))}"
+            lines.append(f"to compare with: {counted(trainings, 'training')}, {about}: {names}")
+        return lines
 
     @property
     def _stopped(self) -> str:
@@ -105,7 +122,7 @@ class Plan:
 
     def _later_trainings(self) -> list[str]:
         extra = self.experiment.verdict.extra_repeats and self.trials > 1
-        parts = {"extra repeats of the finalists": extra, "the head alone": True, "the hold-out": self.holdout}
+        parts = {"extra repeats of the finalists": extra, "the hold-out": self.holdout}
         return [part for part, there in parts.items() if there]
 
 
@@ -121,6 +138,7 @@ def plan_study(experiment: Experiment) -> Plan:
 
 def _plan(experiment: Experiment) -> Plan:
     prepared = prepare(experiment)
+    check_baselines(prepared)
     tried = check_export(prepared)
     dtype = measured_dtype(prepared)
     settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
@@ -159,6 +177,7 @@ def _plan(experiment: Experiment) -> Plan:
         seconds=mean * cells,
         later=later,
         later_seconds=mean * later,
+        baselines=_baselines(prepared, engine, seconds[max(seconds)]),
         memory=_memory(prepared, engine, max(sizes), [lowest] * most),
         packs=(
             *(f"pack: {pack.title} on {_layers(pack.depth, prepared)}" for pack in first),
@@ -194,11 +213,44 @@ def _first_packs(prepared: Prepared) -> tuple[list[_Pack], int, int]:
 
 
 def _most_later(experiment: Experiment) -> int:
-    """Trainings after the trials, at most and about: extra repeats where no number of them would decide, the head
-    alone, and the hold-out."""
+    """Trainings after the trials, at most and about: extra repeats where no number of them would decide, and the
+    hold-out. Baselines are counted apart."""
     folds, trials = experiment.cv.folds, experiment.search.total
     extra = experiment.verdict.extra_repeats * folds * min(trials, CONTENDERS) if trials > 1 else 0
-    return extra + folds + (1 if experiment.data.holdout else 0)
+    return extra + (1 if experiment.data.holdout else 0)
+
+
+def _baselines(prepared: Prepared, engine: Engine, top_seconds: float) -> dict[str, tuple[int, float]]:
+    """Trainings of each baseline, and the seconds of all of them.
+
+    Args:
+        prepared: the experiment. engine: of the study.
+        top_seconds: of a training of an adapter on the fewest layers, which one of the head alone takes no more than.
+    """
+    found: dict[str, tuple[int, float]] = {}
+    for part in baseline_parts(prepared):
+        number, seconds = found.get(part.baseline, (0, 0.0))
+        if part.baseline in WHOLE and not number:
+            each = _whole_seconds(prepared, engine, part)
+        elif part.baseline in WHOLE:
+            each = seconds / number
+        else:
+            each = top_seconds if part.baseline == "head" else 0.0
+        found[part.baseline] = number + len(part.keys), seconds + each * len(part.keys)
+    return found
+
+
+def _whole_seconds(prepared: Prepared, engine: Engine, part: Part) -> float:
+    """Of one training of a part, from two batches of it after one to warm up."""
+    training = prepared.experiment.training
+    full = baseline_cell(prepared, part.keys[0])
+    few = replace(full, train=full.train[: 2 * training.batch_size], evaluate=full.evaluate[:0])
+    whole = WholeModel(engine, part.baseline)  # type: ignore[arg-type]
+    whole.train(replace(few, train=few.train[: training.batch_size]), epochs=1)
+    start = time.perf_counter()
+    whole.train(few, epochs=1)
+    per_example = (time.perf_counter() - start) / len(few.train)
+    return per_example * (len(full.train) * training.epochs + len(full.evaluate) / 3)
 
 
 def _layers(depth: int, prepared: Prepared) -> str:

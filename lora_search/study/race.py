@@ -12,9 +12,9 @@ from typing import Any
 from lora_search.spec import Experiment, facts
 from lora_search.statistics import CellRequest, Question, next_cells
 from lora_search.statistics.by_adapter import by_adapter
-from lora_search.statistics.doubts import recorded_of
 from lora_search.statistics.matrix import score_matrix
 from lora_search.statistics.racing import Elimination, race
+from lora_search.statistics.recorded import recorded_of
 from lora_search.store.ledger import Ledger
 
 _MORE_LIKELY_THAN_NOT = 0.5

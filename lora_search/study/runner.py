@@ -26,8 +26,9 @@ from lora_search.store.files import STUDY_FILE
 from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
 from lora_search.store.reader import StudyTables, read_study
-from lora_search.store.records import CellKey, CellResult, TrialRecord
+from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.asking import note_score
+from lora_search.study.baselines import BaselineRunner, check_baselines
 from lora_search.study.cells import CellRunner
 from lora_search.study.environment import describe_environment
 from lora_search.study.faults import refusals_as_input_errors
@@ -99,8 +100,10 @@ def _checked(prepared: Prepared, folder: Path) -> Prepared:
 
     Raises:
         ModelError: an export of it would fail.
+        InputError: a baseline that this model cannot be compared with.
         StudyError: data or model have changed under one name, or the study is damaged.
     """
+    check_baselines(prepared)
     if kind_of(folder / STUDY_FILE, error=StudyError) != "file":
         return replace(prepared, notes=(*prepared.notes, *check_export(prepared)))
     tables = read_study(folder)
@@ -123,6 +126,7 @@ class StudyRun:
         ledger.set_facts(facts_of(engine))
         self.cells = CellRunner(prepared, ledger, engine, progress)
         self.search = search_of(prepared, ledger)
+        self.baselines = BaselineRunner(prepared, ledger, engine, progress)
 
     def run(self) -> StudyTables:
         """Until every trial is finished and the verdict is as good as the budget makes it. Returns the tables."""
@@ -140,7 +144,7 @@ class StudyRun:
         for step in self.search.steps():
             self._take(step)
         self._train_finalists()
-        self._train_head_alone()
+        self._train_baselines()
         self._score_holdout(self._judge())
         return self.ledger.tables()
 
@@ -160,7 +164,8 @@ class StudyRun:
         layers = self.prepared.base.structure.layer_count
         expected = fmean(layers - min(m.layer for m in modules) for modules in self.prepared.modules.values())
         work = sum(cells * self.cells.work_of(record) for cells, record in lacking)
-        return sum(cells for cells, _ in lacking) + unasked, work + unasked * expected
+        work += unasked * expected + self.baselines.work_left()
+        return sum(cells for cells, _ in lacking) + unasked, work
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -209,19 +214,14 @@ class StudyRun:
                     self._finish(records[trial], "complete", None)
             self._judge()
 
-    def _train_head_alone(self) -> None:
-        """What no adapter at all would score, at the best trial's learning rate: what every adapter has to beat."""
-        best = judge(self.ledger.tables()).best
-        kept = self.ledger.fact(facts.HEAD_ALONE)
-        if best is None or (kept and all(cell.trial == best.trial for cell in kept)):
+    def _train_baselines(self) -> None:
+        """What no adapter scores, where there is one to compare with it."""
+        verdict = judge(self.ledger.tables())
+        if verdict.best is None:
             return
-        record = next(record for record in self.ledger.trials() if record.trial == best.trial)
-        keys = [CellKey(record.trial, 0, fold) for fold in range(self.experiment.cv.folds)]
-        cells = [replace(self.prepared.cell(key, record.adapter, record.nuisance), modules=()) for key in keys]
-        self._announce("the head alone, to compare with", len(cells))
-        results = [trained.result for trained in self.cells.engine.train(cells, -1, self.progress.step)]
-        alone = tuple(_head_alone(result) for result in results)
-        self.ledger.set_fact(facts.HEAD_ALONE, alone)
+        self.baselines.train()
+        named = {summary.trial for summary in (verdict.recommended, verdict.best) if summary is not None}
+        self.baselines.measure(named)
 
     def _score_holdout(self, verdict: Verdict) -> None:
         """Score the hold-out, once: by the recommended trial, refitted, after the verdict no longer depends on it.
@@ -271,8 +271,3 @@ class StudyRun:
         self.ledger.write_verdict(verdict.to_dict())
         self.ledger.write_tables()
         return verdict
-
-
-def _head_alone(result: CellResult) -> facts.HeadAlone:
-    key = result.key
-    return facts.HeadAlone(key.trial, key.repeat, key.fold, result.scores, result.failure)

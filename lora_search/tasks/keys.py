@@ -26,6 +26,9 @@ def check_keys(experiment: Experiment, task: Task) -> None:
         for key in foreign
         if (given := getattr(experiment.data, key)) != DataSpec.model_fields[key].default
     ]
+    if task.name != "text-classification" and "tfidf" in experiment.baselines.include:
+        place = experiment.baselines.include.index("tfidf")
+        mistakes.append(Mistake(f"must be left out for {task.name}", f"baselines.include[{place}]", quoted("tfidf")))
     names = [metric.name for metric in task.metrics if metric.name in VERDICT_METRICS]
     metric = experiment.verdict.metric
     if metric not in names:

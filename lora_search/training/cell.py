@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from lora_search.adapters import SlotAdapter, key_of
 from lora_search.models.structure import LinearModule
 from lora_search.spec import AdapterSpec, Nuisance
-from lora_search.store.records import CellKey
+from lora_search.store.records import CellKey, CellResult
+from lora_search.tasks import Objective
 from lora_search.training.batches import IntArray
 
 
@@ -51,3 +54,81 @@ class Cell:
             key=key_of(self.seed, "weights", self.key.repeat, self.key.fold),
             dropout=self.nuisance.dropout,
         )
+
+
+@dataclass
+class Tally:
+    """What a training has come to so far.
+
+    Attributes:
+        steps: optimizer steps taken.
+        tokens: real tokens trained on.
+        last_epoch_loss: of the last epoch, so far; at its end the mean over its units.
+        failure: why it failed; None while it has not.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    last_epoch_loss: float = 0.0
+    failure: str | None = None
+
+    def record(self, loss: float, share: float, tokens: int, planned: int, epochs: int) -> None:
+        """Add a step.
+
+        Args:
+            loss: mean over the units of its batch.
+            share: of the units of an epoch that its batch holds.
+            tokens: of its batch.
+            planned, epochs: steps and epochs of the whole training.
+        """
+        self.steps += 1
+        self.tokens += tokens
+        if not np.isfinite(loss):
+            self.failure = f"the loss was {loss} at step {self.steps} of {planned}"
+        if self.steps > planned - planned // epochs:
+            self.last_epoch_loss += loss * share
+
+
+def units_of(objective: Objective, examples: IntArray) -> int:
+    """What the loss of a batch of these examples is a mean over."""
+    return max(1, int(objective.units[examples].sum()))
+
+
+def cell_result(
+    cell: Cell,
+    objective: Objective,
+    tally: Tally,
+    predicted: np.ndarray,
+    *,
+    seconds: float,
+    wall_seconds: float,
+    pack: int,
+    pack_cells: int,
+) -> CellResult:
+    """What a training left behind, scored.
+
+    Args:
+        cell: it was. objective: it aimed for. tally: of its steps.
+        predicted: (examples, columns), for ``cell.evaluate``.
+        seconds, wall_seconds, pack, pack_cells: for the record.
+    """
+    failure = tally.failure
+    if failure is None and not np.isfinite(predicted).all():
+        failure = "the trained model's predictions are not numbers"
+    complete = failure is None
+    return CellResult(
+        key=cell.key,
+        state="complete" if complete else "failed",
+        scores=objective.scores(cell.evaluate, predicted) if complete else {},
+        train_loss=tally.last_epoch_loss if complete else float("nan"),
+        examples=cell.evaluate if complete else np.empty(0, dtype=np.int64),
+        probabilities=predicted if complete else predicted[:0],
+        train_examples=len(cell.train),
+        steps=tally.steps,
+        tokens=tally.tokens,
+        seconds=seconds,
+        wall_seconds=wall_seconds,
+        pack=pack,
+        pack_cells=pack_cells,
+        failure=failure,
+    )

@@ -25,6 +25,7 @@ from lora_search.spec.facts import Budgets
 from lora_search.tasks import task_of
 from lora_search.training.batches import IntArray
 from lora_search.training.cell import Cell
+from lora_search.training.footprint import kept_for_backward, largest_step, step_bytes
 from lora_search.training.frozen_forward import FrozenForward, running_model
 from lora_search.training.inputs import TokenStorage, takes_types
 from lora_search.training.lanes import possible_lanes
@@ -172,6 +173,18 @@ class Engine:
         run = self._run_of([cell], pack=-1, listener=None)
         run.pack.load(0, state)
         return run.predict([examples])[0]
+
+    def step_bytes(self, cell: Cell) -> int:
+        """What the largest step of a cell holds, trained alone and without caches (see ``footprint``)."""
+        run = self._run_of([cell], pack=-1, listener=None)
+        pack = run.pack
+        part = largest_step(cell, self.objective, self.forward.storage.lengths, self.training.batch_size)
+        frozen = [*self.forward.model.parameters(), *self.forward.model.buffers()]
+        own = [pack.values, pack.lane_gradients, *pack.computed]
+        pack.training, run.resumed_at = True, None
+        with self.forward.running(pack, None), kept_for_backward([*frozen, *own]) as kept:
+            run.loss_of(part)
+        return step_bytes([*frozen, pack.values, *pack.computed], pack.values.shape[1], kept)
 
     def _run_of(self, cells: Sequence[Cell], pack: int, listener: Listener | None) -> PackRun:
         return PackRun(self.forward, self.memory, self.training, self.objective, cells, pack, listener)

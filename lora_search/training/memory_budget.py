@@ -62,6 +62,20 @@ class MemoryBudget:
         self.token_budget = token_budget or self._first_token_budget()
         self._found_room_for = 0
 
+    def alone(self) -> MemoryBudget:
+        """As this one stands, for a training in one process, and without a say in this one."""
+        return MemoryBudget(
+            self.structure,
+            self.lengths,
+            self.batch_size,
+            self.device,
+            self.dtype,
+            1,
+            token_budget=self.token_budget,
+            checkpointing=False,
+            chosen=False,
+        )
+
     def _first_token_budget(self) -> int:
         per_token = self._activation_bytes(1, self.structure.layer_count, checkpointing=False)
         return first_token_budget(self.device, per_token)

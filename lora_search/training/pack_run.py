@@ -18,7 +18,7 @@ from lora_search.spec.experiment import TrainingSpec
 from lora_search.store.records import CellKey, CellResult
 from lora_search.tasks import Objective
 from lora_search.training.batches import IntArray, MicroBatch, batch_order, step_count
-from lora_search.training.cell import Cell
+from lora_search.training.cell import Cell, Tally, cell_result, units_of
 from lora_search.training.checkpointing import checkpointed
 from lora_search.training.frozen_forward import FrozenForward
 from lora_search.training.lanes import Team, started_team
@@ -117,16 +117,13 @@ class PackRun:
             weight_decay=training.weight_decay,
             max_grad_norm=training.max_grad_norm,
         )
-        self.failures: dict[int, str] = {}
+        self.tallies = [Tally() for _ in cells]
         self.stalled: set[int] = set()
         self.watched = {
             slot: Stalling(objective.losses_of_nothing(cell.train), objective.units, self.steps[slot])
             for slot, cell in enumerate(cells)
             if cell.may_stall
         }
-        self.taken = [0] * len(cells)
-        self.tokens = [0] * len(cells)
-        self.last_epoch_loss = [0.0] * len(cells)
         self.padded_tokens = 0
         self.real_tokens = 0
         self.split = False
@@ -140,7 +137,7 @@ class PackRun:
         wanted, predictions = self._in_lanes(self._train_and_predict)
         seconds = time.perf_counter() - start
         # a token trained on goes forward and back, a token predicted from only forward
-        work = [2 * tokens + self._token_count(part) for tokens, part in zip(self.tokens, wanted, strict=True)]
+        work = [2 * tally.tokens + self._token_count(part) for tally, part in zip(self.tallies, wanted, strict=True)]
         return [
             TrainedCell(
                 self._result(slot, predictions[slot], seconds, work[slot] / max(1, sum(work))),
@@ -154,7 +151,10 @@ class PackRun:
         """Examples of each slot, none of one that failed, and what it predicts for them."""
         self._train()
         none = np.empty(0, dtype=np.int64)
-        wanted = [none if slot in self.failures else cell.evaluate for slot, cell in enumerate(self.cells)]
+        wanted = [
+            cell.evaluate if tally.failure is None else none
+            for cell, tally in zip(self.cells, self.tallies, strict=True)
+        ]
         return wanted, self._predict(wanted)
 
     def _in_lanes(self, work: Callable[[], Result]) -> Result:
@@ -173,8 +173,8 @@ class PackRun:
         orders = [batch_order(cell.train, spec.batch_size, spec.epochs, cell.order_key) for cell in self.cells]
         self.pack.training = True
         for step in range(max(self.steps)):
-            gone = self.failures.keys() | self.stalled
-            active = [s for s in range(len(self.cells)) if step < self.steps[s] and s not in gone]
+            going = [s for s, own in enumerate(self.tallies) if own.failure is None and s not in self.stalled]
+            active = [s for s in going if step < self.steps[s]]
             if not active:
                 break
             batches = [(slot, next(orders[slot])) for slot in active]
@@ -216,7 +216,7 @@ class PackRun:
             Its part of the loss of every slot.
         """
         shares = self._plan(batches, self.memory.token_budget)
-        units = {slot: self._units(examples) for slot, examples in batches}
+        units = {slot: units_of(self.objective, examples) for slot, examples in batches}
         losses = torch.zeros(len(self.cells), device=self.pack.device)
         with self._layers_kept():
             for part in shares[self.team.lane]:
@@ -252,13 +252,13 @@ class PackRun:
         weighted.sum().backward()  # type: ignore[no-untyped-call]
         losses.index_add_(0, on_device(part.slots, logits.device), weighted.detach())
 
+    def loss_of(self, part: MicroBatch) -> Tensor:
+        """The loss of some rows, summed over their units. To be called while the forward is running."""
+        return self.objective.losses(self._logits(part, 0), self._targets(part)).sum()
+
     def _targets(self, part: MicroBatch) -> Tensor:
         """(rows, ...), what the answers are compared with."""
         return self.targets[on_device(part.examples, self.targets.device)]
-
-    def _units(self, examples: IntArray) -> int:
-        """What the loss of a batch is a mean over."""
-        return max(1, int(self.objective.units[examples].sum()))
 
     def _token_count(self, examples: IntArray) -> int:
         """Tokens of some examples, without padding."""
@@ -288,20 +288,20 @@ class PackRun:
     def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
         spec = self.training
         for slot, examples in batches:
-            self.taken[slot] += 1
-            self.tokens[slot] += self._token_count(examples)
-            if not np.isfinite(losses[slot]):
-                self.failures[slot] = f"the loss was {losses[slot]} at step {step + 1} of {self.steps[slot]}"
-            elif slot in self.watched and self.watched[slot].stalls(examples, losses[slot]):
+            share = units_of(self.objective, examples) / units_of(self.objective, self.cells[slot].train)
+            tokens = self._token_count(examples)
+            self.tallies[slot].record(losses[slot], share, tokens, self.steps[slot], spec.epochs)
+            if slot in self.watched and self.watched[slot].stalls(examples, losses[slot]):
                 self.stalled.add(slot)
-            if step >= self.steps[slot] - self.steps[slot] // spec.epochs:
-                self.last_epoch_loss[slot] += losses[slot] * self._units(examples) / self._units(self.cells[slot].train)
+                self.tallies[slot].last_epoch_loss = self.watched[slot].recent_loss
         if self.listener is not None and self.team.lane == 0:
             total = max(self.steps)
             epoch = 1 + step * spec.epochs // total
             each = {self.cells[slot].key: losses[slot] for slot, _ in batches}
             mean = sum(losses[slot] for slot, _ in batches) / len(batches)
-            self.listener(Step(step + 1, total, epoch, spec.epochs, sum(self.tokens), mean, each))
+            self.listener(
+                Step(step + 1, total, epoch, spec.epochs, sum(tally.tokens for tally in self.tallies), mean, each)
+            )
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -331,26 +331,13 @@ class PackRun:
         ]
 
     def _result(self, slot: int, predicted: np.ndarray, seconds: float, share: float) -> CellResult:
-        cell = self.cells[slot]
-        failure = self.failures.get(slot)
-        if failure is None and not np.isfinite(predicted).all():
-            failure = "the trained model's predictions are not numbers"
-        complete = failure is None
-        train_loss = self.watched[slot].recent_loss if slot in self.stalled else self.last_epoch_loss[slot]
-        none = np.empty(0, dtype=np.int64)
-        return CellResult(
-            key=cell.key,
-            state="complete" if complete else "failed",
-            scores=self.objective.scores(cell.evaluate, predicted) if complete else {},
-            train_loss=train_loss if complete else float("nan"),
-            examples=cell.evaluate if complete else none,
-            probabilities=predicted if complete else predicted[:0],
-            train_examples=len(cell.train),
-            steps=self.taken[slot],
-            tokens=self.tokens[slot],
+        return cell_result(
+            self.cells[slot],
+            self.objective,
+            self.tallies[slot],
+            predicted,
             seconds=seconds * share,
             wall_seconds=seconds,
             pack=self.number,
             pack_cells=len(self.cells),
-            failure=failure,
         )

@@ -46,6 +46,9 @@ class FormulaEngine:
     def train(self, cells: Any, pack: int, listener: Any = None) -> list[Any]:
         return [SimpleNamespace(result=_result(cell, self.labels, pack, len(cells)), stalled=False) for cell in cells]
 
+    def step_bytes(self, cell: Any) -> int:
+        return 1000 * (1 + len(cell.modules))
+
 
 def _result(cell: Any, labels: Any, pack: int, together: int) -> CellResult:
     key, size = cell.key, sum(module.in_features + module.out_features for module in cell.modules)
@@ -86,6 +89,7 @@ WRITES = [
     (Ledger, "add_trial"),
     (Ledger, "set_trial_state"),
     (Ledger, "add_cell"),
+    (Ledger, "add_baseline"),
     (Ledger, "set_facts"),
     (Ledger, "write_examples"),
     (Ledger, "write_tables"),

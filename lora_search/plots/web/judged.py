@@ -11,10 +11,12 @@ from lora_search.plots.captions import page_captions
 from lora_search.plots.facts import study_facts, summary_notes
 from lora_search.plots.landscape import Landscape, landscape
 from lora_search.plots.marks import roles
-from lora_search.plots.rows import summary_rows
+from lora_search.plots.rows import baseline_rows, summary_rows
 from lora_search.plots.web.render import render_part
 from lora_search.spec import facts
 from lora_search.store.reader import StudyTables
+
+_PARTS = ("verdict", "facts", "summary", "beside", "warnings")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def judged_view(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, An
         "facts": study_facts(tables, verdict),
         "summary": summary_rows(tables.trials, scene, verdict),
         "notes": summary_notes(tables, verdict, scene.unit),
+        "baselines": baseline_rows(scene, verdict),
     }
     return {
         "margin": scene.margin,
@@ -65,14 +68,18 @@ def judged_view(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, An
         "difference": [None if place.score is None or best is None else _known(place.score - best) for place in found],
         "probability": [_known(compared.get(trial, {}).get("probability_not_worse")) for trial in numbers],
         "status": [compared.get(trial, {}).get("status") for trial in numbers],
-        "html": {name: render_part(name, parts) for name in ("verdict", "facts", "summary", "warnings")},
+        "html": {name: render_part(name, parts) for name in _PARTS},
         "captions": page_captions(scene),
         "baselines": _baselines(tables, scene),
     }
 
 
 def _baselines(tables: StudyTables, scene: Landscape) -> list[dict[str, Any]]:
-    """The head trained alone, placed by its difference to the best on the folds both were trained on."""
+    """What is no adapter, by name and score; in a study of before there were baselines, the head trained alone, placed
+    by its difference to the best on the folds both were trained on."""
+    if scene.baselines:
+        cells_each = tables.experiment.cv.folds
+        return [{"name": line.name, "score": _known(line.score), "cells": cells_each} for line in scene.baselines]
     alone = facts.HEAD_ALONE.of(tables.facts) or ()
     metric, cells = tables.experiment.verdict.metric, tables.cells
     best = cells[(cells["trial"] == scene.best) & (cells["state"] == "complete")]

@@ -128,8 +128,9 @@ function bindSliders(judgeAt) {
 
 function drawVerdict() {
   const { html, captions, margin, confidence } = view.judged;
-  for (const name of ["verdict", "facts", "summary", "warnings"]) setMarkup(byId(name), html[name]);
+  for (const name of ["verdict", "facts", "summary", "beside", "warnings"]) setMarkup(byId(name), html[name]);
   byId("warnings").hidden = !html.warnings;
+  byId("beside").hidden = !html.beside;
   byId("verdict").classList.remove("waiting");
   byId("as-asked").hidden = margin === view.data.asked.margin && confidence === view.data.asked.confidence;
   for (const place of document.querySelectorAll("[data-caption]")) {

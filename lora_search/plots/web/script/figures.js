@@ -27,6 +27,7 @@ function dodge(points, step) {
   }
 }
 
+const baselineScores = () => view.judged.baselines.map(({ score }) => score);
 const intervalTop = (rows) => rows.reduce((top, { row }) => (known(row.high) && row.state === "complete" ? Math.max(top, row.high) : top), -Infinity);
 const radiusFor = (count) => (count > 1500 ? 2.2 : count > 300 ? 3.2 : 4.6);
 const bestScore = () => {
@@ -55,7 +56,7 @@ function drawCost(plate, key) {
   legend(key, rows.map(({ row }) => row), rows.some(({ row }) => row.state !== "complete"));
   if (!rows.length) return plate.empty("No adapter has a score yet.");
   plate.begin(plate.narrow ? 320 : 400, axisMargins(plate));
-  const best = bestScore(), limits = scoreLimits(rows.map(({ row }) => row.score), best, view.judged.margin, intervalTop(rows));
+  const best = bestScore(), limits = scoreLimits(rows.map(({ row }) => row.score), best, view.judged.margin, intervalTop(rows), baselineScores());
   const yScale = plate.scoreAxis(...limits);
   const values = rows.map(({ row }) => xOf(row)), xScale = logarithmic(values, plate.left, plate.right_edge);
   const keep = rows.filter(({ row }) => row.names.length).map(({ row }) => xOf(row));
@@ -85,7 +86,7 @@ function below(plate, points, limits) {
 // Lines through what leads each series, faint points for the rest; each series a few pixels beside the next.
 function drawLines(plate, { rows, xOf, series, order, lineOf, xTicks, write, title, colour, intervals, brush, curves = [] }) {
   plate.begin(plate.narrow ? 300 : 340, axisMargins(plate));
-  const best = bestScore(), limits = scoreLimits(rows.map(({ row }) => row.score), best, view.judged.margin, intervals ? intervalTop(rows) : null);
+  const best = bestScore(), limits = scoreLimits(rows.map(({ row }) => row.score), best, view.judged.margin, intervals ? intervalTop(rows) : null, baselineScores());
   const yScale = plate.scoreAxis(...limits);
   const xScale = logarithmic(rows.map(({ row }) => xOf(row)), plate.left + 6, plate.right_edge - 6);
   plate.band(yScale, best, view.judged.margin);

@@ -119,10 +119,11 @@ class Plate {
 
   // What is no adapter and is compared with them: a line; below the axis, only its name.
   baselines(scale, limits) {
-    for (const { name, score } of view.judged.baselines) {
-      if (!known(score) || score < limits[0]) continue;
-      const y = scale.place(Math.min(score, limits[1])).toFixed(1);
-      this.add(s("path", { class: "baseline", d: `M${this.left},${y}H${this.right_edge}` }), s("text", { class: "side halo", x: this.left + 6, y: y - 6 }, `${name} ${view.unit.number(score)}`));
+    const shown = view.judged.baselines.filter(({ score }) => known(score) && score >= limits[0]);
+    const levels = shown.map(({ score }) => scale.place(Math.min(score, limits[1]))), named = spread(levels, 13);
+    for (const [at, { name, score }] of shown.entries()) {
+      const y = levels[at].toFixed(1);
+      this.add(s("path", { class: "baseline", d: `M${this.left},${y}H${this.right_edge}` }), s("text", { class: "side halo", x: this.left + 6, y: named[at] - 4 }, `${name} ${view.unit.number(score)}`));
     }
   }
 

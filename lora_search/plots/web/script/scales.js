@@ -75,7 +75,7 @@ function clockTicks(high, most) {
 }
 
 // A range that shows the contenders; one diverged trial at chance must not flatten everything worth seeing.
-function scoreLimits(scores, best, margin, intervals = null) {
+function scoreLimits(scores, best, margin, intervals = null, others = []) {
   const ordered = Float64Array.from(scores).sort();
   const top = Math.max(ordered[ordered.length - 1], known(best) ? best : -Infinity);
   const median = ordered[ordered.length >> 1];
@@ -83,7 +83,9 @@ function scoreLimits(scores, best, margin, intervals = null) {
   const low = Math.max(ordered[0], top - reach);
   const span = Math.max(top - low, 1.5 * margin, 1e-3);
   const high = known(intervals) ? Math.min(intervals + span * 0.04, top + span * 0.6) : top;
-  return [top - span * 1.1, Math.max(high, top + span * 0.2)];
+  // what is no adapter and beats them all is shown with them, within reason
+  const higher = others.reduce((most, score) => (known(score) ? Math.max(most, Math.min(score, top + 2 * span)) : most), top);
+  return [top - span * 1.1, Math.max(high, higher + span * 0.2)];
 }
 
 // Positions as near as possible to the wanted ones and at least a gap apart (pool adjacent violators).

@@ -1,0 +1,208 @@
+"""Trains what is no adapter and is compared with them: after the search, on the same folds, outside Optuna's space.
+
+Every training is recorded as soon as it exists; a run that goes on trains what is missing. The search, racing and the
+verdict's choice see nothing of it: baselines are tables of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from lora_search.errors import InputError
+from lora_search.spec import AdapterSpec, Nuisance, facts
+from lora_search.store.ledger import Ledger
+from lora_search.store.records import BaselineKey, BaselineResult, CellKey, CellResult
+from lora_search.study.preparation import Prepared
+from lora_search.study.progress import StudyProgress
+from lora_search.study.schedule import PACK_SLOTS
+from lora_search.study.untrained import majority, tfidf
+from lora_search.training import Cell, Engine, Step
+from lora_search.training.memory import is_out_of_memory, release_memory
+from lora_search.training.whole import Kind, WholeModel, has_biases
+
+WHOLE: tuple[Kind, ...] = get_args(Kind)
+"""Those that train a copy of the model, one training at a time."""
+_TITLES = {
+    "majority": "the share of each label",
+    "tfidf": "logistic regression on TF-IDF",
+    "head": "the head alone",
+    "hidden-state": "the hidden-state adapter",
+    "bitfit": "BitFit",
+    "full": "full fine-tuning",
+}
+_WORK = {"full": 2.0, "bitfit": 1.3}
+"""Of one training, per layer of the model, where a packed adapter's is 1; of the others as an adapter on one layer."""
+_NO_RATE = 1.0  # a training is never without one; what has none does not look at it
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is trained at once.
+
+    Attributes:
+        baseline: which.
+        keys: the trainings.
+        work: in layers computed, as of cells.
+    """
+
+    baseline: str
+    keys: tuple[BaselineKey, ...]
+    work: float
+
+    @property
+    def title(self) -> str:
+        """``full fine-tuning at 3e-05, fold 2, to compare with``."""
+        words = [_TITLES[self.baseline]]
+        if len(self.keys) == 1:
+            key = self.keys[0]
+            words[0] += "" if key.learning_rate is None else f" at {key.learning_rate:g}"
+            words.append(f"fold {key.fold + 1}")
+        return ", ".join([*words, "to compare with"])
+
+
+def baseline_cell(prepared: Prepared, key: BaselineKey) -> Cell:
+    """A training of a baseline as the engine knows it: of no modules, so that an adapter's rank means nothing."""
+    nothing = AdapterSpec(rank=1, alpha=1.0, targets=prepared.experiment.search.targets[0])
+    fold = prepared.splits.fold(key.repeat, key.fold)
+    return Cell(
+        CellKey(0, key.repeat, key.fold),
+        nothing,
+        Nuisance(learning_rate=key.learning_rate or _NO_RATE),
+        (),
+        fold.train,
+        fold.evaluate,
+        prepared.experiment.seed,
+    )
+
+
+def baseline_parts(prepared: Prepared) -> list[Part]:
+    """Everything the experiment asks for, the cheapest first."""
+    spec, folds = prepared.experiment.baselines, prepared.experiment.cv.folds
+    layers = prepared.base.structure.layer_count
+    parts: list[Part] = []
+    for name in spec.ordered:
+        keys = [BaselineKey(name, rate, 0, fold) for rate in spec.rates_of(name) for fold in range(folds)]
+        together = 1 if name in WHOLE else PACK_SLOTS
+        work = _WORK[name] * layers if name in _WORK else 1.0
+        for start in range(0, len(keys), together):
+            some = tuple(keys[start : start + together])
+            parts.append(Part(name, some, work * len(some)))
+    return parts
+
+
+def check_baselines(prepared: Prepared) -> None:
+    """Check what the file alone does not tell.
+
+    Raises:
+        InputError: BitFit of a model that has no biases.
+    """
+    include = prepared.experiment.baselines.include
+    if "bitfit" in include and not has_biases(prepared.base):
+        name = type(prepared.base.model).__name__
+        key = f"baselines.include[{include.index('bitfit')}]"
+        raise InputError.about(key, f"must be left out for {name}, whose layers have no biases", got='"bitfit"')
+
+
+class BaselineRunner:
+    """Trains the baselines of one study.
+
+    Args:
+        prepared: the experiment.
+        ledger: where results go.
+        engine: of the study.
+        progress: who is told.
+    """
+
+    def __init__(self, prepared: Prepared, ledger: Ledger, engine: Engine, progress: StudyProgress) -> None:
+        self.prepared = prepared
+        self.ledger = ledger
+        self.engine = engine
+        self.progress = progress
+
+    def left(self) -> list[Part]:
+        """What is not wholly recorded."""
+        recorded = self.ledger.baseline_keys()
+        return [part for part in baseline_parts(self.prepared) if not set(part.keys) <= recorded]
+
+    def work_left(self) -> float:
+        """Of everything that is left."""
+        return sum(part.work for part in self.left())
+
+    def train(self) -> None:
+        """Train and record what is left."""
+        left = self.left()
+        whole: WholeModel | None = None
+        skipped: set[str] = set()
+        for place, part in enumerate(left):
+            if part.baseline in skipped:
+                continue
+            self.progress.expect(sum(later.work for later in left[place:]))
+            self.progress.pack(part.title, part.work)
+            try:
+                if part.baseline in WHOLE:
+                    if whole is None or whole.kind != part.baseline:
+                        whole = None  # before the next copy of the model is made
+                        whole = WholeModel(self.engine, part.baseline)
+                    self._record(self._of_whole(whole, part))
+                else:
+                    self._record(self._of_part(part))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                skipped.add(part.baseline)
+            if part.baseline in skipped:
+                whole = None
+                release_memory(self.prepared.device)
+                self.progress.note(f"{_TITLES[part.baseline]} found no room in memory and is left out")
+            self.ledger.write_tables()
+
+    def measure(self, trials: Iterator[int] | set[int]) -> None:
+        """Keep what a step of these trials' trainings holds, to compare with that of the baselines."""
+        known = self.ledger.fact(facts.STEP_BYTES)
+        kept = {} if known is None else dict(known)
+        records = {record.trial: record for record in self.ledger.trials()}
+        missing = [trial for trial in sorted(trials) if str(trial) not in kept]
+        for trial in missing:
+            record = records[trial]
+            cell = self.prepared.cell(CellKey(trial, 0, 0), record.adapter, record.nuisance)
+            kept[str(trial)] = self.engine.step_bytes(cell)
+        if missing:
+            self.ledger.set_fact(facts.STEP_BYTES, kept)
+
+    def _record(self, found: Iterator[BaselineResult]) -> None:
+        recorded = self.ledger.baseline_keys()
+        for trained in found:
+            if trained.key not in recorded:
+                self.ledger.add_baseline(trained)
+
+    def _of_whole(self, whole: WholeModel, part: Part) -> Iterator[BaselineResult]:
+        for key in part.keys:
+            cell = baseline_cell(self.prepared, key)
+            held = whole.step_bytes(cell)
+            result = whole.train(cell, self.progress.step)
+            yield BaselineResult(key, result, whole.trainable_parameters, held)
+
+    def _of_part(self, part: Part) -> Iterator[BaselineResult]:
+        cells = [baseline_cell(self.prepared, key) for key in part.keys]
+        if part.baseline == "head":
+            yield from self._heads(part, cells)
+            return
+        answer = {"majority": majority, "tfidf": tfidf}[part.baseline]
+        for key, cell in zip(part.keys, cells, strict=True):
+            result, parameters = answer(self.prepared, cell)
+            yield BaselineResult(key, result, parameters, None)
+
+    def _heads(self, part: Part, cells: list[Cell]) -> Iterator[BaselineResult]:
+        """As adapters are trained, packed and over cached layers; where each is told from the others by a number."""
+        numbered = [replace(cell, key=replace(cell.key, trial=place)) for place, cell in enumerate(cells)]
+        held = [self.engine.step_bytes(cell) for cell in cells]
+        results: list[CellResult] = [trained.result for trained in self.engine.train(numbered, -1, self._step)]
+        parameters = self.prepared.base.structure.head_parameters
+        for key, result, size in zip(part.keys, results, held, strict=True):
+            yield BaselineResult(key, result, parameters, size)
+
+    def _step(self, step: Step) -> None:
+        """The numbers of the heads are none of trials, so nobody is told their losses."""
+        self.progress.step(replace(step, losses={}))
