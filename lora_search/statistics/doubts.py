@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from lora_search.metrics import metric_named
 from lora_search.spec import facts, layer_indices
+from lora_search.spec.baselines import TITLES
 from lora_search.statistics import guards
 from lora_search.statistics.baselines import head_alone
 from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy
 from lora_search.statistics.verdict import TrialSummary, Verdict
+from lora_search.statistics.wording import capital
 
 
 def doubts(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> tuple[str, ...]:
@@ -25,6 +27,7 @@ def doubts(study: RecordedStudy, verdict: Verdict, question: Question, contest: 
         _of_learning(study, verdict.best, verdict.metric),
         *_of_the_data(study, verdict, question, contest),
         _of_the_head(study, verdict, verdict.best),
+        *_of_the_baselines(study, verdict),
         _of_the_holdout(study, verdict),
         _of_racing(study, verdict),
         _of_the_smaller(verdict, question, contest),
@@ -85,6 +88,19 @@ def _of_the_head(study: RecordedStudy, verdict: Verdict, best: TrialSummary) -> 
     if not differences:
         return None
     return guards.head_alone_is_enough(differences, study.experiment.cv.folds, verdict.margin, verdict.confidence)
+
+
+def _of_the_baselines(study: RecordedStudy, verdict: Verdict) -> list[str | None]:
+    """A baseline that was given too low or too high a rate makes adapters look better than they are."""
+    compared = () if verdict.baselines is None else verdict.baselines.compared
+    tried = study.baselines.groupby("baseline")["learning_rate"].unique()
+    return [
+        guards.baseline_rate_edge(
+            capital(TITLES[row.name]), row.learning_rates, [float(rate) for rate in tried[row.name]]
+        )
+        for row in compared
+        if row.learning_rates
+    ]
 
 
 def _of_the_holdout(study: RecordedStudy, verdict: Verdict) -> str | None:

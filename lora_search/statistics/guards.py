@@ -237,6 +237,22 @@ def head_alone_failed(failed: int, trainings: int, reason: str) -> str:
     )
 
 
+def baseline_rate_edge(name: str, chosen: Sequence[float], tried: Sequence[float]) -> str | None:
+    """What adapters are compared with was scored at an end of the learning rates tried for it, on every fold.
+
+    Args:
+        name: as it begins a sentence.
+        chosen: the rates it was scored at.
+        tried: all that were tried; of one nothing can be said.
+    """
+    low, high = min(tried), max(tried)
+    if low == high or len(set(chosen)) > 1 or chosen[0] not in (low, high):
+        return None
+    end, other = ("highest", "higher") if chosen[0] == high else ("lowest", "lower")
+    rate = f"{chosen[0]:g}"
+    return f"{name} scores best at the {end} learning rate tried for it, {rate}: a {other} one may suit it better."
+
+
 def holdout_training_failed(trial: int, reason: str) -> str:
     """The recommended trial diverged when it was trained on everything but the hold-out.
 

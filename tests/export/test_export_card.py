@@ -10,6 +10,7 @@ from export_builders import run_tiny_study, save_base
 
 from lora_search import export_adapter
 from lora_search.export.card import evidence_rows
+from lora_search.statistics.baselines import head_alone
 from lora_search.study.refit import refit
 
 
@@ -44,7 +45,7 @@ def test_the_evidence_is_the_studys(card, study_of):
     assert study.facts["data fingerprint"] in card
     assert study.facts["model fingerprint"] in card
     assert "2-fold cross-validation, 48 examples" in card
-    alone = [cell["accuracy"] for cell in study.facts["head alone"]]
+    alone = [cell.scores["accuracy"] for cell in head_alone(study)]
     assert f"The task head alone, with no adapter, scores {np.mean(alone):.4f}." in card
     assert all(f"> **Note.** {warning}\n" in card for warning in verdict["warnings"])
     assert "`classifier`, 99 parameters" in card

@@ -41,7 +41,8 @@ def test_plan_counts_and_writes_nothing(world, tmp_path, lora_search):
     packs = re.findall(r"^pack: trials? ([\d, ]+) / fold 1, 2 on layers? (\d)", answer.out, re.MULTILINE)
     assert [layer for _, layer in packs] == ["2", "0"], "the cheap ones first"
     assert sorted(int(trial) for trials, _ in packs for trial in trials.split(",")) == list(range(6))
-    assert re.search(r"^then: at most about 4 trainings, \ds: the head alone, the hold-out$", answer.out, re.MULTILINE)
+    assert re.search(r"^then: at most about 1 training, \ds: the hold-out$", answer.out, re.MULTILINE)
+    assert re.search(r"^to compare with: 12 trainings, about \ds: majority 3, head alone 9$", answer.out, re.MULTILINE)
     assert re.search(r"^training: \d\.\d s on layers 0 to 2$", answer.out, re.MULTILINE)
     assert re.search(r"^training: \d\.\d s on layer 2$", answer.out, re.MULTILINE)
     assert re.search(r"^memory: about \d+ MiB \(base under 1 MiB, ", answer.out, re.MULTILINE)

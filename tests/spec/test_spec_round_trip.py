@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lora_search.metrics import VERDICT_METRICS
 from lora_search.spec import Experiment, experiment_to_toml, json_schema, load_experiment
+from lora_search.spec.baselines import BASELINES, LEARNING_RATES
 from lora_search.spec.toml import toml_document
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -61,6 +62,15 @@ def experiments(draw: st.DrawFn) -> Experiment:
                 "dropout": draw(distinct(shares)),
             },
             "training": {"weight_decay": draw(numbers), "precision": draw(st.sampled_from(["auto", "fp32", "bf16"]))},
+            "baselines": {
+                "include": draw(st.lists(st.sampled_from(BASELINES), unique=True)),
+                "learning_rate": draw(
+                    st.dictionaries(
+                        st.sampled_from(sorted(LEARNING_RATES)),
+                        st.lists(st.floats(min_value=1e-12, max_value=1e3), min_size=1, max_size=3, unique=True),
+                    )
+                ),
+            },
             "verdict": {"metric": draw(st.sampled_from(VERDICT_METRICS)), "margin": draw(shares)},
         }
     )

@@ -138,3 +138,16 @@ def test_smaller_adapters_that_were_stopped_before_they_were_shown_worse() -> No
     several = guards.smaller_stopped_early([2, 7], 0.01)
     assert several is not None
     assert "trials 2, 7, smaller than the recommended, before they could be shown to be more than 1 point" in several
+
+
+def test_a_baseline_at_the_end_of_its_rates() -> None:
+    assert guards.baseline_rate_edge("Full fine-tuning", (1e-4,), (1e-5, 1e-4)) == (
+        "Full fine-tuning scores best at the highest learning rate tried for it, 0.0001: a higher one may suit it "
+        "better."
+    )
+    assert guards.baseline_rate_edge("Head alone", (1e-3,), (1e-3, 1e-2)) == (
+        "Head alone scores best at the lowest learning rate tried for it, 0.001: a lower one may suit it better."
+    )
+    assert guards.baseline_rate_edge("BitFit", (1e-3,), (1e-4, 1e-3, 1e-2)) is None
+    assert guards.baseline_rate_edge("BitFit", (1e-3, 1e-2), (1e-3, 1e-2)) is None, "folds differ about it"
+    assert guards.baseline_rate_edge("BitFit", (1e-3,), (1e-3,)) is None, "no other was tried"

@@ -21,8 +21,8 @@ from lora_search.store.predictions import (
     examples_path,
     read_cell_predictions,
     read_examples,
-    write_cell_predictions,
     write_examples,
+    write_predictions,
 )
 from lora_search.store.reader import list_studies, read_predictions, read_study
 from lora_search.store.records import CellKey
@@ -167,7 +167,7 @@ def test_predictions_read_back_bit_for_bit(
         probabilities=np.array(numbers, dtype=np.float32).reshape(examples, labels),
     )
     folder = tmp_path_factory.getbasetemp()
-    write_cell_predictions(folder, result)
+    write_predictions(folder, result.key, result)
     kept_examples, kept_probabilities = read_cell_predictions(folder, result.key)
     np.testing.assert_array_equal(kept_examples, result.examples)
     assert kept_probabilities.dtype == np.float32
