@@ -25,13 +25,13 @@ TITLES: Mapping[str, str] = {
 """What figures and tables call them."""
 
 LEARNING_RATES: Mapping[str, tuple[float, ...]] = {
-    "head": (1e-3, 3e-3, 1e-2),
+    "head": (1e-3, 1e-2, 1e-1),
     "hidden-state": (3e-4, 1e-3, 3e-3, 1e-2),
     "bitfit": (3e-4, 1e-3, 3e-3),
     "full": (1e-5, 3e-5, 1e-4),
 }
 """What is tried of each baseline that gradient descent trains, unless the file says otherwise: where people have found
-the best rate of it, which is far lower for whole matrices than for biases or a head."""
+the best rate of it, which is far lower for whole matrices than for biases, and highest for a head."""
 
 
 def _with_defaults(value: Any) -> Any:

@@ -197,11 +197,14 @@ class BaselineRunner:
     def _heads(self, part: Part, cells: list[Cell]) -> Iterator[BaselineResult]:
         """As adapters are trained, packed and over cached layers; where each is told from the others by a number."""
         numbered = [replace(cell, key=replace(cell.key, trial=place)) for place, cell in enumerate(cells)]
-        held = [self.engine.step_bytes(cell) for cell in cells]
+        held: dict[int, int] = {}  # of a fold the same at every rate
+        for cell in cells:
+            if cell.key.fold not in held:
+                held[cell.key.fold] = self.engine.step_bytes(cell)
         results: list[CellResult] = [trained.result for trained in self.engine.train(numbered, -1, self._step)]
         parameters = self.prepared.base.structure.head_parameters
-        for key, result, size in zip(part.keys, results, held, strict=True):
-            yield BaselineResult(key, result, parameters, size)
+        for key, result in zip(part.keys, results, strict=True):
+            yield BaselineResult(key, result, parameters, held[key.fold])
 
     def _step(self, step: Step) -> None:
         """The numbers of the heads are none of trials, so nobody is told their losses."""

@@ -23,9 +23,9 @@ from lora_search.models.base import FrozenBase
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.spec.facts import Budgets
 from lora_search.tasks import task_of
-from lora_search.training.batches import IntArray
+from lora_search.training.batches import IntArray, MicroBatch
 from lora_search.training.cell import Cell
-from lora_search.training.footprint import kept_for_backward, largest_step, step_bytes
+from lora_search.training.footprint import kept_for_backward, kept_of, largest_step, step_bytes
 from lora_search.training.frozen_forward import FrozenForward, running_model
 from lora_search.training.inputs import TokenStorage, takes_types
 from lora_search.training.lanes import possible_lanes
@@ -182,8 +182,14 @@ class Engine:
         frozen = [*self.forward.model.parameters(), *self.forward.model.buffers()]
         own = [pack.values, pack.lane_gradients, *pack.computed]
         pack.training, run.resumed_at = True, None
-        with self.forward.running(pack, None), kept_for_backward([*frozen, *own]) as kept:
-            run.loss_of(part)
+
+        def measure(some: MicroBatch) -> int:
+            with kept_for_backward([*frozen, *own]) as kept:
+                run.loss_of(some)
+            return kept.bytes
+
+        with self.forward.running(pack, None):
+            kept = kept_of(part, measure)
         return step_bytes([*frozen, pack.values, *pack.computed], pack.values.shape[1], kept)
 
     def _run_of(self, cells: Sequence[Cell], pack: int, listener: Listener | None) -> PackRun:

@@ -9,7 +9,7 @@ what grows with the model and with what is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,6 +21,8 @@ from lora_search.tasks import Objective
 from lora_search.training.batches import IntArray, MicroBatch, batch_order
 from lora_search.training.cell import Cell
 
+_MOST_TOKENS = 4096
+"""Padded tokens that are computed at once to find out what they keep."""
 _COPIES_OF_TRAINED = 3
 """Beside its value: gradient, first and second moment."""
 
@@ -52,17 +54,32 @@ def kept_for_backward(weights: Iterable[Tensor]) -> Iterator[Kept]:
         yield kept
 
 
-def step_bytes(weights: Iterable[Tensor], trained: int, kept: Kept) -> int:
+def step_bytes(weights: Iterable[Tensor], trained: int, kept: int) -> int:
     """Bytes of a step.
 
     Args:
         weights: of the model, and of what is trained beside it.
         trained: how many numbers are.
-        kept: of its forward.
+        kept: bytes of its forward that its backward needs.
     """
     storages = {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in weights}
     of_trained = _COPIES_OF_TRAINED * trained * torch.float32.itemsize
-    return sum(storages.values()) + of_trained + kept.bytes
+    return sum(storages.values()) + of_trained + kept
+
+
+def kept_of(part: MicroBatch, measure: Callable[[MicroBatch], int]) -> int:
+    """What the backward pass needs of a batch; of one too large to be computed at once by the rule of three, since rows
+    of one width all need as much.
+
+    Args:
+        part: the batch.
+        measure: bytes of a part of it.
+    """
+    rows, few = len(part.examples), max(2, _MOST_TOKENS // part.width)
+    if rows <= few:
+        return measure(part)
+    less, more = (measure(MicroBatch(part.slots[:some], part.examples[:some], part.width)) for some in (few // 2, few))
+    return more + round((more - less) / (few - few // 2) * (rows - few))
 
 
 def largest_step(cell: Cell, objective: Objective, lengths: IntArray, batch_size: int) -> MicroBatch:

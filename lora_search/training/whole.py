@@ -37,7 +37,7 @@ from lora_search.store.records import CellResult
 from lora_search.training.batches import IntArray, MicroBatch, batch_order, step_count
 from lora_search.training.cell import Cell, Tally, cell_result, units_of
 from lora_search.training.engine import Engine
-from lora_search.training.footprint import kept_for_backward, largest_step, step_bytes
+from lora_search.training.footprint import kept_for_backward, kept_of, largest_step, step_bytes
 from lora_search.training.memory import is_out_of_memory, release_memory
 from lora_search.training.optimizer import PackedAdamW, schedule_factor
 from lora_search.training.pack_run import Listener, Step
@@ -308,11 +308,14 @@ class WholeModel:
         weights = [*self.trained, *self.model.parameters(), *self.model.buffers()]
         part = largest_step(cell, self.objective, self.storage.lengths, self.training.batch_size)
         device, dtype = self.settings.device, self.settings.dtype
-        with (
-            torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16),
-            kept_for_backward(weights) as kept,
-        ):
-            self._loss(part, resumed=False)
+
+        def measure(some: MicroBatch) -> int:
+            with kept_for_backward(weights) as kept:
+                self._loss(some, resumed=False)
+            return kept.bytes
+
+        with torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16):
+            kept = kept_of(part, measure)
         return step_bytes(weights, self.trainable_parameters, kept)
 
 

@@ -28,6 +28,7 @@ def test_by_default_there_is_what_is_cheap(tmp_path: Path) -> None:
     spec = load(tmp_path).baselines
     assert spec.include == ("majority", "head")
     assert spec.rates_of("full") == (1e-5, 3e-5, 1e-4)
+    assert spec.rates_of("head") == (1e-3, 1e-2, 1e-1)
     assert spec.rates_of("majority") == (None,)
 
 

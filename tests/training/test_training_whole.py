@@ -9,6 +9,7 @@ import torch
 from engine_builders import make_cell, make_engine, tiny_base, toy_data
 from transformers import get_linear_schedule_with_warmup
 
+from lora_search.training import footprint
 from lora_search.training.batches import batch_order
 from lora_search.training.whole import HiddenStateCorrections, WholeModel, has_biases
 
@@ -193,3 +194,13 @@ def test_what_a_step_holds_grows_with_what_is_trained():
     weights = sum(parameter.nbytes for parameter in whole.model.parameters())
     assert held["full"] > 4 * weights
     assert lora == engine.step_bytes(cell), "nothing is left behind"
+
+
+def test_a_batch_too_large_to_be_measured_at_once_is_counted_by_the_rule_of_three(monkeypatch):
+    base, data = tiny_base("bert"), toy_data()
+    engine, cell = make_engine(base, data, batch_size=27), make_cell(base)
+    whole = WholeModel(engine, "full")
+    at_once = engine.step_bytes(cell), whole.step_bytes(cell)
+    monkeypatch.setattr(footprint, "_MOST_TOKENS", 80)
+    in_parts = engine.step_bytes(cell), whole.step_bytes(cell)
+    assert in_parts == pytest.approx(at_once, rel=0.02)
