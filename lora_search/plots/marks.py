@@ -120,7 +120,7 @@ def note_points_below(ax: Axes, points: Sequence[Point], scene: Landscape, limit
     ax.annotate(
         f"below the axis: {told}", (0, 0), (6, 8), xycoords="axes fraction", textcoords="offset points",
         fontsize=FONT_SIZE - 1, color=MUTED, va="bottom",
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6 if below else 1.2,
     )  # fmt: skip
 
 

@@ -143,7 +143,8 @@ def test_one_line_per_event_where_there_is_no_terminal(world, tmp_path, lora_sea
     lines = answer.err.splitlines()
     assert lines[:2] == ["critics: 2 trials, 4 trainings to go", "60 examples of 2 labels: fresh (30), rotten (30)."]
     assert lines[2] == "training trials 0, 1 / fold 1, 2"
-    assert [line.partition(":")[0] for line in lines[-3:-1]] == ["trial 0 of 2", "trial 1 of 2"]
+    assert [line.partition(":")[0] for line in lines[-4:-2]] == ["trial 0 of 2", "trial 1 of 2"]
+    assert lines[-2].startswith("training the share of each label, to compare with")
     assert lines[-1].startswith("training the head alone, to compare with")
     assert "\x1b" not in answer.err
     assert "\r" not in answer.err
