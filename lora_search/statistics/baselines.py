@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from lora_search.metrics import metric_named
+from lora_search.metrics import loss_beside, metric_named
 from lora_search.spec import facts
 from lora_search.spec.baselines import BASELINES
 from lora_search.statistics.beside import BaselineVerdict, Compared, Kept
@@ -52,8 +52,9 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
     """
     if recommended is None or study.baselines.empty:
         return None
+    metric = study.experiment.verdict.metric
     chosen: dict[str, pd.DataFrame] = {
-        name: chosen_cells(study.baselines[study.baselines["baseline"] == name])
+        name: chosen_cells(study.baselines[study.baselines["baseline"] == name], metric)
         for name in BASELINES
         if (study.baselines["baseline"] == name).any()
     }
@@ -62,7 +63,7 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
     matrix = _matrix(study, scored, recommended.trial)
     folds = study.experiment.cv.folds
     pairs, own = matrix.pairs(folds), matrix.own(folds)
-    bounds = metric_named(study.experiment.verdict.metric).bounds
+    bounds = metric_named(metric).bounds
     names = list(scored)
     rows = {name: _compared(name, cells, names, pairs, own, bounds) for name, cells in chosen.items()}
     parameters = recommended.adapter_parameters + recommended.head_parameters
@@ -78,14 +79,19 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
     return BaselineVerdict(mine, tuple(rows.values()), kept, recommended.adapter)
 
 
-def chosen_cells(cells: pd.DataFrame) -> pd.DataFrame:
+def chosen_cells(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Of one baseline's trainings one for each fold: at the rate that the other folds score best.
 
     A rate with a failed training among them is the last resort.
+
+    Args:
+        cells: of the store's frame.
+        metric: that ``score`` is.
     """
     if cells["learning_rate"].isna().all():
         return pd.DataFrame(cells.sort_values("fold", ignore_index=True))
-    loss = cells["log_loss"] if "log_loss" in cells else pd.Series(0.0, index=cells.index)
+    kept = cells.get(loss_beside(metric).name)
+    loss = pd.Series(0.0, index=cells.index) if kept is None else kept
     failed = cells["state"] != "complete"
     worth = cells.assign(score=cells["score"].where(~failed, -np.inf), loss=loss.where(~failed, np.inf))
     picked = []
@@ -106,7 +112,7 @@ def head_alone(study: RecordedStudy) -> tuple[facts.HeadAlone, ...]:
     if heads.empty:
         return facts.HEAD_ALONE.of(study.facts) or ()
     metric = study.experiment.verdict.metric
-    cells = chosen_cells(heads).astype({"failure": object})
+    cells = chosen_cells(heads, metric).astype({"failure": object})
     return tuple(
         facts.HeadAlone(
             trial=-1,

@@ -172,7 +172,7 @@ def test_words_have_baselines_too(world, sentences, tmp_path):  # noqa: F811
     study = run_study(Experiment.model_validate(tables), tmp_path, progress=False)
     scores = study.baselines.groupby("baseline")["score"].mean()
     assert scores["majority"] == 0.0, "no word is an entity"
-    losses = study.baselines.groupby("baseline")["log_loss"].mean()
+    losses = study.baselines.groupby("baseline")["token_log_loss"].mean()
     assert losses["full"] < losses["majority"]
     assert study.verdict()["baselines"]["kept"] is not None
 

@@ -36,7 +36,7 @@ def cells_of(name: str, rates: dict[float | None, list[float]], **changes: Any) 
 
 def test_a_fold_is_scored_at_the_rate_its_other_folds_speak_for() -> None:
     cells = pd.DataFrame(cells_of("full", {1e-5: [0.9, 0.5, 0.5], 1e-4: [0.4, 0.6, 0.6]}))
-    found = chosen_cells(cells)
+    found = chosen_cells(cells, "accuracy")
     # without fold 0 the higher rate is better; without another the lower one is, by the luck of fold 0
     assert list(found["learning_rate"]) == [1e-4, 1e-5, 1e-5]
     assert list(found["score"]) == [0.4, 0.5, 0.5]
@@ -44,13 +44,13 @@ def test_a_fold_is_scored_at_the_rate_its_other_folds_speak_for() -> None:
 
 def test_ties_go_to_the_lower_log_loss_and_then_the_lower_rate() -> None:
     rows = cells_of("full", {3e-5: [0.5] * 3, 1e-5: [0.5] * 3}) + cells_of("full", {1e-4: [0.5] * 3}, log_loss=0.4)
-    assert set(chosen_cells(pd.DataFrame(rows))["learning_rate"]) == {1e-4}
-    assert set(chosen_cells(pd.DataFrame(rows[:6]))["learning_rate"]) == {1e-5}
+    assert set(chosen_cells(pd.DataFrame(rows), "accuracy")["learning_rate"]) == {1e-4}
+    assert set(chosen_cells(pd.DataFrame(rows[:6]), "accuracy")["learning_rate"]) == {1e-5}
 
 
 def test_a_rate_that_fails_is_the_last_resort() -> None:
     cells = pd.DataFrame(cells_of("full", {1e-4: [0.5, 0.5, 0.5], 1e-2: [0.9, None, 0.9]}))
-    found = chosen_cells(cells)
+    found = chosen_cells(cells, "accuracy")
     # of fold 1 the other folds do not know that it fails there
     assert list(found["learning_rate"]) == [1e-4, 1e-2, 1e-4]
     assert list(found["state"]) == ["complete", "failed", "complete"]
