@@ -154,7 +154,8 @@ def targets(
         for row in targets_table(structure)
     ]
     _print_table(header, rows)
-    print(f"\nhead: {', '.join(structure.head_modules)} ({structure.head_parameters:,} parameters with 2 labels)")
+    if structure.head_modules:
+        print(f"\nhead: {', '.join(structure.head_modules)} ({structure.head_parameters:,} parameters with 2 labels)")
     for note in structure_notes(structure):
         print(f"note: {note}")
 

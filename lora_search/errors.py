@@ -6,6 +6,7 @@
     ├── InputError              the user's input is wrong; the CLI exits with 2 and prints one line per mistake
     │   ├── ExperimentError     the experiment file or an override
     │   ├── DataError           the dataset: missing file, wrong column, unusable rows, impossible folds
+    │   │   └── MissingColumnError    it has no such column; it says which there are
     │   ├── ModelError          the base model: not found, no head for the task, no such target or layer
     │   ├── StudyError          the study folder: none there, another experiment's, damaged
     │   └── MachineError        this machine lacks what was asked for (a package, a device, a precision)
@@ -97,6 +98,16 @@ class ExperimentError(InputError):
 
 class DataError(InputError):
     """The dataset cannot be read, or cannot be used as it is."""
+
+
+class MissingColumnError(DataError):
+    """The dataset has no such column.
+
+    Attributes:
+        available: the columns there are.
+    """
+
+    available: tuple[str, ...] = ()
 
 
 class ModelError(InputError):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lora_search.dashboard.shelf import Snapshot
+from lora_search.metrics import direction
 from lora_search.plots.formats import unit_of
 from lora_search.plots.landscape import landscape
 from lora_search.statistics import correlated_t
@@ -52,10 +53,7 @@ def _study(name: str, snapshot: Snapshot) -> dict[str, Any]:
         "data": tables.experiment.data.train,
         "seconds": round(float(tables.cells["seconds"].sum()), 1),
         "cells": len(tables.cells),
-        "metric": {
-            "metric": unit.metric, "factor": unit.factor, "digits": unit.digits, "suffix": unit.suffix,
-            "point_digits": unit.point_digits, "axis": unit.axis, "measure": unit.measure,
-        },
+        "metric": unit.to_json(),
         "points": [
             {
                 "trial": point.trial,
@@ -72,7 +70,7 @@ def _study(name: str, snapshot: Snapshot) -> dict[str, Any]:
             }
             for point in scene.points
         ],
-    }  # fmt: skip
+    }
 
 
 def _pair(one: str, first: Snapshot, other: str, second: Snapshot) -> dict[str, Any] | None:
@@ -83,12 +81,12 @@ def _pair(one: str, first: Snapshot, other: str, second: Snapshot) -> dict[str, 
     mine, theirs = (_scores(snapshot) for snapshot in (first, second))
     if mine is None or theirs is None:
         return None
-    gaps = (mine - theirs).dropna().to_numpy(dtype=float)
+    gaps = direction(metric) * (mine - theirs).dropna().to_numpy(dtype=float)
     if len(gaps) < 2:
         return None
     low, high = (float(end) for end in correlated_t(gaps, first.tables.experiment.cv.folds).interval(_LEVEL))
     unit = unit_of(metric)
-    ends = f"{unit.difference(low)} to {unit.difference(high)}" if math.isfinite(low + high) else ""
+    ends = unit.differences(low, high) if math.isfinite(low + high) else ""
     return {
         "one": one,
         "other": other,

@@ -201,7 +201,7 @@ def _summary(name: str, folder: Path) -> dict[str, Any]:
         "data": tables.experiment.data.train,
         "verdict": status.verdict,
         "sentence": status.sentence or "No verdict yet.",
-        "best": None if best is None else f"{unit.score(best['score_mean'])}",
+        "best": None if best is None else f"{unit.score(unit.merit(best['score_mean']))}",
         "metric": unit.metric,
         "trials": sum(status.trials.values()),
         "trials_wanted": status.trials_wanted,

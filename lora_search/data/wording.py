@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
-from lora_search.errors import DataError, Mistake
+from lora_search.errors import DataError, MissingColumnError, Mistake
 from lora_search.spec.quoting import cut, quoted
 
 _ROWS_SHOWN = 5
@@ -65,7 +65,8 @@ def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, s
         wanted: key of the experiment -> column it names: ``{"data.text": "quote"}``.
 
     Raises:
-        DataError: one mistake per column that is missing, with what there is, or that is there more than once.
+        MissingColumnError: columns are missing; one mistake for each, with what there is.
+        DataError: a column is there more than once.
     """
     columns = ", ".join(cut(" ".join(name.split()), _NAME_WIDTH) or "''" for name in available[:_NAMES_SHOWN])
     more = f" and {len(available) - _NAMES_SHOWN} more" if len(available) > _NAMES_SHOWN else ""
@@ -80,10 +81,15 @@ def require_columns(where: str, available: Sequence[str], wanted: Mapping[str, s
         for key, column in wanted.items()
         if column not in available
     ]
+    missing = bool(mistakes)
     mistakes += [
         Mistake(f"must be one column of {where}", key, f"{quoted(column)}, the name of {available.count(column)}")
         for key, column in wanted.items()
         if available.count(column) > 1
     ]
+    if missing:
+        error = MissingColumnError(mistakes)
+        error.available = tuple(available)
+        raise error
     if mistakes:
         raise DataError(mistakes)

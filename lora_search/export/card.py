@@ -11,11 +11,12 @@ from typing import Any
 from lora_search.export.rendering import markdown_text, render
 from lora_search.handover import Loading
 from lora_search.metrics import metric_named
+from lora_search.models import FrozenBase
 from lora_search.spec import facts
 from lora_search.spec.quoting import cut
 from lora_search.statistics import score_interval
 from lora_search.statistics.baselines import head_alone
-from lora_search.statistics.wording import adapter_name, percent_sure, points
+from lora_search.statistics.wording import adapter_name, amount, percent_sure
 from lora_search.store.reader import StudyTables
 from lora_search.study.environment import versions
 from lora_search.study.refit import Refit
@@ -67,8 +68,9 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "nuisance": chosen.nuisance,
             "training": experiment.training,
             "seed": experiment.seed,
-            "label_list": _label_list(prepared.base.label_names),
-            "margin": points(verdict["margin"]),
+            "purpose": _purpose(prepared.base),
+            "names_labels": bool(prepared.base.label_names),
+            "margin": amount(verdict["margin"], metric),
             "warnings": _warnings(refit),
             "snippet": usage(loading, out),
             "verdict": verdict,
@@ -107,7 +109,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
 
 
 def usage(loading: Loading, out: Path) -> str:
-    """Python that loads the export and classifies a text."""
+    """Python that loads the export and answers to a text."""
     arguments = "".join(f", {key}={value!r}" for key, value in loading.model.items())
     encoding = "".join(f", {key}={value!r}" for key, value in loading.tokenizer.items())
     trust = ", trust_remote_code=True" if loading.model.get("trust_remote_code") else ""
@@ -116,6 +118,15 @@ def usage(loading: Loading, out: Path) -> str:
     if loading.spaced is not None:
         texts = f"[[{', '.join(repr(loading.spaced + word) for word in ('one', 'sentence'))}]]"
         answers = "[model.config.id2label[tag] for tag in model(**encoded).logits.argmax(-1)[0].tolist()]"
+    asked = f'encoded = tokenizer({texts}{encoding}, return_tensors="pt")'
+    if loading.generates:
+        asked = 'encoded = tokenizer("a text to go on with", return_tensors="pt")'
+        if loading.talks:
+            asked = (
+                'encoded = tokenizer.apply_chat_template([{"role": "user", "content": "a question"}],'
+                ' add_generation_prompt=True, return_dict=True, return_tensors="pt")'
+            )
+        answers = 'tokenizer.decode(model.generate(**encoded, max_new_tokens=64)[0, encoded["input_ids"].shape[1] :])'
     return "\n".join(
         (
             "from peft import PeftModel",
@@ -125,7 +136,7 @@ def usage(loading: Loading, out: Path) -> str:
             f"base = {loading.auto_class}.from_pretrained({loading.base!r}{arguments})",
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             f"tokenizer = AutoTokenizer.from_pretrained(adapter{trust})",
-            f'encoded = tokenizer({texts}{encoding}, return_tensors="pt")',
+            asked,
             f"print({answers})",
         )
     )
@@ -194,6 +205,11 @@ def _warnings(refit: Refit) -> tuple[str, ...]:
         return (*chosen.notes, *chosen.verdict["warnings"])
     other = f"Trial {chosen.trial} was asked for; the study recommends trial {recommended['trial']}."
     return (other, *chosen.notes, *chosen.verdict["warnings"])
+
+
+def _purpose(base: FrozenBase) -> str:
+    """What the adapter is for, after "that"."""
+    return f"tells {_label_list(base.label_names)} apart" if base.label_names else "was trained to go on with texts"
 
 
 def _label_list(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from lora_search.data import EncodedExamples
+from lora_search.data.chat_encoding import EncodedExchanges
 from lora_search.data.tagged_encoding import space_before
 from lora_search.handover.config import base_location
 from lora_search.models import FrozenBase, positions_follow_padding
@@ -29,6 +30,8 @@ class Loading:
         pairs: whether texts come in pairs.
         spaced: of a task that reads words, what is put in front of each; None for any other.
         checkpoint: the base's files.
+        generates: whether the model goes on with texts.
+        talks: whether these are conversations, in its chat template.
     """
 
     base: str
@@ -38,6 +41,8 @@ class Loading:
     pairs: bool
     spaced: str | None
     checkpoint: Checkpoint
+    generates: bool = False
+    talks: bool = False
 
 
 def loading_of(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, *, pairs: bool) -> Loading:
@@ -51,11 +56,13 @@ def loading_of(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, *, pair
     """
     checkpoint = find_checkpoint(spec)
     arguments: dict[str, Any] = {**base.head.labels, "dtype": "float32"}
-    padding = base.tokenizer.pad_token_id
+    # a language model is told what is padding by the attention mask alone
+    padding = None if base.head.frozen else base.tokenizer.pad_token_id
     with checkpoint.reading():
         own = AutoConfig.from_pretrained(checkpoint.source, **checkpoint.arguments)
     # Where positions are counted from the padding id, another one would move every token.
-    if own.get_text_config().pad_token_id != padding and not positions_follow_padding(base.model):
+    moved = padding is not None and own.get_text_config().pad_token_id != padding
+    if moved and not positions_follow_padding(base.model):
         arguments["pad_token_id"] = padding
     if base.resized:
         # somebody's head is in the checkpoint, of another size than ours
@@ -72,4 +79,14 @@ def loading_of(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, *, pair
     if data.token_type_ids is not None and not takes_types(base.model):
         encoding["return_token_type_ids"] = False
     spaced = None if not base.head.reads_words else space_before(base.tokenizer)
-    return Loading(base_location(spec), base.head.auto_class, arguments, encoding, pairs, spaced, checkpoint)
+    return Loading(
+        base_location(spec),
+        base.head.auto_class,
+        arguments,
+        encoding,
+        pairs,
+        spaced,
+        checkpoint,
+        generates=base.head.frozen,
+        talks=isinstance(data, EncodedExchanges) and not data.adds_special,
+    )

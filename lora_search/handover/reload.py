@@ -4,7 +4,7 @@ own model predicts."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoTokenizer
 
 from lora_search.data import Dataset, EncodedExamples
+from lora_search.data.chat_encoding import EncodedExchanges, rows_of_tokens
 from lora_search.errors import LoraSearchError
 from lora_search.handover.loading import Loading
 from lora_search.models import FrozenBase
@@ -25,6 +26,7 @@ TOLERANCE = 1e-4
 _LOG_TOLERANCE = 1e-3  # of log probabilities, absolute and relative: a saturated probability hides a wrong logit
 _MOST_EXAMPLES = 64
 _BATCH = 16
+_ROWS_OF_LOGITS = 2  # whose logits of every token are made here, as others would
 
 
 def check_reload(
@@ -58,7 +60,7 @@ def check_reload(
     examples = _sample(data.widths, most)
     objective = task.objective(data)
     ours = predict(examples)
-    answers = _answers_through_peft(folder, base, objective, task.texts(dataset, data, examples), loading, batch)
+    answers = _answers_through_peft(folder, base, objective, data, task.texts(dataset, data, examples), loading, batch)
     theirs = objective.predictions(examples, answers)
     units = np.maximum(objective.units[examples], 1)[:, None]
     difference = float(np.abs((ours - theirs) / units).max())
@@ -89,7 +91,13 @@ def _sample(lengths: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 @torch.no_grad()
 def _answers_through_peft(
-    folder: Path, base: FrozenBase, objective: Objective, texts: RowTexts, loading: Loading, size: int
+    folder: Path,
+    base: FrozenBase,
+    objective: Objective,
+    data: EncodedExamples,
+    texts: RowTexts,
+    loading: Loading,
+    size: int,
 ) -> list[NDArray[np.float32]]:
     """What the base and the adapter answer to some rows as their files are, each (...)."""
     arguments = {**loading.checkpoint.arguments, **loading.model}
@@ -101,10 +109,24 @@ def _answers_through_peft(
         model = PeftModel.from_pretrained(loaded, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=loading.checkpoint.trust_remote_code)
     answers: list[NDArray[np.float32]] = []
+    size = min(size, _ROWS_OF_LOGITS) if base.head.frozen else size
     for start in range(0, len(texts.rows), size):
         part = slice(start, start + size)
-        pairs = None if texts.pairs is None else list(texts.pairs[part])
-        encoded = tokenizer(list(texts.texts[part]), pairs, return_tensors="pt", **loading.tokenizer)
+        if isinstance(data, EncodedExchanges):
+            encoded = _padded(list(rows_of_tokens(data, texts.rows[part], tokenizer)))
+        else:
+            pairs = None if texts.pairs is None else list(texts.pairs[part])
+            encoded = tokenizer(list(texts.texts[part]), pairs, return_tensors="pt", **loading.tokenizer)
         targets = torch.from_numpy(objective.targets[texts.rows[part]])
         answers.extend(objective.answers(model(**encoded).logits, targets).numpy())
     return answers
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Token ids of one width, (rows, width), of which the mask alone says what is padding."""
+    width = max(map(len, rows))
+    ids, mask = torch.zeros(2, len(rows), width, dtype=torch.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+        mask[place, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from lora_search.errors import ExperimentError
 from lora_search.metrics.classes import Accuracy, LogLoss, MacroF1, MatthewsCorrelation
+from lora_search.metrics.completions import CompletionAccuracy, CompletionLoss, Perplexity
 from lora_search.metrics.entities import (
     ENTITY_F1_LENIENT,
     EntityF1,
@@ -28,16 +29,32 @@ ENTITY_METRICS: tuple[Metric, ...] = (
 )
 """What counts of entities and tags are scored by."""
 
-METRICS: Mapping[str, Metric] = {metric.name: metric for metric in (*CLASS_METRICS, *ENTITY_METRICS)}
+COMPLETION_METRICS: tuple[Metric, ...] = (CompletionLoss(), Perplexity(), CompletionAccuracy())
+"""What sums over the tokens of a language model are scored by."""
+
+_KINDS = (CLASS_METRICS, ENTITY_METRICS, COMPLETION_METRICS)
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for kind in _KINDS for metric in kind}
 """Every metric, by its name."""
 
-VERDICT_METRICS: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.greater_is_better)
-"""What an experiment may name: the verdict compares scores of which more is better."""
+_LOSSES_TO_DECIDE_BY = ("completion_loss",)
+
+VERDICT_METRICS: tuple[str, ...] = tuple(
+    name for name, metric in METRICS.items() if metric.greater_is_better or name in _LOSSES_TO_DECIDE_BY
+)
+"""What an experiment may name. Beside a loss of classes there is a score, which is what one wants of them; of a
+language model the loss is."""
 
 
 def metrics_beside(name: str) -> tuple[Metric, ...]:
     """All metrics of the kind of predictions that the one of this name scores, itself among them."""
-    return ENTITY_METRICS if any(metric.name == name for metric in ENTITY_METRICS) else CLASS_METRICS
+    return next((kind for kind in _KINDS if any(metric.name == name for metric in kind)), CLASS_METRICS)
+
+
+def direction(name: str) -> float:
+    """1 where a greater score of this metric is better, -1 where a lower one is. Multiplied by it, a score is a
+    *merit*: the greater the better, whatever the metric. An unknown metric is taken for a score."""
+    return 1.0 if name not in METRICS or METRICS[name].greater_is_better else -1.0
 
 
 def loss_beside(name: str) -> Metric:
@@ -58,6 +75,7 @@ def metric_named(name: str) -> Metric:
 
 __all__ = [
     "CLASS_METRICS",
+    "COMPLETION_METRICS",
     "ENTITY_METRICS",
     "METRICS",
     "VERDICT_METRICS",
@@ -65,6 +83,7 @@ __all__ = [
     "Floats",
     "Metric",
     "Unit",
+    "direction",
     "loss_beside",
     "metric_named",
     "metrics_beside",

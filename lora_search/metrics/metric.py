@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-Unit = Literal["points", "nats"]
-"""What differences are told in: points are hundredths of a score that is a share; nats are natural logarithms."""
+Unit = Literal["points", "nats", "tokens"]
+"""What differences are told in: points are hundredths of a score that is a share; nats are natural logarithms; tokens
+are those of a perplexity."""
 
 
 class Metric(Protocol):

@@ -22,6 +22,7 @@ from lora_search.models.task_head import TaskHead
 from lora_search.spec.experiment import ModelSpec
 from lora_search.spec.quoting import quoted, quoted_path
 
+_TOKENS_TRIED = 6
 _INITIALIZER_RANGE = 0.02  # standard deviation, of BERT and most after it
 # What a config says about its labels, its origin and the library's version is no part of what the frozen base computes.
 _NOT_THE_BASE = frozenset(
@@ -35,7 +36,7 @@ class FrozenBase:
 
     Attributes:
         model: float32, eval mode, no parameter requires a gradient. Pads on the right.
-        tokenizer: with a padding token.
+        tokenizer: with a padding token, where padding has to be one.
         structure: where adapters go and what is trained whole.
         head: what it was loaded with.
         fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
@@ -68,15 +69,18 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
     """
     checkpoint = find_checkpoint(spec)
     config = _load_config(checkpoint, head)
-    tokenizer = _load_tokenizer(checkpoint)
+    tokenizer = _load_tokenizer(checkpoint, pads=not head.frozen)
     model, report = _load_model(checkpoint, config, head)
-    structure = inspect_model(model, _fresh_parameters(model, report))
+    structure = inspect_model(model, _fresh_parameters(model, report), frozen_head=head.frozen)
     _check_tokenizer(checkpoint, tokenizer, model)
     _draw_head(model, structure.head_modules)
-    # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if not head.frozen:
+        # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.eval()
     model.requires_grad_(False)
+    if head.frozen:
+        _check_causal(checkpoint, model)
     fingerprint = _fingerprint(model, structure.head_modules)
     return FrozenBase(model, tokenizer, structure, head, fingerprint, bool(report["mismatched_keys"]))
 
@@ -103,7 +107,7 @@ def structure_from_config(config: Any, head: TaskHead, *, trust_remote_code: boo
     """
     with torch.device("meta"):
         model = head.model_class.from_config(config, trust_remote_code=trust_remote_code)
-    return inspect_model(model)
+    return inspect_model(model, frozen_head=head.frozen)
 
 
 def _load_config(checkpoint: Checkpoint, head: TaskHead) -> Any:
@@ -142,7 +146,14 @@ def _check_config(checkpoint: Checkpoint, config: Any) -> None:
         )
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+def _load_tokenizer(checkpoint: Checkpoint, *, pads: bool) -> Any:
+    """The tokenizer, which pads on the right.
+
+    Args:
+        checkpoint: its files.
+        pads: whether padding has to be a token. Where it is told by the attention mask alone, a tokenizer without one
+            stays without: end-of-text in its place would be taken for padding by whoever trains with it next.
+    """
     with checkpoint.reading():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.arguments)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -150,7 +161,7 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
             "model.base", "must come with its tokenizer", got=f"{quoted_path(checkpoint.name)}, which has no vocabulary"
         )
     tokenizer.padding_side = "right"
-    if tokenizer.pad_token is None:
+    if pads and tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError.about(
                 "model.base",
@@ -207,13 +218,34 @@ def _draw_head(model: Any, head_modules: Collection[str]) -> None:
 
 def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
-    if max(tokenizer.vocab_size, tokenizer.pad_token_id + 1) > rows:
+    tokens = max(tokenizer.vocab_size, -1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id + 1)
+    if tokens > rows:
         raise ModelError.about(
             "model.base",
             (
                 f"must come with its own tokenizer, the one of {quoted_path(checkpoint.name)} has "
-                f"{max(tokenizer.vocab_size, tokenizer.pad_token_id + 1)} tokens for {rows} embeddings"
+                f"{tokens} tokens for {rows} embeddings"
             ),
+        )
+
+
+@torch.no_grad()
+def _check_causal(checkpoint: Checkpoint, model: Any) -> None:
+    """Check that what a language model answers to a token does not depend on the tokens after it.
+
+    Raises:
+        ModelError: it does, as an encoder's (BERT) does that is loaded as one.
+    """
+    ids = torch.arange(1, 1 + _TOKENS_TRIED)[None]
+    other = ids.clone()
+    other[:, -1] += 1
+    one, two = (model(input_ids=each).logits[0, :-1].float() for each in (ids, other))
+    if not torch.allclose(one, two, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+        raise ModelError.about(
+            "model.base",
+            "must be a language model that goes on with a text from what came before",
+            got=f"{quoted_path(checkpoint.name)}, which looks ahead",
+            hint="BERT and its kin are for model.task = 'text-classification' or 'token-classification'",
         )
 
 

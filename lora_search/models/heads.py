@@ -47,6 +47,21 @@ def find_head(model: nn.Module, stack_name: str, fresh: Collection[str]) -> tupl
     return ordered
 
 
+def no_head(fresh: Collection[str]) -> tuple[str, ...]:
+    """The leaf modules to train of a language model, whose head is its own: none.
+
+    Args:
+        fresh: names of the parameters the checkpoint lacked.
+
+    Raises:
+        ModelError: there are such.
+    """
+    if fresh:
+        rule = f"must bring all of its weights, the checkpoint lacks {len(fresh)} of them, {min(fresh)} for one"
+        raise ModelError.about("model.base", rule, hint="was it saved from another architecture, or without its head?")
+    return ()
+
+
 def modules_to_save(model: nn.Module, head: Collection[str]) -> tuple[str, ...]:
     """The head in PEFT's terms: for every outermost module that is head and nothing else, the shortest name that suits.
 

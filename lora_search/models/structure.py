@@ -1,9 +1,9 @@
 """Where a LoRA can go in a model, found by looking at the model.
 
-A transformer for sequence classification is read as: something before the *stack* (embeddings), the stack (one
-``ModuleList`` of identically-typed blocks, run one after the other), something after it, and the *head* that turns the
-result into logits. Adapters go on the linear modules inside the stack. The head, and whatever else the checkpoint did
-not bring, is trained whole.
+A transformer with a head is read as: something before the *stack* (embeddings), the stack (one ``ModuleList`` of
+identically-typed blocks, run one after the other), something after it, and the *head* that turns the result into
+logits. Adapters go on the linear modules inside the stack. The head, and whatever else the checkpoint did not bring, is
+trained whole; that of a language model is the base's own and stays as it is.
 
 Nothing is computed with the model's weights, so a model on the meta device will do. This module does not know how
 models are loaded (``base``) or what the user calls their modules (``targets``).
@@ -20,7 +20,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lora_search.errors import ModelError
-from lora_search.models.heads import find_head, modules_to_save
+from lora_search.models.heads import find_head, modules_to_save, no_head
 from lora_search.models.roles import Role, block_roles
 
 Kind = Literal["linear", "conv1d"]
@@ -93,19 +93,20 @@ class ModelStructure:
         return min(module.in_features for module in self.linear_modules)
 
 
-def inspect_model(model: nn.Module, fresh: Collection[str] = ()) -> ModelStructure:
-    """Read the structure of a sequence classifier of transformers.
+def inspect_model(model: nn.Module, fresh: Collection[str] = (), *, frozen_head: bool = False) -> ModelStructure:
+    """Read the structure of a classifier, or of a language model, of transformers.
 
     Args:
-        model: the classifier, on any device. Its ``base_model_prefix`` tells the base from the head.
+        model: on any device. The ``base_model_prefix`` of a classifier tells the base from the head.
         fresh: names of the parameters the checkpoint lacked. Empty: as if it brought the base and no head.
+        frozen_head: whether the head is the base's own, as a language model's: nothing is trained whole.
 
     Raises:
         ModelError: no single stack of identical blocks, shared layers, a head of unsupported modules, or a checkpoint
             that lacks weights of the base.
     """
     stack_name, blocks = _find_stack(model)
-    head = find_head(model, stack_name, fresh)
+    head = no_head(fresh) if frozen_head else find_head(model, stack_name, fresh)
     linear_modules = tuple(
         linear for layer, block in enumerate(blocks) for linear in _block_modules(f"{stack_name}.{layer}", layer, block)
     )

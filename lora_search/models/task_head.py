@@ -18,6 +18,8 @@ class TaskHead:
         label_names: label i of the head is ``label_names[i]``; none for a head without labels.
         config: what else the model's config is told.
         reads_words: whether the tokenizer is given lists of words.
+        frozen: whether the head is the base's own and stays as it is: that of a language model. Such a base answers
+            each token from those before it.
     """
 
     task: str
@@ -26,6 +28,7 @@ class TaskHead:
     label_names: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     reads_words: bool = False
+    frozen: bool = False
 
     @property
     def model_class(self) -> Any:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lora_search.plots.encoding import BAND, BAND_EDGE, FAINT, MUTED
-from lora_search.plots.formats import MINUS, Unit, signed
+from lora_search.plots.formats import Unit, signed
 
 FONT_SIZE = 9.0
 MARKER_SIZE = 6.5
@@ -94,7 +94,7 @@ def linear_ticks(axis: Axis, factor: float, *, signed_values: bool) -> None:
     """
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     ticks = axis.get_majorticklocs()
-    step = abs(float(ticks[1] - ticks[0])) * factor if len(ticks) > 1 else 1.0
+    step = abs(float(ticks[1] - ticks[0]) * factor) if len(ticks) > 1 else 1.0
     digits = max(0, math.ceil(-math.log10(step) - 1e-9))
     if not math.isclose(step * 10**digits, round(step * 10**digits), rel_tol=1e-6):
         digits += 1
@@ -113,7 +113,7 @@ def margin_band(ax: Axes, best: float, margin: float, unit: Unit) -> None:
     low, high = ax.get_ylim()
     gap = 11.0 / height_in_points(ax) * (high - low)
     lower, upper = spread([best - margin, best], gap)
-    for text, y in ((f"best {unit.number(best)}", upper), (f"{MINUS}{unit.amount(margin)}", lower)):
+    for text, y in ((f"best {unit.number(best)}", upper), (f"{unit.worse}{unit.amount(margin)}", lower)):
         if text.startswith("best") or margin > 0:
             ax.annotate(
                 text, (1, y), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",

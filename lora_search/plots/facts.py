@@ -35,15 +35,19 @@ def summary_notes(tables: StudyTables, verdict: Mapping[str, Any], unit: Unit) -
     notes = ["The smaller line under a score is its 95 % interval, under a difference the bounds that decide."]
     if len(tables.trials):
         head = int(tables.trials["head_parameters"].iloc[0])
-        notes.append(f"Every trial also trains {head:,} parameters of the task head, counted apart.")
+        if head:
+            notes.append(f"Every trial also trains {head:,} parameters of the task head, counted apart.")
     corrected, interval = verdict.get("corrected_score"), verdict.get("corrected_interval")
     if corrected is not None:
         known = interval is not None and None not in interval
-        ends = f" ({unit.interval(*interval)})" if interval is not None and known else ""
+        ends = f" ({unit.interval(*map(unit.merit, interval))})" if interval is not None and known else ""
         who = "the recommended" if verdict.get("status") == "decided" else "the best guess"
-        notes.append(f"Corrected for having picked one of many, {who} scores {unit.score(corrected)}{ends}.")
+        notes.append(
+            f"Corrected for having picked one of many, {who} scores {unit.score(unit.merit(corrected))}{ends}."
+        )
     if verdict.get("holdout_score") is not None:
-        notes.append(f"On the hold-out, which no trial ever saw, it scores {unit.score(verdict['holdout_score'])}.")
+        kept = unit.score(unit.merit(verdict["holdout_score"]))
+        notes.append(f"On the hold-out, which no trial ever saw, it scores {kept}.")
     return notes
 
 

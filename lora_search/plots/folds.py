@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from lora_search.plots import axes
 from lora_search.plots.encoding import BAND, BAND_EDGE, FAINT, INK, MUTED, PAPER
-from lora_search.plots.formats import MINUS, adapter, count, percent
+from lora_search.plots.formats import adapter, count, percent
 from lora_search.plots.landscape import Landscape, Point, landscape
 from lora_search.plots.marks import nothing_to_draw, roles
 
@@ -32,7 +32,8 @@ class FoldRow:
     Attributes:
         point: the trial.
         names: its roles (``recommended``, ``the guess``), may be empty.
-        differences: score minus the best's score on each shared (repeat, fold), in raw metric units.
+        differences: score minus the best's score on each shared (repeat, fold), in raw metric units; of a loss the
+            other way round, so that more is better.
         mean: their mean.
         interval: where the true mean lies (``Point.low``, ``Point.high``), as differences; None if unknown.
         probability: that it is not worse than the best by more than the margin; NaN if unknown.
@@ -61,7 +62,7 @@ def folds_data(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, 
     if scene.best is None or scene.best not in table:
         return FoldsData(scene, ())
     comparisons = {int(item["trial"]): item for item in verdict.get("comparisons") or ()}
-    differences = table.sub(table[scene.best], axis=0)
+    differences = table.sub(table[scene.best], axis=0).map(scene.unit.merit)
     paired = {int(str(trial)) for trial, any_shared in differences.notna().any().items() if any_shared}
     finalists = [point for point in _finalists(scene, comparisons) if point.trial in paired][:MOST_ROWS]
     rows = [
@@ -130,7 +131,7 @@ def _difference_axis(ax: Axes, data: FoldsData) -> None:
     ax.set_ylim(-0.45, len(data.rows) - 0.15)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    axes.linear_ticks(ax.xaxis, 100, signed_values=True)
+    axes.linear_ticks(ax.xaxis, data.scene.unit.per, signed_values=True)
 
 
 def _draw_row(ax: Axes, scene: Landscape, row: FoldRow, y: float) -> None:
@@ -183,7 +184,7 @@ def _name_ends(ax: Axes, data: FoldsData) -> None:
     scene, top = data.scene, ax.get_ylim()[1]
     ends = [(0.0, "best", "left", 3)]
     if scene.margin > 0:
-        ends.append((-scene.margin, f"{MINUS}{scene.unit.amount(scene.margin)}", "right", -3))
+        ends.append((-scene.margin, f"{scene.unit.worse}{scene.unit.amount(scene.margin)}", "right", -3))
     for x, words, align, shift in ends:
         ax.annotate(
             words, (x, top), (shift, 3), textcoords="offset points", ha=align, va="bottom", fontsize=axes.FONT_SIZE,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from lora_search.metrics import METRICS
+from lora_search.metrics import METRICS, direction
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -25,14 +26,18 @@ def signed(value: float, digits: int) -> str:
 
 @dataclass(frozen=True)
 class Unit:
-    """How one metric is written. Differences are always in points, hundredths of the metric, as in the verdict.
+    """How one metric is written. Figures and tables reckon with *merits*, of which more is better: a score itself, a
+    loss with the sign turned round. Shown is the metric as it is; differences in its unit, as in the verdict.
 
     Attributes:
         metric: its name in running text.
-        factor: what a raw score is multiplied by before it is shown.
+        factor: what a merit is multiplied by before it is shown; negative for a loss.
         digits: decimals of a score.
         suffix: written after a score.
         point_digits: decimals of a difference.
+        per: what a difference of merits is multiplied by: 100 of a share, whose hundredths are points; negative for a
+            loss, of which more is worse.
+        word: what differences are counted in.
     """
 
     metric: str
@@ -40,19 +45,32 @@ class Unit:
     digits: int
     suffix: str
     point_digits: int
+    per: float = 100.0
+    word: str = "points"
 
     @property
     def axis(self) -> str:
         """An axis title: ``accuracy (%)``."""
+        if self.factor < 0:
+            return f"{self.metric} ({self.word}, less is better)"
         return f"{self.metric} (%)" if self.suffix else self.metric
+
+    @property
+    def worse(self) -> str:
+        """The sign of a change for the worse, as it is shown."""
+        return "+" if self.factor < 0 else MINUS
+
+    def merit(self, score: float) -> float:
+        """Of a score as it is recorded."""
+        return -score if self.factor < 0 else score
 
     @property
     def measure(self) -> str:
         """What differences are counted in, for an axis title."""
-        return f"points of {self.metric}"
+        return f"{self.word} of {self.metric}"
 
     def number(self, score: float) -> str:
-        """A score without its unit, or an en dash where there is none."""
+        """A merit as the score it is, without its unit, or an en dash where there is none."""
         return f"{score * self.factor:.{self.digits}f}".replace("-", MINUS) if math.isfinite(score) else DASH
 
     def score(self, score: float) -> str:
@@ -64,13 +82,27 @@ class Unit:
         return f"{self.number(low)} to {self.score(high)}"
 
     def difference(self, value: float) -> str:
-        """A signed difference in points, without the word: ``−0.6``."""
-        return signed(value * 100, self.point_digits) if math.isfinite(value) else DASH
+        """A signed difference of merits, without the word: ``−0.6``."""
+        return signed(value * self.per, self.point_digits) if math.isfinite(value) else DASH
+
+    def differences(self, low: float, high: float) -> str:
+        """Two differences of merits, the lower as it is shown first."""
+        ends = (low, high) if self.per > 0 else (high, low)
+        return " to ".join(map(self.difference, ends))
+
+    def spread(self, value: float) -> str:
+        """A standard deviation of scores."""
+        return self.number(value if self.factor > 0 else -value)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the page's own unit is made from."""
+        names = ("metric", "factor", "digits", "suffix", "point_digits", "per", "word", "axis", "measure", "worse")
+        return {name: getattr(self, name) for name in names}
 
     def amount(self, value: float) -> str:
         """An unsigned difference with the word: ``1 point``, ``0.5 points``."""
-        text = f"{value * 100:.3g}"
-        return f"{text}{NO_BREAK}{'point' if text == '1' else 'points'}"
+        text = f"{value * abs(self.per):.3g}"
+        return f"{text}{NO_BREAK}{'point' if text == '1' and self.word == 'points' else self.word}"
 
 
 def unit_of(metric: str, margin: float = 0.01) -> Unit:
@@ -79,6 +111,9 @@ def unit_of(metric: str, margin: float = 0.01) -> Unit:
     if metric == "accuracy":
         return Unit("accuracy", 100.0, 1 + finer, f"{NO_BREAK}%", 1 + finer)
     name = METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+    if metric in METRICS and METRICS[metric].unit != "points":
+        sign = direction(metric)
+        return Unit(name, sign, 3 + finer, "", 3 + finer, per=sign, word=METRICS[metric].unit)
     return Unit(name, 1.0, 3 + finer, "", 1 + finer)
 
 

@@ -73,7 +73,8 @@ def importance_data(
         seed: of the forest, the splits and the permutations.
     """
     scene = landscape(trials, cells, verdict)
-    matrix = score_matrix(trials, cells, "score", states=("complete", "pruned"))
+    merits = cells.assign(score=cells["score"].map(scene.unit.merit))
+    matrix = score_matrix(trials, merits, "score", states=("complete", "pruned"))
     chosen = trials[trials["trial"].isin(matrix.trials)].sort_values("trial")
     count, stopped = len(chosen), int((chosen["state"] == "pruned").sum())
     columns = _columns(chosen)

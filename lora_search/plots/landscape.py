@@ -30,7 +30,7 @@ class Point:
 
     Attributes:
         learning_rate: at which it was trained.
-        score: paired with the best (module docstring), in raw metric units.
+        score: paired with the best (module docstring), in raw metric units, more is better: a loss is negative.
         low, high: best score minus the ends of the verdict's interval (how much worse than the best the trial may truly
             be): below the margin band both for a worse trial, above its lower edge both for one that is not worse. None
             where nothing was compared or nothing is known of the noise.
@@ -127,6 +127,11 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
         StudyError: the verdict names a trial the study does not have.
     """
     best, recommended = (_named(verdict, role, trials) for role in ("best", "recommended"))
+    unit = unit_of(str(verdict.get("metric") or "score"), float(verdict.get("margin") or 0.0))
+    trials, cells = (
+        frame.assign(**{name: frame[name].map(unit.merit)})
+        for frame, name in ((trials, "score_mean"), (cells, "score"))
+    )
     own = trials.set_index("trial")["score_mean"]
     complete = cells[cells["state"] == "complete"]
     paired = _paired_scores(complete, best, float(own[best]) if best is not None else math.nan)
@@ -166,7 +171,7 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
         guesses=tuple(int(t) for t in trials.loc[trials["origin"] == "guess", "trial"] if t in scored),
         margin=float(verdict.get("margin") or 0.0),
         confidence=float(verdict.get("confidence") or 0.95),
-        unit=unit_of(str(verdict.get("metric") or "score"), float(verdict.get("margin") or 0.0)),
+        unit=unit,
         encoding=Encoding.of(trials),
         adjusted=any(not math.isclose(p.score, float(own[p.trial]), abs_tol=1e-9) for p in points),
         baselines=_lines(verdict, next((point.score for point in points if point.trial == recommended), None)),

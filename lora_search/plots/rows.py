@@ -166,13 +166,14 @@ def trial_rows(trials: pd.DataFrame, scene: Landscape) -> tuple[list[tuple[str, 
     named = roles(scene)
     rows = []
     for record in trials.sort_values("trial").to_dict("records"):
-        trial, score, spread = int(record["trial"]), float(record["score_mean"]), float(record["score_std"])
+        trial, spread = int(record["trial"]), float(record["score_std"])
+        score = scene.unit.merit(float(record["score_mean"]))
         failure = record["failure"]
         origin = "" if record["origin"] == "sampler" else str(record["origin"])
         cells = {
             "trial": Cell(str(trial), trial, origin),
             "score": Cell(scene.unit.number(score), _order(score)),
-            "spread": Cell(scene.unit.number(spread), _order(spread)),
+            "spread": Cell(scene.unit.spread(spread), _order(spread)),
             "seconds": Cell(duration(record["seconds"]), record["seconds"]) if record["cells"] else Cell(DASH),
             "state": Cell(str(record["state"]), str(record["state"]), "" if pd.isna(failure) else str(failure)),
             "adapter_parameters": Cell(f"{record['adapter_parameters']:,}", int(record["adapter_parameters"])),
@@ -248,21 +249,21 @@ def _nuisance(record: Mapping[str, Any]) -> str:
 
 
 def _score(record: Mapping[str, Any], summary: Mapping[str, Any], unit: Unit) -> Cell:
-    interval = [math.nan if end is None else float(end) for end in summary.get("score_interval") or ()]
+    interval = [math.nan if end is None else unit.merit(end) for end in summary.get("score_interval") or ()]
     known = len(interval) == 2 and all(math.isfinite(end) for end in interval)
-    score = float(record["score_mean"])
+    score = unit.merit(float(record["score_mean"]))
     if math.isnan(score):
         return Cell(DASH, note=str(record["state"]))
     return Cell(unit.score(score), note=unit.interval(*interval) if known else "")
 
 
 def _difference(comparison: Mapping[str, Any], unit: Unit) -> Cell:
-    """How much the trial scores above (+) or below (−) the best."""
+    """How much more (+) or less (−) than the best the trial scores."""
     if not comparison:
         return Cell(DASH)
     worse = _number(comparison.get("difference"))
     low, high = (_number(end) for end in comparison.get("interval") or (None, None))
-    note = f"{unit.difference(-high)} to {unit.difference(-low)}" if math.isfinite(low + high) else ""
+    note = unit.differences(-high, -low) if math.isfinite(low + high) else ""
     return Cell(unit.difference(-worse), -worse, note)
 
 

@@ -36,7 +36,7 @@ class ModelSpec(Section):
     """
 
     base: str = Field(min_length=1)
-    task: Literal["text-classification", "token-classification"] = "text-classification"
+    task: Literal["text-classification", "token-classification", "causal-lm"] = "text-classification"
     revision: str | None = None
     gguf_file: str | None = None
     trust_remote_code: bool = False
@@ -48,7 +48,9 @@ class DataSpec(Section):
     ``train`` is a path, ``package:NAME/PATH`` or ``hub:OWNER/NAME`` (with ``config`` and ``split``). ``holdout`` is the
     share set aside before any fold. ``max_examples`` takes a stratified sample. Examples of one ``group`` never
     straddle folds. Of the columns, ``text``, ``text_pair`` and ``label`` are those of text classification; token
-    classification reads ``tokens`` and ``tags``, and ``scheme`` says how tags mark entities (``"auto"`` finds out).
+    classification reads ``tokens`` and ``tags``, and ``scheme`` says how tags mark entities (``"auto"`` finds out). A
+    causal language model reads ``messages``, ``prompt`` and ``completion``, or ``text``, and ``format`` says which
+    (``"auto"`` goes by the columns).
     """
 
     train: str = Field(min_length=1)
@@ -58,6 +60,10 @@ class DataSpec(Section):
     tokens: str | None = None
     tags: str | None = None
     scheme: Literal["auto", "IOB1", "IOB2", "BIOES", "BILOU"] | None = None
+    format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text"] | None = None
+    messages: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
     drop_labels: Texts = ()
     holdout: float = Field(default=0.0, ge=0, lt=0.9)
     max_examples: int | None = Field(default=None, ge=4, lt=2**63)

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lora_search.metrics import loss_beside, metric_named
-from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, layer_indices
+from lora_search.metrics import direction, loss_beside, metric_named
+from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, facts, layer_indices
 from lora_search.statistics.comparison import Array
 from lora_search.statistics.rates import RateModel, adapter_features, prior_centre
 from lora_search.statistics.recorded import RecordedStudy
@@ -71,10 +71,14 @@ def settings_table(study: RecordedStudy) -> SettingsTable:
     numbers = trials["trial"].to_numpy(dtype=np.int64)
     score, loss = np.full((2, len(numbers), len(columns)), np.nan)
     place, column = {int(number): row for row, number in enumerate(numbers)}, {key: c for c, key in enumerate(columns)}
-    loss_name = loss_beside(study.experiment.verdict.metric).name
-    losses = cells[loss_name] if loss_name in cells else pd.Series(np.nan, index=cells.index)
+    metric = study.experiment.verdict.metric
+    merits = direction(metric) * cells["score"]
+    loss_name = loss_beside(metric).name
+    # a loss that is the score itself tells nothing a second time
+    known = loss_name in cells and loss_name != metric
+    losses = cells[loss_name] if known else pd.Series(np.nan, index=cells.index)
     for trial, repeat, fold, state, value, nats in zip(
-        cells["trial"], cells["repeat"], cells["fold"], cells["state"], cells["score"], losses, strict=True
+        cells["trial"], cells["repeat"], cells["fold"], cells["state"], merits, losses, strict=True
     ):
         if int(trial) in place:
             where = place[int(trial)], column[int(repeat), int(fold)]
@@ -114,13 +118,28 @@ def features_of(adapters: Sequence[AdapterSpec], parameters: Array, layer_count:
     )
 
 
-def knowing(experiment: Experiment, labels: NDArray[np.int64], hidden_size: int) -> Knowing:
-    """What an answer scores that knows nothing of the inputs, and where the search for the rate begins."""
+def knowing(
+    experiment: Experiment, labels: NDArray[np.int64], hidden_size: int, alone: Sequence[facts.HeadAlone] | None = None
+) -> Knowing:
+    """What an answer scores that knows nothing of the inputs, and where the search for the rate begins.
+
+    Args:
+        experiment: for its metric.
+        labels: of the examples.
+        hidden_size: of the model.
+        alone: what no adapter scores, where that is a base as it is, with nothing trained: a language model knows much
+            beforehand, and an adapter that learns nothing leaves it at that.
+    """
+    metric = metric_named(experiment.verdict.metric)
     if not len(labels):
         return Knowing(0.0, float(np.log(2.0)), prior_centre(hidden_size))
-    name = experiment.verdict.metric
-    score, log_loss = (metric.score_of_knowing_nothing(labels) for metric in (metric_named(name), loss_beside(name)))
-    return Knowing(score, log_loss, prior_centre(hidden_size))
+    loss = loss_beside(metric.name)
+    untrained = [cell for cell in alone or () if cell.trial < 0 and cell.failure is None]
+    if untrained:
+        score, log_loss = (float(np.mean([cell.scores[each.name] for cell in untrained])) for each in (metric, loss))
+    else:
+        score, log_loss = (each.score_of_knowing_nothing(labels) for each in (metric, loss))
+    return Knowing(direction(metric.name) * score if np.isfinite(score) else 0.0, log_loss, prior_centre(hidden_size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +202,7 @@ def by_adapter(study: RecordedStudy) -> RecordedStudy:
     table = settings_table(study)
     labels = study.examples()["label"].to_numpy(dtype=np.int64)
     width = int(study.environment.get("model", {}).get("hidden_size", _DEFAULT_WIDTH))
-    nothing = knowing(study.experiment, labels, width)
+    nothing = knowing(study.experiment, labels, width, facts.HEAD_ALONE.of(study.facts))
     tolerance = tolerated(study.experiment.verdict.margin)
     if len(table.adapters) > _MOST_FITTED:
         main, chosen = _furthest(table)

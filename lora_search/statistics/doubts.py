@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lora_search.metrics import metric_named
+import math
+
+from lora_search.metrics import direction, metric_named
 from lora_search.spec import facts, layer_indices
 from lora_search.spec.baselines import TITLES
 from lora_search.statistics import guards
@@ -54,6 +56,8 @@ def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str |
     if not len(labels):
         return None
     guess = metric_named(metric).score_of_knowing_nothing(labels)
+    if not math.isfinite(guess):
+        return None  # what no adapter scores is told instead
     return guards.no_better_than_guessing(best.score_mean, best.score_interval[0], guess, metric)
 
 
@@ -62,7 +66,9 @@ def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, con
     data = study.environment.get("data", {})
     too_small = None
     if verdict.status == "undecided":
-        too_small = guards.margin_too_small(verdict.margin, guards.resolvable_margin(contest.finished, question))
+        too_small = guards.margin_too_small(
+            verdict.margin, guards.resolvable_margin(contest.finished, question), verdict.metric
+        )
     return [
         guards.few_examples_per_fold([int(count) for count in complete["examples"]]) if len(complete) else None,
         guards.duplicated_texts(int(data.get("duplicate_examples", 0)), max(1, int(data.get("examples", 1)))),
@@ -81,13 +87,20 @@ def _of_the_head(study: RecordedStudy, verdict: Verdict, best: TrialSummary) -> 
         (int(r), int(k)): float(s) for r, k, s in zip(cells["repeat"], cells["fold"], cells["score"], strict=True)
     }
     differences = [
-        scores[cell.repeat, cell.fold] - cell.scores[verdict.metric]
+        direction(verdict.metric) * (scores[cell.repeat, cell.fold] - cell.scores[verdict.metric])
         for cell in alone
         if (cell.repeat, cell.fold) in scores
     ]
     if not differences:
         return None
-    return guards.head_alone_is_enough(differences, study.experiment.cv.folds, verdict.margin, verdict.confidence)
+    return guards.head_alone_is_enough(
+        differences,
+        study.experiment.cv.folds,
+        verdict.margin,
+        verdict.confidence,
+        verdict.metric,
+        trained=best.head_parameters > 0,
+    )
 
 
 def _of_the_baselines(study: RecordedStudy, verdict: Verdict) -> list[str | None]:
@@ -117,9 +130,15 @@ def _of_the_holdout(study: RecordedStudy, verdict: Verdict) -> str | None:
         )
     if verdict.corrected_score is None or verdict.corrected_interval is None:
         return None
-    examples = int(study.environment.get("data", {}).get("holdout_examples", 1))
+    data = study.environment.get("data", {})
+    examples = int(data.get("holdout_examples", 1))
     return guards.holdout_disagrees(
-        kept.scores[verdict.metric], verdict.corrected_score, verdict.corrected_interval, examples
+        kept.scores[verdict.metric],
+        verdict.corrected_score,
+        verdict.corrected_interval,
+        examples,
+        verdict.metric,
+        development=int(data.get("examples", examples)) - examples,
     )
 
 
@@ -127,7 +146,7 @@ def _of_racing(study: RecordedStudy, verdict: Verdict) -> str | None:
     asked = study.experiment.verdict
     if verdict.margin >= asked.margin and verdict.confidence <= asked.confidence:
         return None
-    return guards.raced_for_less(verdict.stopped_trials, asked.margin, asked.confidence)
+    return guards.raced_for_less(verdict.stopped_trials, asked.margin, asked.confidence, asked.metric)
 
 
 def _of_the_smaller(verdict: Verdict, question: Question, contest: Contest) -> str | None:
@@ -135,4 +154,4 @@ def _of_the_smaller(verdict: Verdict, question: Question, contest: Contest) -> s
     if verdict.status != "decided" or verdict.recommended is None:
         return None
     numbers = guards.smaller_not_shown_worse(contest, verdict.recommended.adapter_parameters, question)
-    return guards.smaller_stopped_early(numbers, verdict.margin)
+    return guards.smaller_stopped_early(numbers, verdict.margin, verdict.metric)

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_search.errors import StudyError
-from lora_search.metrics import METRICS
+from lora_search.metrics import METRICS, direction
 from lora_search.statistics.comparison import Array
 
 Indices = NDArray[np.int64]
@@ -35,8 +35,8 @@ class ExampleScores:
     A row has a fold of a repeat whole or not at all.
 
     Attributes:
-        values: ``(rows, repeats, examples)``, in metric units: the score of a cell is the mean over its examples. NaN
-            where the row was not trained on that fold.
+        values: ``(rows, repeats, examples)``, in metric units, of which more is better: the score of a cell is the mean
+            over its examples, a loss negative. NaN where the row was not trained on that fold.
         folds: ``(repeats, examples)``, the fold that held the example out; -1 where none did.
         groups: ``(examples,)``, examples of one group are not independent of each other.
     """
@@ -127,7 +127,7 @@ class Recorded:
         order = np.argsort(cell, kind="stable")
         values = np.full((len(trials), *folds.shape), np.nan)
         for one in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1):
-            values[row[one], repeat[one], example[one]] = contributions(counted[one], kind.score)
+            values[row[one], repeat[one], example[one]] = direction(metric) * contributions(counted[one], kind.score)
         return ExampleScores(values, folds, self.examples["group"].to_numpy(dtype=np.int64))
 
 

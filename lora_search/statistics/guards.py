@@ -13,15 +13,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
-from lora_search.metrics import metric_named
+from lora_search.metrics import METRICS, metric_named
 from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.matrix import Contest, ScoreMatrix
 from lora_search.statistics.question import Question
-from lora_search.statistics.wording import layers_name, points
+from lora_search.statistics.wording import amount, layers_name
 
 _EDGE = 0.05
 """A learning rate within this share of the range's ends, on a log scale, is on the edge."""
 _FEW_EXAMPLES = 30
+_SHARE = "accuracy"
+"""Differences are told in its unit where nothing else is said."""
 
 
 def learning_rate_edge(best: float, low: float, high: float) -> str | None:
@@ -42,7 +44,7 @@ def rank_edge(recommended: int, best: int, ranks: Sequence[int]) -> str | None:
     if low == high:
         return None
     if best == high:
-        return f"The best rank is the largest searched, {high}: a larger one may score higher."
+        return f"The best rank is the largest searched, {high}: a larger one may score better."
     if recommended == low and low > 1:
         return f"The recommended rank is the smallest searched, {low}: a smaller one may do."
     return None
@@ -70,22 +72,22 @@ def more_layers_edge(best: str, counts: dict[str, int], layers: int) -> str | No
     """
     if len(set(counts.values())) < 2 or counts[best] < max(counts.values()) or counts[best] >= layers:
         return None
-    return f"The best adapter is on the most layers searched ({layers_name(best)}): more may score higher."
+    return f"The best adapter is on the most layers searched ({layers_name(best)}): more may score better."
 
 
-def raced_for_less(stopped: int, margin: float, confidence: float) -> str | None:
+def raced_for_less(stopped: int, margin: float, confidence: float, metric: str = _SHARE) -> str | None:
     """A stricter question is asked than the one for which racing stopped trials.
 
     Args:
         stopped: number of trials that racing stopped.
-        margin, confidence: of the experiment.
+        margin, confidence, metric: of the experiment.
     """
     if not stopped:
         return None
     trials = "a trial" if stopped == 1 else f"{stopped} trials"
     return (
-        f"Racing stopped {trials} that hardly mattered for a margin of {points(margin)} at {100 * confidence:g} %;"
-        " for this stricter question they might: run a study that asks it."
+        f"Racing stopped {trials} that hardly mattered for a margin of {amount(margin, metric)} at"
+        f" {100 * confidence:g} %; for this stricter question they might: run a study that asks it."
     )
 
 
@@ -100,14 +102,14 @@ def smaller_not_shown_worse(contest: Contest, parameters: float, question: Quest
     return [matrix.trials[row] for row in rows]
 
 
-def smaller_stopped_early(trials: Sequence[int], margin: float) -> str | None:
+def smaller_stopped_early(trials: Sequence[int], margin: float, metric: str = _SHARE) -> str | None:
     """Smaller adapters than the recommended one were stopped before they were shown to be worse than the best.
 
     Racing asks who will be recommended, and not who is shown to be worse.
 
     Args:
         trials: their numbers.
-        margin: of the verdict.
+        margin, metric: of the verdict.
     """
     if not trials:
         return None
@@ -115,8 +117,8 @@ def smaller_stopped_early(trials: Sequence[int], margin: float) -> str | None:
     who, they, them = (f"trial {listed}", "it", "it") if len(trials) == 1 else (f"trials {listed}", "they", "them")
     return (
         f"Racing stopped {who}, smaller than the recommended, before {they} could be shown to be more than "
-        f"{points(margin)} worse than the best: unlikely to be recommended, {they} may be good enough all the same; "
-        f"a study of {them} alone would tell."
+        f"{amount(margin, metric)} worse than the best: unlikely to be recommended, {they} may be good enough all the"
+        f" same; a study of {them} alone would tell."
     )
 
 
@@ -170,55 +172,74 @@ def resolvable_margin(matrix: ScoreMatrix, question: Question) -> float | None:
     return float(special.ndtri(question.confidence) * math.sqrt(float(np.median(known))))
 
 
-def margin_too_small(margin: float, resolvable: float | None) -> str | None:
+def margin_too_small(margin: float, resolvable: float | None, metric: str = _SHARE) -> str | None:
     """The margin is below what the data could ever resolve, so the verdict will hardly ever be decided."""
     if resolvable is None or margin >= resolvable:
         return None
     could = math.ceil(1000.0 * resolvable) / 1000.0
     return (
-        f"A margin of {points(margin)} is smaller than these data can resolve with any number of trainings; "
-        f"about {points(could)} would be possible, or more examples."
+        f"A margin of {amount(margin, metric)} is smaller than these data can resolve with any number of trainings; "
+        f"about {amount(could, metric)} would be possible, or more examples."
     )
 
 
-def head_alone_is_enough(differences: Sequence[float], folds: int, margin: float, confidence: float) -> str | None:
-    """The best adapter is not shown to beat training the head alone.
+def head_alone_is_enough(
+    differences: Sequence[float],
+    folds: int,
+    margin: float,
+    confidence: float,
+    metric: str = _SHARE,
+    *,
+    trained: bool = True,
+) -> str | None:
+    """The best adapter is not shown to beat training the head alone, or a base without a head to train as it is.
 
     Args:
-        differences: score of the best trial minus score of the head alone, paired by (repeat, fold).
+        differences: how much better the best trial scores than the head alone, paired by (repeat, fold).
         folds: the k of k-fold.
-        margin: of the verdict.
-        confidence: of the verdict.
+        margin, confidence, metric: of the verdict.
+        trained: whether there is a head to train.
     """
     posterior = correlated_t(np.asarray(differences, dtype=np.float64), folds)
     if 1.0 - float(posterior.probability_at_most(0.0)) >= confidence:
         return None
     gain = float(posterior.mean)
     if float(posterior.probability_at_most(margin)) >= confidence:
-        return f"Training the head alone is not worse than LoRA by more than {points(margin)}: it may be all you need."
-    direction = "lower" if gain < 0 else "higher"
-    return (
-        f"LoRA is not shown to beat training the head alone: {points(abs(gain))} {direction} on average,"
-        " within the noise."
-    )
+        alone = "Training the head alone" if trained else "The base as it is"
+        return f"{alone} is not worse than LoRA by more than {amount(margin, metric)}: it may be all you need."
+    way = "lower" if (gain < 0) == METRICS[metric].greater_is_better else "higher"
+    beaten = "training the head alone" if trained else "the base as it is"
+    return f"LoRA is not shown to beat {beaten}: {amount(abs(gain), metric)} {way} on average, within the noise."
 
 
-def holdout_disagrees(holdout: float, corrected: float, interval: tuple[float, float], examples: int) -> str | None:
+def holdout_disagrees(
+    holdout: float,
+    corrected: float,
+    interval: tuple[float, float],
+    examples: int,
+    metric: str = _SHARE,
+    development: int = 1,
+) -> str | None:
     """The hold-out score lies outside what the corrected score and the hold-out's own size allow.
 
     Args:
         holdout: score on the hold-out.
         corrected: corrected score from cross-validation.
         interval: its 95 % interval.
-        examples: size of the hold-out, for its binomial error (an approximation for metrics other than accuracy).
+        examples: size of the hold-out, for its own error: binomial, an approximation for metrics other than accuracy.
+        metric: of the verdict. A loss is no share: its own error is that of the cross-validation, for fewer examples.
+        development: examples of the cross-validation.
     """
+    error = (interval[1] - interval[0]) / 3.92
     own = math.sqrt(max(corrected * (1.0 - corrected), 0.0) / examples) if 0.0 < corrected < 1.0 else 0.0
-    half = 1.96 * math.hypot((interval[1] - interval[0]) / 3.92, own)
+    if METRICS[metric].unit != "points":
+        own = error * math.sqrt(development / examples)
+    half = 1.96 * math.hypot(error, own)
     if abs(holdout - corrected) <= half:
         return None
-    direction = "below" if holdout < corrected else "above"
+    way = "below" if holdout < corrected else "above"
     return (
-        f"The hold-out score, {holdout:.3f}, is {points(abs(holdout - corrected))} {direction} the cross-validated "
+        f"The hold-out score, {holdout:.3f}, is {amount(abs(holdout - corrected), metric)} {way} the cross-validated "
         f"{corrected:.3f}, more than chance allows: the hold-out differs from the rest, or folds leak into each other."
     )
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_search.errors import StudyError
+from lora_search.metrics import METRICS, direction
 from lora_search.statistics.comparison import Array, Posterior, correlated_t, pairwise
 from lora_search.statistics.examples import ExampleScores, Recorded
 from lora_search.statistics.two_sources import pairwise_by_example, scores_by_example
@@ -26,12 +27,13 @@ class ScoreMatrix:
     Attributes:
         trials: trial numbers, one per row, ascending.
         columns: (repeat, fold) of each column, ascending.
-        scores: ``(trials, columns)`` in metric units; NaN where the cell was not trained.
+        scores: ``(trials, columns)`` in metric units, of which more is better: a loss is negative; NaN where the cell
+            was not trained.
         parameters: adapter parameters of each trial.
         seconds: compute seconds of each trial, 0 where unknown.
-        resolution: variance of a difference of two cells that comes from counting alone. A score over m examples is a
+        resolution: variance of a difference of two cells that comes from counting alone. A share of m examples is a
             multiple of 1/m, so it is rounded by up to half of that: 1 / (12 m^2) each, with the median m. 0 where the
-            examples are not known.
+            examples are not known, and for a loss.
         examples: what single examples contribute, for the same rows; None where the metric is no mean over examples, or
             predictions are not at hand.
         training_share: of the variance between folds, what trainings contribute, where examples do not tell it; 1
@@ -143,7 +145,7 @@ def score_matrix(
     row_of = {number: row for row, number in enumerate(numbers)}
     column_of = {key: column for column, key in enumerate(columns)}
     scores = np.full((len(numbers), len(columns)), np.nan)
-    for trial, key, score in zip(usable["trial"], keys, usable[metric], strict=True):
+    for trial, key, score in zip(usable["trial"], keys, direction(metric) * usable[metric], strict=True):
         scores[row_of[int(trial)], column_of[key]] = float(score)
     seconds = wanted["seconds"] if "seconds" in wanted else pd.Series(0.0, index=wanted.index)
     return ScoreMatrix(
@@ -152,7 +154,7 @@ def score_matrix(
         scores=scores,
         parameters=_numbers(wanted["adapter_parameters"]),
         seconds=np.nan_to_num(_numbers(seconds)),
-        resolution=_resolution(usable),
+        resolution=_resolution(usable) if metric not in METRICS or METRICS[metric].unit == "points" else 0.0,
         examples=None if recorded is None else recorded.scores(numbers, metric),
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_search.metrics import metric_named
+from lora_search.metrics import direction, metric_named
 from lora_search.spec import ADAPTER_FIELDS
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
@@ -143,13 +143,14 @@ def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, me
     number = matrix.trials[row]
     record = trials.loc[trials["trial"] == number].iloc[0]
     scores = matrix.scores[row][~np.isnan(matrix.scores[row])]
-    low, high = matrix.own(folds).at(row).interval()
+    ends = matrix.own(folds).at(row).interval()
+    low, high = sorted(direction(metric) * float(end) for end in ends)
     return TrialSummary(
         trial=number,
         adapter={name: _plain(record[name]) for name in ADAPTER_FIELDS if name in record.index},
         nuisance={name: _plain(record[name]) for name in _NUISANCE_COLUMNS if name in record.index},
-        score_mean=float(scores.mean()),
-        score_interval=_bounded(float(low), float(high), *metric_named(metric).bounds),
+        score_mean=direction(metric) * float(scores.mean()),
+        score_interval=_bounded(low, high, *metric_named(metric).bounds),
         adapter_parameters=int(matrix.parameters[row]),
         head_parameters=int(record["head_parameters"]) if "head_parameters" in record.index else 0,
         seconds=float(matrix.seconds[row]),

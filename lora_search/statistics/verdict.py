@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lora_search.statistics.beside import BaselineVerdict
 from lora_search.statistics.standing import Status
-from lora_search.statistics.wording import adapter_name, capital, parameter_share, percent_sure, points
+from lora_search.statistics.wording import adapter_name, amount, capital, parameter_share, percent_sure
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Comparison:
 
     Attributes:
         trial: the trial judged.
-        difference: how much lower it scores than the best, over shared cells; metric units.
+        difference: how much worse it scores than the best, over shared cells; metric units.
         interval: how much worse than the best of all others, stopped ones included, it may truly be; agrees with
             ``status``.
         probability_not_worse: that it is within the margin of the trial it is least surely within the margin of.
@@ -144,7 +144,7 @@ def verdict_sentence(verdict: Verdict) -> str:
         return _alone(verdict, adapter_name(recommended.adapter))
     if verdict.status == "undecided":
         return _undecided(verdict, recommended, best)
-    margin, sure = points(verdict.margin), percent_sure(verdict.probability_not_worse or 0.0)
+    margin, sure = amount(verdict.margin, verdict.metric), percent_sure(verdict.probability_not_worse or 0.0)
     chosen, reference = distinct_names(recommended, best)
     if recommended.trial != best.trial:
         share = parameter_share(recommended.adapter_parameters, best.adapter_parameters)
@@ -168,7 +168,7 @@ def _alone(verdict: Verdict, name: str) -> str:
 def _undecided(verdict: Verdict, recommended: TrialSummary, best: TrialSummary) -> str:
     in_question = verdict.in_question or best
     chosen, reference = distinct_names(in_question, best)
-    margin = points(verdict.margin)
+    margin = amount(verdict.margin, verdict.metric)
     if verdict.rival is not None:
         chosen, reference = distinct_names(in_question, verdict.rival)
         question = f"whether {chosen} is within {margin} of {reference}, which racing stopped"

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from lora_search.metrics import METRICS
+
 _SHARES = {"1/2": "half", "1/3": "third", "2/3": "two thirds", "1/4": "quarter", "3/4": "three quarters"}
 
 
@@ -34,6 +36,12 @@ def points(difference: float) -> str:
     """A difference of scores in points of a hundred: 0.01 -> "1 point", 0.005 -> "0.5 points"."""
     value = f"{100.0 * difference:.3g}"
     return f"{value} point" if value == "1" else f"{value} points"
+
+
+def amount(difference: float, metric: str) -> str:
+    """A difference of scores in the unit of its metric: "1 point", "0.02 nats"."""
+    unit = METRICS[metric].unit if metric in METRICS else "points"
+    return points(difference) if unit == "points" else f"{difference:.3g} {unit}"
 
 
 def percent_sure(probability: float) -> str:

@@ -109,7 +109,9 @@ class TrialSource:
                 self.ledger.folder, f"trial {number} is missing from study.db, which gave {trial.number}"
             )
         adapter = suggest_adapter(trial, self.search)
-        sampler.rate = rate(adapter) if callable(rate) else rate
+        # the exponential of the logarithm of a bound may lie beyond it
+        rates = self.search.rates
+        sampler.rate = min(max(rate(adapter) if callable(rate) else rate, rates.low), rates.high)
         nuisance = suggest_nuisance(trial, self.search, sampler.rate)
         record = TrialRecord(
             trial=number,

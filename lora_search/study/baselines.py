@@ -78,7 +78,10 @@ def baseline_cell(prepared: Prepared, key: BaselineKey) -> Cell:
 
 
 def baseline_parts(prepared: Prepared) -> list[Part]:
-    """Everything the experiment asks for, the cheapest first."""
+    """Everything the experiment asks for, the cheapest first; nothing of a language model, which is compared with its base
+    as it is."""
+    if prepared.base.head.frozen:
+        return []
     spec, folds = prepared.experiment.baselines, prepared.experiment.cv.folds
     layers = prepared.base.structure.layer_count
     parts: list[Part] = []

@@ -75,10 +75,12 @@ class LiveFile:
         }  # fmt: skip
         self._curves = Curves()
 
-    def begin(self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None) -> None:
+    def begin(
+        self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None, lower: bool = False
+    ) -> None:
         self._estimate = Estimate(done, ahead, self._clock)
         self._write(0.0)
-        self._shown.begin(name, trials, cells, done, ahead, best)
+        self._shown.begin(name, trials, cells, done, ahead, best, lower)
 
     def expect(self, ahead: float) -> None:
         self._estimate.expect(ahead)

@@ -25,6 +25,7 @@ from lora_search.study.progress import counted, duration, pack_title
 from lora_search.study.schedule import GENERATION, packs_of
 from lora_search.study.trial_export import check_export
 from lora_search.study.tuning import RateSearch, search_of
+from lora_search.tasks import task_of
 from lora_search.training import Cell, Engine, EngineSettings, lanes_of
 from lora_search.training.whole import WholeModel
 
@@ -86,6 +87,7 @@ class Plan:
         cv = self.experiment.cv
         repeats = f" x {cv.repeats} repeats" if cv.repeats > 1 else ""
         folds = f"{cv.folds} folds{repeats}"
+        head = f", and {self.head_parameters:,} in the head" if self.head_parameters else ""
         compared = f"{counted(self.trials, 'trial')} x {folds} = {self.cells} trainings"
         if self.adapters:
             most = self.experiment.search.cells
@@ -95,7 +97,7 @@ class Plan:
             *self.notes,
             f"data: {self.examples} examples in the folds, {self.holdout} held out",
             f"cells: {compared} of {self.steps} steps",
-            f"adapters: {self.smallest:,} to {self.largest:,} parameters, and {self.head_parameters:,} in the head",
+            f"adapters: {self.smallest:,} to {self.largest:,} parameters{head}",
             *self.packs,
             f"machine: {self.device}, base in {self.precision}",
             f"memory: about {_mebibytes(total)} ({parts})",
@@ -150,6 +152,7 @@ def _plan(experiment: Experiment) -> Plan:
     # so many of a depth at a time later on, when racing goes by single folds
     usual = max(1, round(min(trials, GENERATION) / len(by_depth)))
     most = max(usual, *(pack.cells for pack in first))
+    shown = task_of(experiment.model.task).shown(prepared.data, prepared.base.tokenizer)
     lowest = prepared.cell(CellKey(0, 0, 0), *_trial(prepared, by_depth[min(by_depth)][0]))
     engine.memory.provide_for([lowest] * most)  # so that what is timed is what would run
     share = {depth: len(specs) for depth, specs in by_depth.items()}
@@ -161,7 +164,7 @@ def _plan(experiment: Experiment) -> Plan:
     ]
     return Plan(
         experiment=experiment,
-        notes=(*prepared.notes, *tried, *engine.notes),
+        notes=(*prepared.notes, *([] if shown is None else [shown]), *tried, *engine.notes),
         device=str(prepared.device),
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
         examples=len(prepared.splits.development),

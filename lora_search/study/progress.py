@@ -18,11 +18,14 @@ from lora_search.training import Step
 class StudyProgress(Protocol):
     """Told by the runner; work is cells weighted by the layers they compute.
 
-    ``begin`` comes first, with the work done by earlier runs, the work ahead and the best score so far; ``expect`` says
-    anew what is ahead, when trials were stopped or more cells are wanted. ``pack`` announces the training under way.
+    ``begin`` comes first, with the work done by earlier runs, the work ahead, the best score so far, and whether a
+    lower one is better; ``expect`` says anew what is ahead, when trials were stopped or more cells are wanted. ``pack``
+    announces the training under way.
     """
 
-    def begin(self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None) -> None: ...
+    def begin(
+        self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None, lower: bool = False
+    ) -> None: ...
 
     def expect(self, ahead: float) -> None: ...
 
@@ -78,7 +81,9 @@ def outcome(record: TrialRecord, score: float | None) -> str:
 class Silent:
     """Shows nothing."""
 
-    def begin(self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None) -> None:
+    def begin(
+        self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None, lower: bool = False
+    ) -> None:
         pass
 
     def expect(self, ahead: float) -> None:
@@ -147,14 +152,17 @@ class PlainLines(Silent):
         self._stream = stream or sys.stderr
         self._estimate = Estimate(0, 0)
         self._best: float | None = None
+        self._better: Callable[[float, float], float] = max
         self._trials = 0
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
-    def begin(self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None) -> None:
+    def begin(
+        self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None, lower: bool = False
+    ) -> None:
         self._estimate = Estimate(done, ahead)
-        self._trials, self._best = trials, best
+        self._trials, self._best, self._better = trials, best, min if lower else max
         self._say(opening(name, trials, cells))
 
     def expect(self, ahead: float) -> None:
@@ -169,7 +177,7 @@ class PlainLines(Silent):
 
     def trial(self, record: TrialRecord, score: float | None) -> None:
         if record.state == "complete" and score is not None:
-            self._best = score if self._best is None else max(score, self._best)
+            self._best = score if self._best is None else self._better(score, self._best)
         best = f" (best {self._best:.3f})" if self._best is not None else ""
         self._say(f"trial {record.trial} of {self._trials}: {outcome(record, score)}{best}  {record.adapter}")
 
@@ -191,11 +199,14 @@ class Terminal(Silent):
         self._study: TaskID | None = None
         self._estimate = Estimate(0, 0)
         self._best: float | None = None
+        self._better: Callable[[float, float], float] = max
         self._title = ""
 
-    def begin(self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None) -> None:
+    def begin(
+        self, name: str, trials: int, cells: int, done: float, ahead: float, best: float | None, lower: bool = False
+    ) -> None:
         self._estimate = Estimate(done, ahead)
-        self._best = best
+        self._best, self._better = best, min if lower else max
         self._console.print(opening(name, trials, cells), style="bold", highlight=False, markup=False)
         self._study = self._bars.add_task(name, total=done + ahead, completed=int(done), state="")
         self._bars.start()
@@ -224,7 +235,7 @@ class Terminal(Silent):
 
     def trial(self, record: TrialRecord, score: float | None) -> None:
         if record.state == "complete" and score is not None:
-            self._best = score if self._best is None else max(score, self._best)
+            self._best = score if self._best is None else self._better(score, self._best)
         self._console.print(
             f"trial {record.trial:>3}  {outcome(record, score)}  {record.adapter}", highlight=False, markup=False
         )

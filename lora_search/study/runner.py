@@ -16,8 +16,9 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from lora_search.errors import StudyError
+from lora_search.metrics import direction
 from lora_search.models import quiet_libraries
-from lora_search.spec import Experiment, facts, load_experiment
+from lora_search.spec import AdapterSpec, Experiment, Nuisance, facts, load_experiment
 from lora_search.spec.paths import kind_of
 from lora_search.statistics.judging import judge
 from lora_search.statistics.verdict import Verdict
@@ -43,6 +44,8 @@ from lora_search.study.trial_export import check_export
 from lora_search.study.tuning import search_of
 from lora_search.training import Engine
 
+UNTRAINED = -1
+"""In place of a trial: nothing was trained."""
 _OPTUNA_STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -141,10 +144,13 @@ class StudyRun:
             self.cells.note(
                 f"this study ran on {self._moved_from} before and goes on on {device}, which rounds otherwise"
             )
+        if not self.prepared.base.structure.head_modules:
+            self._score_base_alone()
         for step in self.search.steps():
             self._take(step)
         self._train_finalists()
-        self._train_baselines()
+        if not self.prepared.base.head.frozen:
+            self._train_baselines()
         self._score_holdout(self._judge())
         return self.ledger.tables()
 
@@ -154,9 +160,10 @@ class StudyRun:
         known = {record.trial: record for record in self.ledger.trials()}
         done = sum(self.cells.work_of(known[key.trial]) for key in self.ledger.cell_keys())
         scores = self.ledger.tables().trials.query("state == 'complete'")["score_mean"]
-        best = None if scores.empty else float(scores.max())
+        sign = direction(self.experiment.verdict.metric)
+        best = None if scores.empty else sign * float((sign * scores).max())
         cells, ahead = self._remaining()
-        self.progress.begin(self.experiment.name, self.experiment.search.total, cells, done, ahead, best)
+        self.progress.begin(self.experiment.name, self.experiment.search.total, cells, done, ahead, best, sign < 0)
 
     def _remaining(self) -> tuple[int, float]:
         """Cells to train and their work, if no more trials are stopped early and finalists ask for nothing."""
@@ -214,6 +221,18 @@ class StudyRun:
                     self._finish(records[trial], "complete", None)
             self._judge()
 
+    def _score_base_alone(self) -> None:
+        """What the base scores as it is, where there is no head to train: what every adapter begins at."""
+        if self.ledger.fact(facts.HEAD_ALONE) is None:
+            adapter = AdapterSpec(rank=1, alpha=1.0, targets="all-linear", layers="all")
+            nuisance = Nuisance(learning_rate=1.0)
+            keys = [CellKey(UNTRAINED, 0, fold) for fold in range(self.experiment.cv.folds)]
+            cells = [replace(self.prepared.cell(key, adapter, nuisance), modules=()) for key in keys]
+            self.progress.pack("the base as it is, to compare with", 0.0)
+            results = [trained.result for trained in self.cells.engine.train(cells, -1, self.progress.step)]
+            alone = (facts.HeadAlone(UNTRAINED, r.key.repeat, r.key.fold, r.scores, r.failure) for r in results)
+            self.ledger.set_fact(facts.HEAD_ALONE, tuple(alone))
+
     def _train_baselines(self) -> None:
         """What no adapter scores, where there is one to compare with it."""
         verdict = judge(self.ledger.tables())
@@ -258,7 +277,8 @@ class StudyRun:
         study = self.ledger.optuna_study(RandomSampler())
         if state == "complete":
             assert score is not None, "complete trials have cells"
-            study.tell(record.trial, [score, float(record.adapter_parameters)], skip_if_finished=True)
+            merit = direction(self.experiment.verdict.metric) * score
+            study.tell(record.trial, [merit, float(record.adapter_parameters)], skip_if_finished=True)
         else:
             if state == "pruned" and score is not None:
                 note_score(study, record.trial, score, int(row["cells"]))

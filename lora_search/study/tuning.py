@@ -31,7 +31,7 @@ from lora_search.statistics.rounds import (
     probes,
     probing_rates,
 )
-from lora_search.statistics.settings import fit
+from lora_search.statistics.settings import Knowing, fit
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, TrialRecord
@@ -78,7 +78,13 @@ class RateSearch:
             adapters=self.adapters,
             seed=experiment.seed,
         )
-        self.nothing = knowing(experiment, prepared.data.labels, prepared.base.structure.hidden_size)
+
+    @cached_property
+    def nothing(self) -> Knowing:
+        """What knowing nothing scores; looked at once a run has recorded what it takes to say."""
+        alone = self.ledger.fact(facts.HEAD_ALONE)
+        width = self.prepared.base.structure.hidden_size
+        return knowing(self.prepared.experiment, self.prepared.data.labels, width, alone)
 
     # -- the space -----------------------------------------------------------------------------------------------
 

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 
 from lora_search.models import ModelStructure, load_structure
 from lora_search.spec import ModelSpec
+from lora_search.tasks.causal_lm import CausalLm
 from lora_search.tasks.keys import check_keys
-from lora_search.tasks.task import Objective, RowTexts, Task
+from lora_search.tasks.task import Objective, ReadsStates, RowTexts, Task
 from lora_search.tasks.text_classification import TextClassification
 from lora_search.tasks.token_classification import TokenClassification
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (TextClassification(), TokenClassification())}
+TASKS: Mapping[str, Task] = {task.name: task for task in (TextClassification(), TokenClassification(), CausalLm())}
 """Every task, by its name in ``model.task``."""
 
 
@@ -40,6 +41,7 @@ def structure_of(model: ModelSpec) -> ModelStructure:
 __all__ = [
     "TASKS",
     "Objective",
+    "ReadsStates",
     "RowTexts",
     "Task",
     "TextClassification",

@@ -5,13 +5,17 @@ from __future__ import annotations
 from lora_search.errors import ExperimentError, Mistake
 from lora_search.metrics import VERDICT_METRICS
 from lora_search.spec import Experiment
+from lora_search.spec.baselines import BaselinesSpec
 from lora_search.spec.experiment import DataSpec
 from lora_search.spec.quoting import quoted
 from lora_search.spec.suggestions import closest, one_of
 from lora_search.tasks.task import Task
 
-_OF_TEXTS = ("text", "text_pair", "label", "drop_labels")
-_OF_WORDS = ("tokens", "tags", "scheme")
+_KEYS_OF = {
+    "text-classification": ("text", "text_pair", "label", "drop_labels"),
+    "token-classification": ("tokens", "tags", "scheme"),
+    "causal-lm": ("format", "messages", "prompt", "completion", "text"),
+}
 
 
 def check_keys(experiment: Experiment, task: Task) -> None:
@@ -20,15 +24,18 @@ def check_keys(experiment: Experiment, task: Task) -> None:
     Raises:
         ExperimentError: a column of another task, or a metric that is none of this one.
     """
-    foreign = _OF_TEXTS if task.name == "token-classification" else _OF_WORDS
+    foreign = [key for keys in _KEYS_OF.values() for key in keys if key not in _KEYS_OF[task.name]]
     mistakes = [
         Mistake(f"must be left out for {task.name}", f"data.{key}", quoted(given))
-        for key in foreign
+        for key in dict.fromkeys(foreign)
         if (given := getattr(experiment.data, key)) != DataSpec.model_fields[key].default
     ]
     if task.name != "text-classification" and "tfidf" in experiment.baselines.include:
         place = experiment.baselines.include.index("tfidf")
         mistakes.append(Mistake(f"must be left out for {task.name}", f"baselines.include[{place}]", quoted("tfidf")))
+    if task.name == "causal-lm" and experiment.baselines != BaselinesSpec():
+        rule = "must be left out for causal-lm, which is compared with its base as it is"
+        mistakes.append(Mistake(rule, "baselines"))
     names = [metric.name for metric in task.metrics if metric.name in VERDICT_METRICS]
     metric = experiment.verdict.metric
     if metric not in names:

@@ -12,9 +12,9 @@ batch. So the loss is the same however a batch is cut into micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,9 @@ class Task(Protocol):
     def texts(self, dataset: Dataset, data: EncodedExamples, examples: Examples) -> RowTexts:
         """What the tokenizer makes the rows of some examples of."""
 
+    def shown(self, data: EncodedExamples, tokenizer: Any) -> str | None:
+        """An example as the model reads it, where that is not what the data say anyway; None elsewhere."""
+
 
 class Objective(Protocol):
     """A task over one encoded dataset, as the engine sees it.
@@ -151,3 +154,16 @@ def frequency_losses(answers: Examples, classes: int) -> NDArray[np.float64]:
     """(classes,), minus the log of how often each occurs among some answers, in nats."""
     counts = np.maximum(np.bincount(answers, minlength=classes), 1)
     return np.asarray(np.log(counts.sum()) - np.log(counts))
+
+
+@runtime_checkable
+class ReadsStates(Protocol):
+    """An objective whose head is the model's own and frozen: it may be given what goes into that head instead of
+    logits, and make those it needs."""
+
+    def through(self, readout: Callable[[Tensor], Tensor]) -> Objective:
+        """The same, of which ``losses`` and ``answers`` are given states (rows, tokens, features).
+
+        Args:
+            readout: makes logits (tokens, vocabulary) of states (tokens, features).
+        """

@@ -56,6 +56,10 @@ class TextClassification:
         pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in examples]
         return RowTexts(examples, [dataset.texts[example] for example in examples], pairs)
 
+    def shown(self, data: EncodedExamples, tokenizer: Any) -> str | None:
+        """Nothing: all of a text is read."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class ClassObjective:

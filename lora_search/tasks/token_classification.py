@@ -73,6 +73,10 @@ class TokenClassification:
         rows = data.rows_of(examples)
         return RowTexts(rows, [list(data.words[row]) for row in rows], None)
 
+    def shown(self, data: EncodedExamples, tokenizer: Any) -> str | None:
+        """Nothing: all of a text is read."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class TagObjective:

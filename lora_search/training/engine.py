@@ -22,7 +22,7 @@ from lora_search.data import EncodedExamples
 from lora_search.models.base import FrozenBase
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.spec.facts import Budgets
-from lora_search.tasks import task_of
+from lora_search.tasks import Objective, ReadsStates, task_of
 from lora_search.training.batches import IntArray, MicroBatch
 from lora_search.training.cell import Cell
 from lora_search.training.footprint import kept_for_backward, kept_of, largest_step, step_bytes
@@ -81,7 +81,7 @@ class Engine:
         self.base = base
         self.training = training
         config = base.model.config.get_text_config()
-        self.objective = task_of(base.head.task).objective(data)
+        self.objective: Objective = task_of(base.head.task).objective(data)
         storage = TokenStorage(data, config.pad_token_id or 0, settings.device, takes_types(base.model))
         running = running_model(base, storage, settings.dtype, asked=training.precision)
         self.settings = replace(settings, dtype=running.dtype)
@@ -107,6 +107,8 @@ class Engine:
             cache_tokens=4 * self.memory.token_budget,
             pooled_token=settings.pooled_token,
         )
+        if self.forward.readout is not None and isinstance(self.objective, ReadsStates):
+            self.objective = self.objective.through(self.forward.readout)
         self._precision_note = running.note
         self.split_packs = False
         self.padded_tokens = 0
@@ -126,6 +128,8 @@ class Engine:
             notes.append(f"memory is short for {name}: its layers are computed again in each backward, which is slower")
         if self.forward.facts.sees_padding:
             notes.append(f"{name} sees padding, so only texts of equal length are computed together, which is slower")
+        if self.base.head.frozen and self.forward.readout is None:
+            notes.append(f"{name} makes its logits in a way of its own: those of all tokens are held at once")
         if self.split_packs:
             notes.append(f"{name} is trained with one adapter per micro-batch, which is slower")
         return tuple(notes)

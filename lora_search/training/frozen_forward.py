@@ -6,8 +6,8 @@ Knows the model and the dataset, and nothing of cells, steps or memory that runs
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from lora_search.training.pooled import PooledLayer, PooledToken, find_pooled_to
 from lora_search.training.precision import fast_products, in_precision
 from lora_search.training.prefix import PrefixCache
 from lora_search.training.probing import ForwardFacts, probe
+from lora_search.training.readout import FrozenReadout, find_readout
 
 _ROWS_TO_COMPARE = 4
 
@@ -35,12 +36,14 @@ class RunningModel:
     Attributes:
         model, dtype: on the device of its storage.
         facts: how its forward treats rows.
+        readout: the head of a language model, passed over; None for any other, or where it cannot be.
         note: what the user should know about the precision; None where it is the one asked for.
     """
 
     model: nn.Module
     dtype: torch.dtype
     facts: ForwardFacts
+    readout: FrozenReadout | None = None
     note: str | None = None
 
 
@@ -59,8 +62,7 @@ def running_model(base: FrozenBase, storage: TokenStorage, dtype: torch.dtype, *
     modules = [*(module.name for module in base.structure.linear_modules), *base.structure.head_modules]
     model = in_precision(base.model, dtype, storage.device)
     try:
-        with attention_without_plans(storage.device):
-            return RunningModel(model, dtype, probe(model, storage, modules))
+        return _running(base, model, dtype, storage, modules)
     except RuntimeError as error:
         if dtype == torch.float32 or is_out_of_memory(error):
             raise
@@ -71,7 +73,20 @@ def running_model(base: FrozenBase, storage: TokenStorage, dtype: torch.dtype, *
             ) from error
     plain = in_precision(base.model, torch.float32, storage.device)
     note = f"{name} runs in fp32: its own code fails in bf16"
-    return RunningModel(plain, torch.float32, probe(plain, storage, modules), note)
+    return replace(_running(base, plain, torch.float32, storage, modules), note=note)
+
+
+def _running(
+    base: FrozenBase, model: nn.Module, dtype: torch.dtype, storage: TokenStorage, modules: Sequence[str]
+) -> RunningModel:
+    with attention_without_plans(storage.device):
+        readout = find_readout(model, storage.device) if base.head.frozen else None
+        with _passed_over(readout):
+            return RunningModel(model, dtype, probe(model, storage, modules), readout)
+
+
+def _passed_over(readout: FrozenReadout | None) -> AbstractContextManager[None]:
+    return nullcontext() if readout is None else readout.passed_over()
 
 
 class FrozenForward:
@@ -102,6 +117,7 @@ class FrozenForward:
     ) -> None:
         self.structure = base.structure
         self.model, self.dtype, self.facts = running.model, running.dtype, running.facts
+        self.readout = running.readout
         self.storage = storage
         config = base.model.config.get_text_config()
         self.head_deviation = float(getattr(config, "initializer_range", None) or 0.02)
@@ -120,7 +136,8 @@ class FrozenForward:
             overhead=self._layer_overhead,
             folder=cache_folder,
         )
-        self.pooled = self._find_pooled_token(base.model) if pooled_token else None
+        # a language model reads every token
+        self.pooled = self._find_pooled_token(base.model) if pooled_token and not base.head.frozen else None
         self.pooled_layer = PooledLayer(self.model, self.pooled)
 
     def _find_pooled_token(self, model: nn.Module) -> PooledToken | None:
@@ -150,7 +167,7 @@ class FrozenForward:
 
     def resumes(self, depth: int) -> bool:
         """Have the states that enter layer ``depth`` ready, unless the model is to be run in full."""
-        with attention_without_plans(self.storage.device):
+        with attention_without_plans(self.storage.device), _passed_over(self.readout):
             return self._keeps_states and self.prefix.prepare(depth)
 
     def mixes_slots(self, modules: Collection[str]) -> bool:
@@ -180,6 +197,7 @@ class FrozenForward:
             # not around the checks of what gives the same: they look for smaller differences
             stack.enter_context(fast_products(self.storage.device, self.dtype))
             stack.enter_context(attention_without_plans(self.storage.device))
+            stack.enter_context(_passed_over(self.readout))
             if resumed_at is not None:
                 stack.enter_context(self.prefix.resumed(resumed_at, self.pooled.filled if self.pooled else ()))
             stack.enter_context(pack.attached())
@@ -187,7 +205,8 @@ class FrozenForward:
             yield
 
     def logits(self, examples: IntArray, width: int, resumed_at: int | None) -> Tensor:
-        """The model's answer to ``examples`` padded to ``width`` tokens, (rows, ...) in its precision.
+        """The model's answer to ``examples`` padded to ``width`` tokens, (rows, ...) in its precision: logits, or the
+        states (rows, width, features) that ``readout`` makes logits of.
 
         To be called inside ``running``, once the pack knows the rows.
         """
@@ -195,7 +214,8 @@ class FrozenForward:
         if resumed_at is not None:
             self.prefix.feed(resumed_at, batch)
         self.pooled_layer.feed(batch)
-        return self.model(**batch.arguments).logits  # type: ignore[no-any-return]
+        answered = self.model(**batch.arguments)
+        return answered.logits if self.readout is None else self.readout.take()
 
     def pooled_tokens(self, examples: IntArray) -> Tensor | None:
         """int64 (rows,), which token of each row the head reads; None for the first."""

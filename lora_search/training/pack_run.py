@@ -108,7 +108,13 @@ class PackRun:
         self.pack = forward.new_pack([cell.slot() for cell in cells], memory.lanes)
         self.team = Team()
         self.depth = min(cell.depth(forward.structure.layer_count) for cell in cells)
-        self.steps = [step_count(len(cell.train), training.batch_size, training.epochs) for cell in cells]
+        # a cell without adapter, of a model without a head to train, is predicted from as it is
+        self.steps = [
+            step_count(len(cell.train), training.batch_size, training.epochs)
+            if cell.modules or forward.structure.head_modules
+            else 0
+            for cell in cells
+        ]
         self.optimizer = PackedAdamW(
             self.pack,
             [cell.nuisance.learning_rate for cell in cells],

@@ -26,7 +26,7 @@ def test_rank_on_the_edge() -> None:
     assert guards.rank_edge(2, 4, [1, 2, 4, 8]) is None
     assert guards.rank_edge(1, 4, [1, 2, 4, 8]) is None
     assert guards.rank_edge(8, 8, [8]) is None
-    assert guards.rank_edge(4, 8, [4, 8]) == "The best rank is the largest searched, 8: a larger one may score higher."
+    assert guards.rank_edge(4, 8, [4, 8]) == "The best rank is the largest searched, 8: a larger one may score better."
     assert guards.rank_edge(4, 4, [4, 8]) == "The recommended rank is the smallest searched, 4: a smaller one may do."
 
 
@@ -115,7 +115,7 @@ def test_only_what_there_is_to_say() -> None:
 def test_more_layers_than_searched_may_score_higher() -> None:
     counts = {"top-1/2": 3, "top-1/3": 2}
     assert guards.more_layers_edge("top-1/2", counts, 6) == (
-        "The best adapter is on the most layers searched (the top half): more may score higher."
+        "The best adapter is on the most layers searched (the top half): more may score better."
     )
     assert guards.more_layers_edge("top-1/3", counts, 6) is None
     assert guards.more_layers_edge("all", {"all": 6, "top-1/3": 2}, 6) is None

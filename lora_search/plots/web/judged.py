@@ -85,13 +85,20 @@ def _baselines(tables: StudyTables, scene: Landscape) -> list[dict[str, Any]]:
     best = cells[(cells["trial"] == scene.best) & (cells["state"] == "complete")]
     scores = {(int(r), int(f)): s for r, f, s in zip(best["repeat"], best["fold"], best["score"], strict=True)}
     gaps = [
-        float(cell.scores[metric]) - float(scores[cell.repeat, cell.fold])
+        scene.unit.merit(float(cell.scores[metric]) - float(scores[cell.repeat, cell.fold]))
         for cell in alone
         if cell.failure is None and (cell.repeat, cell.fold) in scores
     ]
     if not gaps or scene.best_score is None:
         return []
-    return [{"name": "head alone", "score": _known(scene.best_score + sum(gaps) / len(gaps)), "cells": len(gaps)}]
+    head = int(tables.trials["head_parameters"].max())
+    return [
+        {
+            "name": "head alone" if head else "base as it is",
+            "score": _known(scene.best_score + sum(gaps) / len(gaps)),
+            "cells": len(gaps),
+        }
+    ]
 
 
 def _known(value: Any) -> float | None:

@@ -44,27 +44,22 @@ def study_payload(tables: StudyTables, judged: Mapping[str, Any], token: str = "
 
     Returns:
         JSON types only. ``trials`` and what ``judged`` holds are columns, one value per trial in the order of the
-        frame; ``scores[i][j]`` is the score of trial i on ``columns[j]``, a (repeat, fold).
+        frame; ``scores[i][j]`` is the score of trial i on ``columns[j]``, a (repeat, fold). Scores are merits: of a
+        loss the sign is turned round (see ``formats.Unit``), but in ``csv``, which is the file.
     """
     experiment, trials, cells = tables.experiment, tables.trials, tables.cells
     complete = cells[cells["state"] == "complete"]
     columns = sorted({(int(r), int(f)) for r, f in zip(complete["repeat"], complete["fold"], strict=True)})
     unit = unit_of(experiment.verdict.metric, experiment.verdict.margin)
+    merits = trials.assign(score_mean=trials["score_mean"].map(unit.merit))
+    complete = complete.assign(score=complete["score"].map(unit.merit))
     encoding = Encoding.of(trials)
     asked = experiment.verdict
     few = int((trials["state"] == "complete").sum()) <= MOST_JUDGED_LIVE
     return {
         "study": experiment.name,
         "token": token,
-        "metric": {
-            "metric": unit.metric,
-            "factor": unit.factor,
-            "digits": unit.digits,
-            "suffix": unit.suffix,
-            "point_digits": unit.point_digits,
-            "axis": unit.axis,
-            "measure": unit.measure,
-        },
+        "metric": unit.to_json(),
         "asked": {"margin": asked.margin, "confidence": asked.confidence},
         "stops": {
             "margins": sorted({*(_MARGINS if few else ()), asked.margin}),
@@ -78,7 +73,7 @@ def study_payload(tables: StudyTables, judged: Mapping[str, Any], token: str = "
             "targets": {name: index for index, name in enumerate(encoding.colours)},
             "layers": dict(encoding.markers),
         },
-        "trials": _trials(trials, complete),
+        "trials": _trials(merits, complete),
         "scores": _scores(trials, complete, columns),
         "packs": _packs(trials, complete, columns),
         "csv": csv_lines(trials),

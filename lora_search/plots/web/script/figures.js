@@ -136,7 +136,7 @@ function drawRanks(plate, key) {
 }
 
 function bestAtEach(members, xOf) {
-  const best = new Map(), weight = ({ row }) => (row.state === "complete" ? 10 : 0) + row.score;
+  const best = new Map(), weight = ({ row }) => (row.state === "complete" ? 1e4 : 0) + row.score;
   for (const entry of members) {
     const at = xOf(entry.row), held = best.get(at);
     if (!held || weight(entry) > weight(held)) best.set(at, entry);

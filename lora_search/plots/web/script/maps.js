@@ -100,7 +100,7 @@ function drawImportance(plate) {
   if (!bars.length) return plate.empty(problem || "Nothing to show.");
   plate.begin(16 + bars.length * 32 + 48, { left: 112, right: 16, top: 12, bottom: 46 });
   const high = Math.max(...bars.map((bar) => bar.high), 1e-6), low = Math.min(0, ...bars.map((bar) => bar.low));
-  const scale = linear(low, high * 1.04, plate.left, plate.right_edge), factor = 100;
+  const scale = linear(low, high * 1.04, plate.left, plate.right_edge), factor = Math.abs(view.unit.per);
   plate.add(s("path", { class: "zero", d: `M${scale.place(0)},${plate.top}V${plate.bottom_edge}` }));
   bars.forEach((bar, at) => {
     const y = plate.top + at * 32 + 16;

@@ -114,7 +114,7 @@ class Plate {
     this.add(s("path", { class: "band-edge", d: `M${this.left},${bottom}H${this.right_edge}` }));
     const [high, low] = spread([top, bottom], 13);
     this.add(s("text", { class: "side", x: this.right_edge + 6, y: high, dy: "0.33em" }, `best ${view.unit.number(best)}`));
-    if (margin > 0) this.add(s("text", { class: "side", x: this.right_edge + 6, y: low, dy: "0.33em" }, MINUS + view.unit.amount(margin)));
+    if (margin > 0) this.add(s("text", { class: "side", x: this.right_edge + 6, y: low, dy: "0.33em" }, view.unit.worse + view.unit.amount(margin)));
   }
 
   // What is no adapter and is compared with them: a line; below the axis, only its name.
@@ -243,7 +243,7 @@ function pointWords({ row, adapter }) {
   lines.push(`trial ${row.trial}, alpha ${significant(row.alpha, 4)}, rate ${rateText(row.learning_rate)}${settings}`);
   lines.push(`${countText(row.adapter_parameters)} parameters, ${durationText(row.compute)} of compute a training`);
   if (known(row.score)) {
-    const interval = known(row.low) ? `, may stand at ${unit.number(row.low)} to ${unit.number(row.high)}` : "";
+    const interval = known(row.low) ? `, may stand at ${unit.range(row.low, row.high)}` : "";
     lines.push(`${unit.metric} ${unit.score(row.score)}${interval}`);
   }
   if (known(row.probability)) lines.push(`P(within ${unit.amount(view.judged.margin)} of the best) ${percentText(row.probability)}`);

@@ -115,7 +115,7 @@ function drawFolds(plate) {
   const scale = linear(low - air, high + air, plate.left, plate.right_edge), zero = scale.place(0), edge = scale.place(-margin);
   plate.add(s("rect", { class: "band", x: edge, y: plate.top, width: Math.max(0, zero - edge), height: plate.bottom_edge - plate.top }));
   plate.add(s("path", { class: "band-edge", d: `M${edge},${plate.top}V${plate.bottom_edge}` }), s("path", { class: "zero", d: `M${zero},${plate.top}V${plate.bottom_edge}` }));
-  plate.add(s("text", { class: "side", x: zero + 4, y: plate.top - 6 }, `best, trial ${best.trial}`), s("text", { class: "side end", x: edge - 4, y: plate.top - 6 }, MINUS + view.unit.amount(margin)));
+  plate.add(s("text", { class: "side", x: zero + 4, y: plate.top - 6 }, `best, trial ${best.trial}`), s("text", { class: "side end", x: edge - 4, y: plate.top - 6 }, view.unit.worse + view.unit.amount(margin)));
   plate.points = [];
   strips.forEach(({ row, gaps }, at) => {
     const y = plate.top + at * step + 28, colour = colourOf(row);
@@ -133,11 +133,11 @@ function drawFolds(plate) {
     plate.add(s("text", { class: "side end", x: plate.right_edge, y: y - 12 }, percentText(row.probability)));
     for (const { gap, at: column } of gaps) {
       const [repeat, fold] = view.data.columns[column];
-      const words = () => [adapterText(row, 40), `fold ${fold + 1}${repeat ? `, repeat ${repeat + 1}` : ""}: ${view.unit.difference(gap)} points`, `${view.unit.score(view.data.scores[row.at][column])} against ${view.unit.score(mine[column])}`];
+      const words = () => [adapterText(row, 40), `fold ${fold + 1}${repeat ? `, repeat ${repeat + 1}` : ""}: ${view.unit.difference(gap)} ${view.unit.word}`, `${view.unit.score(view.data.scores[row.at][column])} against ${view.unit.score(mine[column])}`];
       plate.points.push({ x: scale.place(gap), y, row, adapter: row.group, words });
     }
   });
-  const ticks = linearTicks(scale.low, scale.high, 100, plate.narrow ? 5 : 8);
-  plate.xAxis(scale, ticks.map((tick) => tick.value), (value) => signed(value * 100, ticks[0].digits), plate.narrow ? `difference to the best, in ${view.unit.measure}` : `difference to the best on the same fold, in ${view.unit.measure}`);
+  const ticks = linearTicks(scale.low, scale.high, view.unit.per, plate.narrow ? 5 : 8);
+  plate.xAxis(scale, ticks.map((tick) => tick.value), (value) => signed(value * view.unit.per, ticks[0].digits), plate.narrow ? `difference to the best, in ${view.unit.measure}` : `difference to the best on the same fold, in ${view.unit.measure}`);
   plate.end();
 }

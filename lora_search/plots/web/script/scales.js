@@ -56,12 +56,14 @@ function roundTicks(scale, gap) {
 
 // Round ticks with just the decimals they need, after multiplication by the factor.
 function linearTicks(low, high, factor, most = 6) {
-  const span = (high - low) * factor;
+  // a negative factor turns the scale round: the lowest value is written as the highest number
+  const [first, last] = [low * factor, high * factor].sort((a, b) => a - b);
+  const span = last - first;
   const rough = span / most, power = 10 ** Math.floor(log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((part) => part * power).find((part) => part >= rough * 0.999);
   const digits = Math.max(0, Math.ceil(-log10(step) - 1e-9) + (Math.abs((step / power) % 1) > 0.1 ? 1 : 0));
   const ticks = [];
-  for (let at = Math.ceil((low * factor) / step - 1e-9); at * step <= high * factor + 1e-9; at++) {
+  for (let at = Math.ceil(first / step - 1e-9); at * step <= last + 1e-9; at++) {
     ticks.push({ value: (at * step) / factor, digits, shown: at * step });
   }
   return ticks;

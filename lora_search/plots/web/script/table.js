@@ -14,7 +14,7 @@ const COLUMNS = [
   { key: "adapter_parameters", title: "parameters", number: true, text: (row) => grouped(row.adapter_parameters) },
   { key: "head_parameters", title: "head parameters", number: true, text: (row) => grouped(row.head_parameters) },
   { key: "score", title: "score", number: true, text: (row) => view.unit.score(row.score) },
-  { key: "score_std", title: "\u00b1 folds", number: true, text: (row) => (known(row.score_std) ? view.unit.number(row.score_std) : DASH) },
+  { key: "score_std", title: "\u00b1 folds", number: true, text: (row) => view.unit.spread(row.score_std) },
   { key: "difference", title: "to the best", number: true, text: (row) => view.unit.difference(row.difference) },
   { key: "low", title: "where it may stand", strip: true },
   { key: "probability", title: "P(not worse)", number: true, text: (row) => percentText(row.probability) },

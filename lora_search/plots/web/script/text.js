@@ -22,12 +22,19 @@ class Unit {
   score(score) {
     return known(score) ? this.number(score) + this.suffix : DASH;
   }
+  // The lower as it is shown first.
+  range(low, high) {
+    return this.factor < 0 ? `${this.number(high)} to ${this.score(low)}` : `${this.number(low)} to ${this.score(high)}`;
+  }
+  spread(value) {
+    return known(value) ? this.number(this.factor < 0 ? -value : value) : DASH;
+  }
   difference(value) {
-    return known(value) ? signed(value * 100, this.point_digits) : DASH;
+    return known(value) ? signed(value * this.per, this.point_digits) : DASH;
   }
   amount(value) {
-    const text = significant(value * 100, 3);
-    return text + NO_BREAK + (text === "1" ? "point" : "points");
+    const text = significant(value * Math.abs(this.per), 3);
+    return text + NO_BREAK + (text === "1" && this.word === "points" ? "point" : this.word);
   }
 }
 

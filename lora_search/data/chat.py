@@ -1,0 +1,232 @@
+"""Texts to go on with: conversations, prompts with their completions, or plain texts, ready to be split and encoded.
+
+Five shapes of table are read, those in which such data are kept: ``messages`` (a list of objects with ``role`` and
+``content``), ``conversations`` of ShareGPT (``from`` and ``value``), ``prompt`` and ``completion`` (texts, or
+messages), ``instruction``, ``input`` and ``output`` of Alpaca, and ``text``. All become an :class:`Exchange`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_search.data.dataset import Dataset
+from lora_search.data.duplicates import copies, fold_groups
+from lora_search.data.examples import sample
+from lora_search.data.messages import Exchange, exchanges_of
+from lora_search.data.report import DataReport
+from lora_search.data.sources import RawExamples, columns_of
+from lora_search.data.table import Table
+from lora_search.data.wording import counted, listed
+from lora_search.errors import DataError, MissingColumnError
+from lora_search.spec.experiment import DataSpec
+from lora_search.spec.quoting import quoted, quoted_path
+
+LABEL = "example"
+"""The one stratum there is."""
+_NO_COLUMN = "\0"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape of table.
+
+    Attributes:
+        name: as in ``data.format``.
+        wanted: key of the experiment -> the column it names, those that must be there.
+        optional: the same for those that may be.
+        phrase: what its rows are, in words.
+    """
+
+    name: str
+    wanted: dict[str, str]
+    optional: dict[str, str] = field(default_factory=dict)
+    phrase: str = ""
+
+
+@dataclass(frozen=True)
+class ChatReport(DataReport):
+    """As ``DataReport``, of exchanges.
+
+    Attributes:
+        shape: of the table, in words, and
+        shape_found: whether it was looked for.
+        tokens, trained: in all examples, and how many of them are trained; None before encoding.
+        about_mask: what is trained, and how that was found out, as sentences.
+        mask_warnings: what is odd about that.
+    """
+
+    shape: str = ""
+    shape_found: bool = False
+    tokens: int | None = None
+    trained: int | None = None
+    about_mask: tuple[str, ...] = ()
+    mask_warnings: tuple[str, ...] = ()
+
+    def _about_size(self) -> list[str]:
+        found = ", as its columns say" if self.shape_found else ""
+        sentences = [f"{self.examples} examples: {self.shape}{found}."]
+        if self.sampled_from is not None:
+            sentences.append(f"Sampled from {self.sampled_from} examples.")
+        return [*sentences, *self._about_groups()]
+
+    def _about_lengths(self) -> list[str]:
+        sentences = super()._about_lengths()
+        if self.tokens is not None and self.trained is not None:
+            share = f"{100 * self.trained / max(1, self.tokens):.0f} %"
+            sentences.append(f"{self.trained} of {counted(self.tokens, 'token')} are trained ({share}).")
+        return [*sentences, *self.about_mask]
+
+    def warnings(self) -> tuple[str, ...]:
+        return (*super().warnings(), *(f"Warning: {sentence}" for sentence in self.mask_warnings))
+
+
+@dataclass(frozen=True, eq=False)
+class ChatDataset(Dataset):
+    """n exchanges; ``texts`` are what a person reads of them, and all are of one stratum.
+
+    Attributes:
+        exchanges: n of them.
+    """
+
+    exchanges: tuple[Exchange, ...] = ()
+
+
+def load_chat(spec: DataSpec, seed: int) -> ChatDataset:
+    """Read, check and sample the exchanges of an experiment.
+
+    Args:
+        spec: ``[data]``.
+        seed: the experiment's seed; decides which examples ``max_examples`` takes.
+
+    Raises:
+        DataError: the source cannot be read, has none of the shapes, or its rows cannot be used.
+    """
+    shape, table = _read(spec)
+    exchanges = exchanges_of(shape.name, {key: table.columns[column] for key, column in _columns(shape, table)})
+    if not exchanges:
+        raise DataError.about("data.train", "must hold examples", got=f"no rows in {quoted_path(spec.train)}")
+    groups = None if spec.group is None else tuple(map(str, table.columns[spec.group]))
+    texts = tuple(exchange.text for exchange in exchanges)
+    rows = tuple(range(1, len(exchanges) + 1))
+    raw = RawExamples(texts, None, (LABEL,) * len(rows), groups, rows)
+    used, sampled_from = raw, None
+    if spec.max_examples is not None and spec.max_examples < len(raw):
+        used, sampled_from = sample(raw, spec.max_examples, seed), len(raw)
+    kept = tuple(exchanges[row - 1] for row in used.rows)
+    duplicates = copies(used)
+    joined = fold_groups(len(used), used.groups, duplicates)
+    report = ChatReport(
+        source=spec.train,
+        rows=len(raw),
+        dropped={},
+        sampled_from=sampled_from,
+        label_counts={LABEL: len(used)},
+        group_column=spec.group,
+        group_count=None if used.groups is None else len(set(used.groups)),
+        duplicate_texts=len(duplicates),
+        duplicate_examples=sum(map(len, duplicates)),
+        contradictions=(),
+        notes=table.notes,
+        shape=shape.phrase,
+        shape_found=spec.format in (None, "auto"),
+    )
+    return ChatDataset(
+        texts=used.texts,
+        pairs=None,
+        labels=np.zeros(len(used), dtype=np.int64),
+        label_names=(LABEL,),
+        groups=joined,
+        rows=np.array(used.rows, dtype=np.int64),
+        report=report,
+        fingerprint=_fingerprint(kept, joined),
+        exchanges=kept,
+    )
+
+
+def _shapes(spec: DataSpec) -> tuple[Shape, ...]:
+    """The shapes there are, those that say more first; columns as the experiment names them."""
+    messages = spec.messages or "messages"
+    turns = spec.messages or "conversations"
+    prompt, completion = spec.prompt or "prompt", spec.completion or "completion"
+    return (
+        Shape("messages", {"data.messages": messages}, phrase=f"messages of column {quoted(messages)}"),
+        Shape("sharegpt", {"data.messages": turns}, phrase=f"ShareGPT conversations of column {quoted(turns)}"),
+        Shape(
+            "prompt-completion",
+            {"data.prompt": prompt, "data.completion": completion},
+            phrase=f"prompts ({quoted(prompt)}) and completions ({quoted(completion)})",
+        ),
+        Shape(
+            "alpaca",
+            {"instruction": "instruction", "output": "output"},
+            {"input": "input"},
+            phrase="Alpaca's instructions, inputs and outputs",
+        ),
+        Shape("text", {"data.text": spec.text}, phrase=f"texts of column {quoted(spec.text)}"),
+    )
+
+
+def _read(spec: DataSpec) -> tuple[Shape, Table]:
+    """The shape of the source, and its columns."""
+    shapes = _shapes(spec)
+    available = _available(spec)
+    if spec.format not in (None, "auto"):
+        shape = next(shape for shape in shapes if shape.name == spec.format)
+    elif available is None:
+        shape = shapes[0]  # what is the matter with such a source, its own reader says
+    else:
+        fitting = [shape for shape in shapes if set(shape.wanted.values()) <= set(available)]
+        if not fitting:
+            raise DataError.about(
+                "data.train",
+                "must have the columns of a kind of example: messages; conversations; prompt and completion;"
+                " instruction and output; or text",
+                got=listed(available) or "none",
+                hint="name yours with data.messages, data.prompt and data.completion, or data.text",
+            )
+        shape = fitting[0]
+    wanted = dict(shape.wanted)
+    wanted |= {key: column for key, column in shape.optional.items() if column in (available or ())}
+    if spec.group is not None:
+        wanted["data.group"] = spec.group
+    table = columns_of(spec, wanted)
+    if shape.name == "messages" and spec.format != "messages" and _is_sharegpt(table.columns[wanted["data.messages"]]):
+        shape = Shape("sharegpt", shape.wanted, phrase=f"ShareGPT {shape.phrase}")
+    return shape, table
+
+
+def _available(spec: DataSpec) -> tuple[str, ...] | None:
+    """The columns of the source; None where that does not look like a table until a column is named."""
+    try:
+        columns_of(spec, {"data.train": _NO_COLUMN})
+    except MissingColumnError as error:
+        return error.available
+    except DataError:
+        return None
+    return None
+
+
+def _columns(shape: Shape, table: Table) -> list[tuple[str, str]]:
+    """(what a column is, its name), those that are there."""
+    named = {**shape.wanted, **shape.optional}
+    return [(key.rpartition(".")[2], column) for key, column in named.items() if column in table.columns]
+
+
+def _is_sharegpt(values: Sequence[Any]) -> bool:
+    first = next((value[0] for value in values if isinstance(value, list) and value), None)
+    return isinstance(first, dict) and "from" in first and "role" not in first
+
+
+def _fingerprint(exchanges: Sequence[Exchange], groups: npt.NDArray[np.int64]) -> str:
+    digest = hashlib.sha256()
+    for exchange, group in zip(exchanges, groups.tolist(), strict=True):
+        digest.update(json.dumps([exchange.messages, exchange.prompt, exchange.completion, group]).encode("ascii"))
+        digest.update(b"\n")
+    return digest.hexdigest()
