@@ -23,7 +23,7 @@ from lora_search.data.messages import Exchange, exchanges_of
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, columns_of
 from lora_search.data.table import Table
-from lora_search.data.wording import counted, listed
+from lora_search.data.wording import counted, listed, rows_phrase
 from lora_search.errors import DataError, MissingColumnError
 from lora_search.spec.experiment import DataSpec
 from lora_search.spec.quoting import quoted, quoted_path
@@ -112,7 +112,7 @@ def load_chat(spec: DataSpec, seed: int) -> ChatDataset:
     exchanges = exchanges_of(shape.name, {key: table.columns[column] for key, column in _columns(shape, table)})
     if not exchanges:
         raise DataError.about("data.train", "must hold examples", got=f"no rows in {quoted_path(spec.train)}")
-    groups = None if spec.group is None else tuple(map(str, table.columns[spec.group]))
+    groups = None if spec.group is None else _groups(table.columns[spec.group])
     texts = tuple(exchange.text for exchange in exchanges)
     rows = tuple(range(1, len(exchanges) + 1))
     raw = RawExamples(texts, None, (LABEL,) * len(rows), groups, rows)
@@ -217,6 +217,13 @@ def _columns(shape: Shape, table: Table) -> list[tuple[str, str]]:
     """(what a column is, its name), those that are there."""
     named = {**shape.wanted, **shape.optional}
     return [(key.rpartition(".")[2], column) for key, column in named.items() if column in table.columns]
+
+
+def _groups(values: Sequence[Any]) -> tuple[str, ...]:
+    missing = [row for row, group in enumerate(values, start=1) if group is None or not str(group).strip()]
+    if missing:
+        raise DataError.about("data.group", "every example must have its group", got=f"none in {rows_phrase(missing)}")
+    return tuple(map(str, values))
 
 
 def _is_sharegpt(values: Sequence[Any]) -> bool:

@@ -91,7 +91,7 @@ class CompletionObjective:
     @cached_property
     def units(self) -> Examples:
         """Trained tokens of each example."""
-        return np.not_equal(self.targets, UNTRAINED).sum(axis=1, dtype=np.int64)
+        return np.asarray((self.targets != UNTRAINED).sum(axis=1), dtype=np.int64)
 
     def through(self, readout: Readout) -> CompletionObjective:
         """The same, given states before the head instead of logits."""

@@ -2,9 +2,9 @@
 
 A vocabulary is large: the logits of a micro-batch, and their gradient, would be its largest tensors by far (1,024
 tokens of 150,000 logits each are 600 MB in float32, and as much again for the gradient). Only those of trained tokens
-are needed, and of these only two numbers and the gradient of the state they are made from. So they are computed for some
-tokens at a time, and the gradient with them: the head is frozen, and what a token's loss is does not depend on other
-tokens. Nothing is computed twice (the idea of Hsu et al. 2024, Liger Kernel, for a head that is frozen).
+are needed, and of these only two numbers and the gradient of the state they are made from. So they are computed for
+some tokens at a time, and the gradient with them: the head is frozen, and what a token's loss is does not depend on
+other tokens. Nothing is computed twice (the idea of Hsu et al. 2024, Liger Kernel, for a head that is frozen).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Its logits are by far the largest tensor of a forward, and most of them nobody looks at (see ``tasks.vocabulary``). So
 the head is passed over while the model runs, and what it would have been given is kept. That this head, and nothing
-after it, makes the logits of these states is found out, not assumed; of models that cap or scale their logits, that is done
-here too.
+after it, makes the logits of these states is found out, not assumed; of models that cap or scale their logits, that
+is done here too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_search.training.logits import same_logits, tolerance_of
+from lora_search.training.memory import is_out_of_memory
 
 _TOKENS_TRIED = 8
 
@@ -80,10 +81,14 @@ def find_readout(model: Any, device: torch.device) -> FrozenReadout | None:
     )
     scale = float(times or 1.0) / float(over or 1.0)
     readout = FrozenReadout(head, cap=float(cap) if cap else None, scale=scale)
-    with readout.passed_over():
-        model(input_ids=some)
-        if readout._states is None:
-            return None
-        states = readout.take()[0]
-    made = readout(states).float()
+    try:
+        with readout.passed_over():
+            model(input_ids=some)
+            states = readout.take()[0]
+        made = readout(states).float()
+    except Exception as error:
+        # a model's own code may do anything with its logits, and fail where these have another size
+        if is_out_of_memory(error):
+            raise
+        return None
     return readout if same_logits(made, logits, tolerance_of(next(model.parameters()).dtype)) else None

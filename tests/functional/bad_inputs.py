@@ -13,6 +13,7 @@ import io
 import json
 import lzma
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tiny_decoder import write_decoder
 from tiny_world import sentences, write_model
 
 # after these a library gives its reasons, in words that change with its version
@@ -62,6 +64,22 @@ def base_spec() -> dict[str, Any]:
         "training": {"epochs": 1, "precision": "fp32"},
         "verdict": {"metric": "accuracy"},
     }
+
+
+def chats(*rows: Any) -> tuple[str, str]:
+    return "data.jsonl", "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def said_by(*turns: str) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in map(str.split, turns)]}
+
+
+def decoder(**config: Any) -> Callable[[Path], None]:
+    def replace(folder: Path) -> None:
+        shutil.rmtree(folder)
+        write_decoder(folder, **config)
+
+    return replace
 
 
 def in_table(table: str, **values: Any) -> dict[str, Any]:
@@ -350,7 +368,26 @@ COMMAND = [
     Bad("a run into a study that is none", arguments=("run", "spec.toml", "--quiet"), before=a_study_of_another_kind),
 ]  # fmt: skip
 
-ALL = [*FILE, *DATA, *MODEL, *COMMAND]
+CHAT = {"model": {"task": "causal-lm"}, "verdict": {"metric": "completion_loss"}}
+GOOD_CHATS = [said_by("user film", f"assistant {word}") for word in ("dull", "witty", "stale", "bright")]
+COMPLETIONS = [
+    Bad("chats of no known columns", CHAT, chats({"question": "a", "answer": "b"})),
+    Bad("an unknown role", CHAT, chats(said_by("user film", "bot dull"))),
+    Bad("a role out of order", CHAT, chats(*GOOD_CHATS, said_by("user film", "user plot", "assistant dull"))),
+    Bad("an assistant who begins", CHAT, chats(*GOOD_CHATS, said_by("assistant dull"))),
+    Bad("an empty completion", CHAT, chats({"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": " "})),
+    Bad("messages that are texts", CHAT, chats({"messages": "film"})),
+    Bad("a metric of classes for a language model", {**CHAT, "verdict": {"metric": "accuracy"}}, chats(*GOOD_CHATS)),
+    Bad("a label for a language model", {**CHAT, "data": {"label": "kind"}}, chats(*GOOD_CHATS)),
+    Bad("a language model without its head", CHAT, chats(*GOOD_CHATS)),
+    Bad("no chat template", CHAT, chats(*GOOD_CHATS), decoder(template=None)),
+    Bad(
+        "a chat template that refuses", CHAT, chats(*GOOD_CHATS), decoder(template="{{ raise_exception('no users') }}")
+    ),
+    Bad("nothing to train within the limit", {**CHAT, "data": {"max_length": 4}}, chats(*GOOD_CHATS), decoder()),
+]
+
+ALL = [*FILE, *DATA, *MODEL, *COMPLETIONS, *COMMAND]
 
 
 def said(bad: Bad, folder: Path, model: Path) -> tuple[int, str, str]:
@@ -361,8 +398,6 @@ def said(bad: Bad, folder: Path, model: Path) -> tuple[int, str, str]:
         folder: where to put its files.
         model: the folder of a small model.
     """
-    import shutil
-
     from lora_search import cli
     from lora_search.spec.toml import toml_document
 

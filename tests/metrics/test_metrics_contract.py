@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_search.errors import ExperimentError
-from lora_search.metrics import CLASS_METRICS, METRICS, VERDICT_METRICS, Metric, metric_named, scores_of, total
+from lora_search.metrics import (
+    CLASS_METRICS,
+    COMPLETION_METRICS,
+    METRICS,
+    VERDICT_METRICS,
+    Metric,
+    direction,
+    metric_named,
+    scores_of,
+    total,
+)
 
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 
@@ -20,11 +30,15 @@ def seeds(draw: st.DrawFn) -> tuple[np.random.Generator, int, int]:
 
 
 def predictions(metric: Metric, made: tuple[np.random.Generator, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Classes (n,), and their probabilities (n, classes) or the counts of entities (n, 9)."""
+    """Classes (n,), and their probabilities (n, classes), counts of entities (n, 9), or sums over tokens (n, 3)."""
     rng, examples, classes = made
     truth = rng.integers(0, classes, examples)
     if metric in CLASS_METRICS:
         return truth, rng.dirichlet(np.ones(classes), examples).astype(np.float32)
+    if metric in COMPLETION_METRICS:
+        tokens = rng.integers(1, 9, examples)
+        sums = [rng.random(examples) * 9, tokens, rng.integers(0, tokens + 1)]
+        return truth, np.stack(sums, axis=1).astype(np.float32)
     found, actual = rng.integers(0, 5, (2, examples, 2))
     hits = rng.integers(0, np.minimum(found, actual) + 1)
     entities = np.stack([hits, found, actual], axis=2).reshape(examples, 6)
@@ -74,13 +88,16 @@ def test_better_answers_score_better(metric: Metric) -> None:
     truth = np.array([0, 1, 2, 0, 1, 2])
     sure, unsure = np.full((6, 3), 0.1), np.full((6, 3), 0.3)
     sure[np.arange(6), truth], unsure[np.arange(6), (truth + 1) % 3] = 0.8, 0.4
-    if metric not in CLASS_METRICS:
+    if metric in COMPLETION_METRICS:
+        sure, unsure = (np.tile([4 - n, 4, n], (6, 1)) for n in (3, 1))
+    elif metric not in CLASS_METRICS:
         sure, unsure = (np.tile([n, 3, 3, n, 3, 3, n, 4, 4 - n], (6, 1)) for n in (3, 1))
     good, bad = (scores_of([metric], truth, predicted)[metric.name] for predicted in (sure, unsure))
     assert (good > bad) == metric.greater_is_better
+    assert direction(metric.name) * good > direction(metric.name) * bad
 
 
-def test_only_metrics_of_which_more_is_better_decide_a_verdict() -> None:
+def test_scores_decide_a_verdict_and_the_loss_of_a_language_model() -> None:
     assert VERDICT_METRICS == (
         "accuracy",
         "macro_f1",
@@ -90,6 +107,8 @@ def test_only_metrics_of_which_more_is_better_decide_a_verdict() -> None:
         "entity_recall",
         "entity_f1_lenient",
         "token_accuracy",
+        "completion_loss",
+        "completion_accuracy",
     )
-    with pytest.raises(ExperimentError, match=r"must be one of .*log_loss, got f2"):
+    with pytest.raises(ExperimentError, match=r"must be one of .*log_loss, .*got f2"):
         metric_named("f2")

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_world import BAD, GOOD, PLAIN, settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import Fuse
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+GOOD = ("lovely", "bright", "tender", "witty")
+BAD = ("dull", "clumsy", "noisy", "stale")
+PLAIN = ("a", "the", "film", "plot", "scene", "cast", "and", "with")
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<user>", "<bot>", "<system>")
 WORDS = ("fresh", "rotten", "praise", "blame", "it", "?", "\n", " ")
@@ -88,14 +91,3 @@ def conversations(count: int = 60) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def experiment_of(model: Path | str, data: Path | str, /, **tables: Any) -> dict[str, Any]:
-    """Two trials at one learning rate in two folds."""
-    values = settings(
-        model, data, model={"task": "causal-lm"}, data={"max_length": 32}, search={"trials": 2, "layers": ["all"]},
-        verdict={"metric": "completion_loss", "margin": 0.1},
-    )  # fmt: skip
-    for key, value in tables.items():
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    return values

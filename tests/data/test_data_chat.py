@@ -1,0 +1,172 @@
+"""Conversations, prompts with completions and texts: every shape of table, and what is refused of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lora_search.data.chat import ChatDataset, load_chat
+from lora_search.errors import DataError
+from lora_search.spec.experiment import DataSpec
+
+ASKED = [{"role": "user", "content": "one ?"}, {"role": "assistant", "content": "two"}]
+FROM = [{"from": "human", "value": "one ?"}, {"from": "gpt", "value": "two"}]
+
+
+def loaded(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl", **keys: Any) -> ChatDataset:
+    path = folder / name
+    if name.endswith("jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif name.endswith("json"):
+        path.write_text(json.dumps(rows))
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    return load_chat(DataSpec(train=str(path), **keys), seed=0)
+
+
+def mistakes(folder: Path, rows: list[dict[str, Any]], **keys: Any) -> tuple[str, ...]:
+    with pytest.raises(DataError) as caught:
+        loaded(folder, rows, **keys)
+    return caught.value.mistakes
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
+@pytest.mark.parametrize(
+    ("row", "messages", "said"),
+    [
+        ({"messages": ASKED}, (("user", "one ?"), ("assistant", "two")), "messages of column 'messages'"),
+        (
+            {"conversations": FROM},
+            (("user", "one ?"), ("assistant", "two")),
+            "ShareGPT conversations of column 'conversations'",
+        ),
+        (
+            {"instruction": "add", "input": "1 1", "output": "2"},
+            (("user", "add\n\n1 1"), ("assistant", "2")),
+            "Alpaca's instructions, inputs and outputs",
+        ),
+        (
+            {"instruction": "add", "input": "", "output": "2"},
+            (("user", "add"), ("assistant", "2")),
+            "Alpaca's instructions, inputs and outputs",
+        ),
+    ],
+)
+def test_a_shape_is_found_by_its_columns_and_told(
+    tmp_path: Path, name: str, row: dict[str, Any], messages: tuple[tuple[str, str], ...], said: str
+) -> None:
+    dataset = loaded(tmp_path, [row] * 4, name)
+    assert dataset.exchanges[0].messages == messages
+    assert dataset.report.sentences()[0] == f"4 examples: {said}, as its columns say."
+    assert len(set(dataset.groups.tolist())) == 1, "copies stay together"
+
+
+def test_prompts_with_completions_and_texts(tmp_path: Path) -> None:
+    pair = loaded(tmp_path, [{"prompt": "a ", "completion": "b", "text": "c"}])
+    assert (pair.exchanges[0].prompt, pair.exchanges[0].completion) == ("a ", "b")
+    text = loaded(tmp_path, [{"prompt": "a ", "completion": "b", "text": "c"}], format="text")
+    assert (text.exchanges[0].prompt, text.exchanges[0].completion) == ("", "c")
+    assert text.report.sentences()[0] == "1 examples: texts of column 'text'."
+    talk = loaded(tmp_path, [{"prompt": ASKED[:1], "completion": ASKED[1:]}])
+    assert talk.exchanges[0].last_only
+    assert talk.exchanges[0].messages == (("user", "one ?"), ("assistant", "two"))
+    named = loaded(tmp_path, [{"talk": FROM, "film": 7}] * 2, messages="talk", group="film")
+    assert named.exchanges[0].messages[1] == ("assistant", "two")
+    assert "2 groups" not in " ".join(named.report.sentences())
+    assert "1 groups (film), each whole in one fold." in named.report.sentences()
+
+
+def turns(*roles: str) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": role} for role in roles]}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({"messages": []}, "data.messages: must end with what the assistant says, got no message in data row 1"),
+    "a string": ({"messages": "hi"}, "data.messages: must be a list of messages, got str in data row 1"),
+    "no role": (
+        {"messages": [{"content": "hi"}]},
+        "data.messages: every message must have 'role' and 'content', got keys content in data row 1",
+    ),
+    "an unknown role": (
+        turns("user", "bot"),
+        "data.messages: 'role' must be one of system, developer, user, assistant, tool, got 'bot' in data row 1",
+    ),
+    "two of one": (
+        turns("user", "user", "assistant"),
+        "data.messages: must begin with the user (after a system message, if any) and take turns, got 'user' after"
+        " 'user' in data row 1",
+    ),
+    "the assistant first": (
+        turns("assistant", "user", "assistant"),
+        "data.messages: must begin with the user (after a system message, if any) and take turns, got 'assistant'"
+        " first in data row 1",
+    ),
+    "the user last": (
+        turns("user", "assistant", "user"),
+        "data.messages: must end with what the assistant says, got 'user' last in data row 1",
+    ),
+    "nothing said": (
+        {"messages": [ASKED[0], {"role": "assistant", "content": " "}]},
+        "data.messages: what the assistant says must be filled in, got an empty message in data row 1",
+    ),
+    "parts": (
+        {"messages": [ASKED[0], {"role": "assistant", "content": [{"type": "text", "text": "hi"}]}]},
+        "data.messages: must be a string, got list in data row 1",
+    ),
+    "an unknown speaker": (
+        {"conversations": [{"from": "narrator", "value": "once"}]},
+        "data.messages: 'from' must be one of human, user, gpt, assistant, chatgpt, bing, bard, model, system, tool,"
+        " observation, function_response, got 'narrator' in data row 1",
+    ),
+    "an empty completion": (
+        {"prompt": "a", "completion": ""},
+        "data.completion: must be filled in, got an empty one in data row 1",
+    ),
+    "a number": ({"prompt": "a", "completion": 7}, "data.completion: must be a string, got int in data row 1"),
+    "an empty output": (
+        {"instruction": "a", "input": "", "output": None},
+        "output: must be filled in, got an empty one in data row 1",
+    ),
+    "an empty text": ({"text": "\n"}, "data.text: must be filled in, got an empty one in data row 1"),
+    "other columns": (
+        {"question": "a", "answer": "b"},
+        "data.train: must have the columns of a kind of example: messages; conversations; prompt and completion;"
+        " instruction and output; or text, got 'question', 'answer'; name yours with data.messages, data.prompt and"
+        " data.completion, or data.text",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_used_is_one_line(tmp_path: Path, what: str) -> None:
+    row, line = REFUSED[what]
+    assert mistakes(tmp_path, [row]) == (line,)
+
+
+def test_every_kind_of_mistake_is_told_with_its_rows(tmp_path: Path) -> None:
+    rows = [{"messages": ASKED}, turns("user"), turns("user", "bot"), turns("user")]
+    said = mistakes(tmp_path, rows)
+    assert said[0].endswith("got 'user' last in data rows 2, 4")
+    assert said[1].endswith("got 'bot' in data row 3")
+
+
+def test_a_declared_shape_needs_its_columns(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, [{"messages": ASKED}], format="text")
+    assert line.startswith("data.text: must be a column of rows.jsonl, got 'text'")
+
+
+def test_groups_must_be_there(tmp_path: Path) -> None:
+    rows = [{"text": "a", "film": "x"}, {"text": "b", "film": None}]
+    (line,) = mistakes(tmp_path, rows, group="film")
+    assert line == "data.group: every example must have its group, got none in data row 2"
+
+
+def test_a_sample_keeps_rows_and_its_seed(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number}"} for number in range(30)]
+    dataset = loaded(tmp_path, rows, max_examples=10)
+    assert [rows[row - 1]["text"] for row in dataset.rows] == [each.completion for each in dataset.exchanges]
+    assert "Sampled from 30 examples." in dataset.report.sentences()

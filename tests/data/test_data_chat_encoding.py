@@ -1,0 +1,183 @@
+"""What of an exchange is trained: by marks, by prefixes, by character; stop tokens, cuts, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_decoder import MARKED, TEMPLATE, conversations, pairs, tokenizer, write_rows
+
+from lora_search.data.chat import load_chat
+from lora_search.data.chat_encoding import UNTRAINED, EncodedExchanges, encode_chat, rows_of_tokens
+from lora_search.errors import DataError, InputError, ModelError
+from lora_search.spec.experiment import DataSpec
+
+TALK = [
+    {"role": "system", "content": "the film"},
+    {"role": "user", "content": "a plot ?"},
+    {"role": "assistant", "content": "dull"},
+    {"role": "user", "content": "it ?"},
+    {"role": "assistant", "content": "witty"},
+]
+
+
+def encoded(
+    folder: Path, rows: list[dict[str, Any]], template: str | None = TEMPLATE, length: int = 64, **keys: Any
+) -> EncodedExchanges:
+    dataset = load_chat(DataSpec(train=str(write_rows(folder / "rows.jsonl", rows)), **keys), seed=0)
+    return encode_chat(dataset, tokenizer(template), length)
+
+
+def trained_of(data: EncodedExchanges, example: int = 0) -> list[str]:
+    wanted = data.targets[example]
+    return list(tokenizer().convert_ids_to_tokens(wanted[wanted != UNTRAINED].tolist()))
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, MARKED])
+def test_every_turn_of_the_assistant_is_trained_with_its_stop_token(tmp_path: Path, template: str) -> None:
+    data = encoded(tmp_path, [{"messages": TALK[1:]}], template)
+    assert trained_of(data) == ["dull", "</s>", "witty", "</s>"]
+    shown = "<user>a plot ?</s><bot>⟦dull</s>⟧<user>it ?</s><bot>⟦witty</s>⟧"
+    assert data.shown(tokenizer()) == shown
+    said = " ".join(data.report.sentences())
+    assert "The loss is on what the assistant says alone." in said
+    assert ("has no marks" in said) == (template == TEMPLATE)
+    assert data.report.warnings() == ()
+
+
+def test_the_targets_are_those_of_transformers(tmp_path: Path) -> None:
+    data = encoded(tmp_path, [{"messages": TALK[1:]}], MARKED)
+    theirs = tokenizer(MARKED).apply_chat_template(
+        TALK[1:], tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert data.input_ids[0].tolist() == theirs["input_ids"]
+    labels = np.where(np.array(theirs["assistant_masks"]) == 1, theirs["input_ids"], UNTRAINED)
+    assert data.targets[0, :-1].tolist() == labels[1:].tolist()
+
+
+def test_of_a_prompt_of_messages_the_completion_alone_is_trained(tmp_path: Path) -> None:
+    data = encoded(tmp_path, [{"prompt": TALK[:4], "completion": TALK[4:]}])
+    assert trained_of(data) == ["witty", "</s>"]
+
+
+def test_of_a_pair_the_completion_and_the_end_are_trained(tmp_path: Path) -> None:
+    data = encoded(tmp_path, [{"prompt": "a plot ? ", "completion": "dull and witty"}])
+    assert trained_of(data) == ["dull", " ", "and", " ", "witty", "</s>"]
+    assert "The loss is on the completion, and '</s>' behind it." in data.report.sentences()
+
+
+def test_of_a_text_every_token_but_the_first_is_trained(tmp_path: Path) -> None:
+    data = encoded(tmp_path, [{"text": "a dull plot"}])
+    assert trained_of(data) == [" ", "dull", " ", "plot", "</s>"]
+    assert data.report.trained == 5
+    assert data.report.tokens == 6
+
+
+def test_a_token_over_the_border_is_not_trained_and_told(tmp_path: Path) -> None:
+    data = encoded(tmp_path, [{"prompt": "a du", "completion": "ll plot"}])
+    assert trained_of(data) == [" ", "plot", "</s>"]
+    (warning,) = data.report.warnings()
+    assert warning.startswith("Warning: 1 example has a token that runs over from prompt to completion")
+
+
+def test_what_is_too_long_is_cut_at_its_end_and_told(tmp_path: Path) -> None:
+    data = encoded(tmp_path, [{"text": "a dull plot"}, {"text": "a film"}], length=5)
+    assert trained_of(data) == [" ", "dull", " ", "plot"]
+    assert trained_of(data, 1) == [" ", "film", "</s>"]
+    assert "1 example is cut at 5 tokens (50.0%)." in data.report.sentences()
+
+
+def test_blanks_behind_a_stop_token_are_not_trained(tmp_path: Path) -> None:
+    template = TEMPLATE.replace("+ '</s>' }}", "+ '</s>' + ' ' }}")
+    assert trained_of(encoded(tmp_path, [{"messages": TALK[1:]}], template)) == ["dull", "</s>", "witty", "</s>"]
+
+
+def test_what_never_teaches_to_stop_is_told(tmp_path: Path) -> None:
+    outside = MARKED.replace("+ '</s>' }}{% endgeneration %}", "}}{% endgeneration %}{{ '</s>' }}")
+    data = encoded(tmp_path, [{"messages": TALK[1:]}], outside)
+    assert trained_of(data) == ["dull", "witty"]
+    assert data.report.warnings() == (
+        "Warning: 2 turns have the stop token outside what is trained: the model will not learn when to stop.",
+    )
+    nowhere = TEMPLATE.replace("+ '</s>' }}", "+ ' ' }}")
+    (warning,) = encoded(tmp_path, [{"messages": TALK[1:3]}], nowhere).report.warnings()
+    assert warning == "Warning: 1 turn ends with no special token: nothing teaches the model when to stop."
+
+
+LAST_ONLY = (
+    "{% for message in messages %}{% if loop.last or message['role'] == 'user' %}{{ '<user>' + message['content'] }}"
+    "{% else %}{{ 'it' }}{% endif %}{% endfor %}"
+)
+REFUSED: dict[str, tuple[dict[str, Any], str | None, dict[str, Any], type[InputError], str]] = {
+    "no template": (
+        {"messages": TALK},
+        None,
+        {},
+        ModelError,
+        "model.base: must have a chat template for conversations, got a tokenizer without one; name a model tuned to"
+        " instructions, or give prompt and completion",
+    ),
+    "a template that refuses": (
+        {"messages": TALK},
+        "{{ raise_exception('no system role here') }}",
+        {},
+        DataError,
+        "data.messages: must be a conversation that the chat template takes, got no system role here in data row 1",
+    ),
+    "a template that changes turns": (
+        {"messages": TALK[1:]},
+        LAST_ONLY,
+        {},
+        DataError,
+        "data.messages: must be written so that each turn goes on with the text before it; give one exchange per"
+        " example, got a chat template that changes earlier turns in data row 1",
+    ),
+    "nothing left to train": (
+        {"messages": TALK},
+        TEMPLATE,
+        {"length": 6},
+        DataError,
+        "data.max_length: must leave a trained token of every example within 6 tokens, got none of data row 1; raise"
+        " it, or leave these examples out",
+    ),
+    "marks around nothing": (
+        {"messages": TALK},
+        "{{ '<user>it' }}{% generation %}{% endgeneration %}",
+        {},
+        DataError,
+        "data.max_length: must leave a trained token of every example within 64 tokens, got none of data row 1; raise"
+        " it, or leave these examples out",
+    ),
+    "two beginnings": (
+        {"text": "<s><s>a dull plot"},
+        TEMPLATE,
+        {},
+        DataError,
+        "data.train: must begin with one '<s>', got two in data row 1; the tokenizer, or its chat template, puts it"
+        " there: leave it out of the data",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_trained_is_one_line(tmp_path: Path, what: str) -> None:
+    row, template, arguments, kind, line = REFUSED[what]
+    with pytest.raises(kind) as caught:
+        encoded(tmp_path, [row], template, **arguments)
+    assert caught.value.mistakes == (line,)
+
+
+@pytest.mark.parametrize("rows", [pairs(6), conversations(6), [{"text": "a dull plot"}]])
+def test_another_tokenizer_of_the_same_files_makes_the_same_tokens(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    data = encoded(tmp_path, rows, length=17)
+    again = list(rows_of_tokens(data, np.arange(len(data)), tokenizer()))
+    assert again == [ids.tolist() for ids in data.input_ids]
+
+
+def test_the_fingerprint_is_of_what_is_trained(tmp_path: Path) -> None:
+    rows = [{"prompt": "a ", "completion": "plot", "text": "a plot"}]
+    one = encoded(tmp_path, rows)
+    assert one.fingerprint == encoded(tmp_path, rows).fingerprint
+    assert one.fingerprint != encoded(tmp_path, rows, format="text").fingerprint
