@@ -35,7 +35,8 @@ class FrozenBase:
     """A base model ready to carry adapters.
 
     Attributes:
-        model: float32, eval mode, no parameter requires a gradient. Pads on the right.
+        model: float32, or bf16 as its checkpoint (see ``load_base``); eval mode, no parameter requires a gradient. Pads
+            on the right.
         tokenizer: with a padding token, where padding has to be one.
         structure: where adapters go and what is trained whole.
         head: what it was loaded with.
@@ -62,6 +63,8 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
     The parameters of ``structure.head_modules`` are drawn from a fixed seed, for a checkpoint that brings a trained
     classifier too, even one of the same labels: its head is trained anew, so that every study starts from its own seed
     and not from somebody's fine-tuning. Whoever trains them initialises them again.
+
+    A language model comes in the precision of its checkpoint if that is bf16, for it may be large; all else in float32.
 
     Raises:
         ModelError: not there, not a model, none with such a head, or not built as a LoRA needs it.
@@ -180,13 +183,19 @@ def _load_model(checkpoint: Checkpoint, config: Any, head: TaskHead) -> tuple[An
         model, report = head.model_class.from_pretrained(
             checkpoint.source,
             config=config,
-            dtype=torch.float32,
+            dtype=_dtype_of(config, head),
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **checkpoint.arguments,
         )
     return model, report
+
+
+def _dtype_of(config: Any, head: TaskHead) -> torch.dtype:
+    """Float32, or bf16 for a language model that is kept in it: those are large, and of its numbers float32 would hold
+    no more. What is trained beside a classifier's base wants float32."""
+    return torch.bfloat16 if head.frozen and config.get_text_config().dtype == torch.bfloat16 else torch.float32
 
 
 def _fresh_parameters(model: Any, report: dict[str, Any]) -> frozenset[str]:

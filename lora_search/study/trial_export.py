@@ -45,7 +45,10 @@ def check_export(prepared: Prepared) -> tuple[str, ...]:
         ModelError: PEFT cannot load an adapter of this base, or predicts something else with it.
     """
     base = prepared.experiment.model.base
-    needed = _COPIES * sum(parameter.nbytes for parameter in prepared.base.model.parameters())
+    parameters = list(prepared.base.model.parameters())
+    whole = sum(4 * parameter.numel() for parameter in parameters)
+    # compared in float32: one that is not is copied here too
+    needed = _COPIES * whole + (whole if parameters[0].dtype != torch.float32 else 0)
     free = free_bytes(torch.device("cpu"))
     if free is not None and free < needed:
         gibibytes = needed / 1024**3

@@ -103,10 +103,12 @@ def _index(device: torch.device) -> int:
 
 
 def in_precision(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The frozen model on ``device`` in ``dtype``: itself for fp32 on its own device, else a copy; the original stays
-    as it is."""
+    """The frozen model on ``device`` in ``dtype``: itself where it is that already (and only attends another way, in
+    bf16 on a CPU), else a copy; the original stays as it is."""
     own = next(model.parameters())
     if own.dtype == dtype and same_device(own.device, device):
+        if device.type == "cpu" and dtype == torch.bfloat16:
+            use_cpu_attention(model)
         return model
     converted = copy.deepcopy(model).to(device=device, dtype=dtype)
     for name, buffer in model.named_buffers():

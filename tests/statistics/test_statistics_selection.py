@@ -394,3 +394,27 @@ def test_a_score_interval_stays_within_what_the_metric_can_be() -> None:
     trials, cells = frames([0.8, 0.7], 0.9, folds=2)
     low, high = verdict_of(trials, cells, folds=2).best.score_interval  # type: ignore[union-attr]
     assert (low, high) == (0.0, 1.0)
+
+
+def test_a_loss_is_judged_as_the_score_it_mirrors() -> None:
+    trials, cells = frames([0.70, 0.795, 0.80, 0.80, 0.80, 0.80], 0.005, repeats=2)
+    losses = cells.assign(completion_loss=3.0 - cells["accuracy"])
+    score, loss = (verdict_of(trials, losses, metric=metric) for metric in ("accuracy", "completion_loss"))
+    assert score.recommended is not None
+    assert score.best is not None
+    assert loss.recommended is not None
+    assert loss.best is not None
+    assert (loss.status, loss.recommended.trial, loss.best.trial) == (
+        score.status,
+        score.recommended.trial,
+        score.best.trial,
+    )
+    assert loss.best.score_mean == pytest.approx(3.0 - score.best.score_mean)
+    low, high = score.best.score_interval
+    assert loss.best.score_interval == pytest.approx((3.0 - high, 3.0 - low))
+    for mine, other in zip(loss.comparisons, score.comparisons, strict=True):
+        assert mine.difference == pytest.approx(other.difference)
+        assert mine.probability_not_worse == pytest.approx(other.probability_not_worse, abs=2e-3)
+        assert mine.status == other.status
+    assert "0.01 nats" in loss.sentence()
+    assert "1 point" in score.sentence()
