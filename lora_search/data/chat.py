@@ -71,7 +71,7 @@ class ChatReport(DataReport):
 
     def _about_size(self) -> list[str]:
         found = ", as its columns say" if self.shape_found else ""
-        sentences = [f"{self.examples} examples: {self.shape}{found}."]
+        sentences = [f"{counted(self.examples, 'example')}: {self.shape}{found}."]
         if self.sampled_from is not None:
             sentences.append(f"Sampled from {self.sampled_from} examples.")
         return [*sentences, *self._about_groups()]

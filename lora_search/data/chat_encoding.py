@@ -189,7 +189,11 @@ class _Template:
                 got="a tokenizer without one",
                 hint="name a model tuned to instructions, or give prompt and completion",
             )
-        self.template = tokenizer.get_chat_template()
+        try:
+            self.template = tokenizer.get_chat_template()
+        except ValueError as error:  # several, and none of them is the usual one
+            reason = in_one_line(str(error), _REASON_WIDTH)
+            raise ModelError.about("model.base", "must have a default chat template", got=reason) from error
         self.marked = bool(_MARKS.search(self.template))
         self.refusals: list[tuple[str, str]] = []
 

@@ -70,7 +70,7 @@ def test_prompts_with_completions_and_texts(tmp_path: Path) -> None:
     assert (pair.exchanges[0].prompt, pair.exchanges[0].completion) == ("a ", "b")
     text = loaded(tmp_path, [{"prompt": "a ", "completion": "b", "text": "c"}], format="text")
     assert (text.exchanges[0].prompt, text.exchanges[0].completion) == ("", "c")
-    assert text.report.sentences()[0] == "1 examples: texts of column 'text'."
+    assert text.report.sentences()[0] == "1 example: texts of column 'text'."
     talk = loaded(tmp_path, [{"prompt": ASKED[:1], "completion": ASKED[1:]}])
     assert talk.exchanges[0].last_only
     assert talk.exchanges[0].messages == (("user", "one ?"), ("assistant", "two"))

@@ -176,6 +176,14 @@ def test_another_tokenizer_of_the_same_files_makes_the_same_tokens(tmp_path: Pat
     assert again == [ids.tolist() for ids in data.input_ids]
 
 
+def test_of_several_templates_one_must_be_the_default(tmp_path: Path) -> None:
+    made = tokenizer()
+    made.chat_template = {"tools": TEMPLATE, "plain": TEMPLATE}
+    dataset = load_chat(DataSpec(train=str(write_rows(tmp_path / "rows.jsonl", [{"messages": TALK}]))), seed=0)
+    with pytest.raises(ModelError, match=r"^model.base: must have a default chat template, got "):
+        encode_chat(dataset, made, 64)
+
+
 def test_the_fingerprint_is_of_what_is_trained(tmp_path: Path) -> None:
     rows = [{"prompt": "a ", "completion": "plot", "text": "a plot"}]
     one = encoded(tmp_path, rows)
