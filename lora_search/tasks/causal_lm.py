@@ -109,7 +109,8 @@ class CompletionObjective:
         """As of every objective; a base that was trained before loses less from the beginning."""
         known = self.targets[train]
         each = frequency_losses(known[known != UNTRAINED], int(self.targets.max()) + 1)
-        return np.where(self.targets != UNTRAINED, each[self.targets], 0.0).sum(axis=1)
+        nats = np.where(self.targets != UNTRAINED, each[np.maximum(self.targets, 0)], 0.0)
+        return np.asarray(nats.sum(axis=1))
 
     def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Nats, tokens and right tokens, float32 (rows, 3)."""
