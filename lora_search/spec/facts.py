@@ -102,8 +102,8 @@ class HeadAlone:
     """One training of no adapter, at the learning rate of a trial.
 
     Attributes:
-        trial: whose learning rate, in studies of before the head had rates of its own; -1 since, and of a base without a
-            head to train, which is scored as it is.
+        trial: whose learning rate, in studies of before the head had rates of its own; -1 since, and of a base
+            without a head to train, which is scored as it is.
         repeat, fold: which examples.
         scores: on the fold; empty where it failed.
         failure: why it failed; None otherwise.

@@ -78,8 +78,8 @@ def baseline_cell(prepared: Prepared, key: BaselineKey) -> Cell:
 
 
 def baseline_parts(prepared: Prepared) -> list[Part]:
-    """Everything the experiment asks for, the cheapest first; nothing of a language model, which is compared with its base
-    as it is."""
+    """Everything the experiment asks for, the cheapest first; nothing of a language model, which is compared with its
+    base as it is."""
     if prepared.base.head.frozen:
         return []
     spec, folds = prepared.experiment.baselines, prepared.experiment.cv.folds
