@@ -219,6 +219,7 @@ def test_verdict_json_has_the_contract_and_survives_json() -> None:
         "more_cells_needed",
         "warnings",
         "comparisons",
+        "baselines",
     ]
     assert set(content["recommended"]) >= {
         "trial",
