@@ -53,6 +53,7 @@ RIGHT: dict[str, Any] = {
     "cv": {"folds": 2, "repeats": 1},
     "search": {"rank": [1, 2], "targets": ["query+value"], "layers": ["all", "top-1/2"], "learning_rate": 0.001},
     "training": {"epochs": 1, "precision": "fp32"},
+    "baselines": {"include": ["majority", "head"], "learning_rate": {"head": [0.01]}},
     "verdict": {"metric": "accuracy", "margin": 0.01},
 }
 _TABLES = {name: list(field.annotation.model_fields) for name, field in Experiment.model_fields.items()

@@ -200,7 +200,7 @@ def test_a_clock_that_goes_back_changes_nothing_but_the_times(world, tmp_path, m
     experiment = world.experiment(**SPEC)
     with simulated(monkeypatch, prepare(experiment)):
         study = run_study(experiment, tmp_path, progress=False)
-    assert Backwards.calls == len(study.cells)
+    assert Backwards.calls == len(study.cells) + len(study.baselines)
     first, last = study.cells.sort_values("pack")["finished_at"].iloc[[0, -1]]
     assert first > last
     assert_same_study(study.folder, undisturbed)

@@ -90,7 +90,7 @@ def test_killed_while_a_study_goes_on(tmp_path: Path) -> None:
     shutil.copytree(runs / "start", undisturbed)
     scenario(undisturbed)
     counts = []
-    for folder in killed_runs(runs, range(9, 48, 3)):
+    for folder in killed_runs(runs, range(9, 60, 3)):
         counts.append(check_what_is_recorded(folder))
         check_it_goes_on_to_the_same_end(folder, undisturbed)
     assert counts == sorted(counts)
