@@ -20,6 +20,8 @@ from lora_search.plots.formats import Unit, signed
 FONT_SIZE = 9.0
 MARKER_SIZE = 6.5
 TICK_GAP = 34.0
+_ABOVE = (0, 7)
+"""Where the vertical title lies: points from the upper left corner."""
 
 
 def pixels_per_point(ax: Axes) -> float:
@@ -44,9 +46,15 @@ def axis_titles(ax: Axes, x: str, y: str = "") -> None:
     ax.set_xlabel("\n".join(textwrap.wrap(x, columns)), fontsize=FONT_SIZE, color=MUTED, labelpad=6)
     if y:
         ax.annotate(
-            y, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",
+            y, (0, 1), _ABOVE, xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",
             fontsize=FONT_SIZE, color=MUTED, annotation_clip=False,
         )  # fmt: skip
+
+
+def room_beside_title(ax: Axes) -> float:
+    """Width in points that the vertical title leaves above the plot."""
+    titles = [text.get_text() for text in ax.texts if text.get_position() == _ABOVE]
+    return width_in_points(ax) - sum(text_size(ax, title)[0] for title in titles)
 
 
 def width_in_points(ax: Axes) -> float:

@@ -118,9 +118,7 @@ def note_points_below(ax: Axes, points: Sequence[Point], scene: Landscape, limit
     more = f" and {len(below) - 4} more" if len(below) > 4 else ""
     told = "; ".join(part for part in (words + more, *names) if part)
     note = f"below the axis: {told}"
-    titles = [text for text in ax.texts if text.get_position() == (0, 7)]
-    taken = sum(axes.text_size(ax, text.get_text())[0] for text in titles)
-    beside = taken + axes.text_size(ax, note)[0] < axes.width_in_points(ax)  # the title of the axis, above the plot
+    beside = axes.text_size(ax, note)[0] < axes.room_beside_title(ax)
     ax.annotate(
         note, (1, 1) if beside else (0, 0), (0, 7) if beside else (6, 8), xycoords="axes fraction",
         textcoords="offset points", fontsize=FONT_SIZE - 1, color=MUTED, va="bottom", ha="right" if beside else "left",

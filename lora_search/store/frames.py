@@ -37,45 +37,39 @@ _TRIAL_COLUMNS: Mapping[str, Any] = {
     "wall_seconds": "float64",
     "failure": "object",
 }
-_CELL_COLUMNS: Mapping[str, Any] = {
-    "trial": "int64",
-    "repeat": "int64",
-    "fold": "int64",
-    "state": "str",
-    "score": "float64",
-}
-_COLUMNS_AFTER_SCORES: Mapping[str, Any] = {
+_FOLD: Mapping[str, Any] = {"repeat": "int64", "fold": "int64", "state": "str", "score": "float64"}
+_TRAINED: Mapping[str, Any] = {
     "train_loss": "float64",
     "examples": "int64",
     "train_examples": "int64",
     "steps": "int64",
     "tokens": "int64",
     "seconds": "float64",
+}
+_ENDED: Mapping[str, Any] = {"failure": "object", "finished_at": "datetime64[ms, UTC]"}
+"""What a training says of itself, of an adapter or of a baseline: where, how, and how it ended."""
+
+_CELL_COLUMNS: Mapping[str, Any] = {
+    "trial": "int64",
+    **_FOLD,
+}
+_COLUMNS_AFTER_SCORES: Mapping[str, Any] = {
+    **_TRAINED,
     "wall_seconds": "float64",
     "pack": "int64",
     "pack_cells": "int64",
-    "failure": "object",
-    "finished_at": "datetime64[ms, UTC]",
+    **_ENDED,
 }
 _BASELINE_COLUMNS: Mapping[str, Any] = {
     "baseline": "str",
     "learning_rate": "float64",
-    "repeat": "int64",
-    "fold": "int64",
-    "state": "str",
-    "score": "float64",
+    **_FOLD,
 }
 _BASELINE_COLUMNS_AFTER_SCORES: Mapping[str, Any] = {
-    "train_loss": "float64",
-    "examples": "int64",
-    "train_examples": "int64",
-    "steps": "int64",
-    "tokens": "int64",
-    "seconds": "float64",
+    **_TRAINED,
     "trainable_parameters": "int64",
     "step_bytes": "float64",
-    "failure": "object",
-    "finished_at": "datetime64[ms, UTC]",
+    **_ENDED,
 }
 
 

@@ -144,7 +144,7 @@ class StudyRun:
             self.cells.note(
                 f"this study ran on {self._moved_from} before and goes on on {device}, which rounds otherwise"
             )
-        if not self.prepared.base.structure.head_modules:
+        if self.prepared.base.head.frozen:
             self._score_base_alone()
         for step in self.search.steps():
             self._take(step)

@@ -124,6 +124,7 @@ class PackRun:
             max_grad_norm=training.max_grad_norm,
         )
         self.tallies = [Tally() for _ in cells]
+        self.epoch_units = [units_of(objective, cell.train) for cell in cells]
         self.stalled: set[int] = set()
         self.watched = {
             slot: Stalling(objective.losses_of_nothing(cell.train), objective.units, self.steps[slot])
@@ -294,7 +295,7 @@ class PackRun:
     def _record(self, step: int, batches: list[tuple[int, IntArray]], losses: list[float]) -> None:
         spec = self.training
         for slot, examples in batches:
-            share = units_of(self.objective, examples) / units_of(self.objective, self.cells[slot].train)
+            share = units_of(self.objective, examples) / self.epoch_units[slot]
             tokens = self._token_count(examples)
             self.tallies[slot].record(losses[slot], share, tokens, self.steps[slot], spec.epochs)
             if slot in self.watched and self.watched[slot].stalls(examples, losses[slot]):

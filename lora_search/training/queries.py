@@ -33,7 +33,21 @@ def among_all(value: Tensor, places: Tensor | None, tokens: int) -> Tensor:
     return value.new_zeros(len(value), tokens, *value.shape[2:]).index_put((every, places), value[:, 0])
 
 
-class CheckedAttention(TorchFunctionMode):
+class _Attending(TorchFunctionMode):
+    """Inside the block, of this thread, PyTorch's attention is computed by ``attend``, given it and its arguments."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (F.scaled_dot_product_attention, short_attention):
+            return self.attend(func, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def attend(self, attention: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        raise NotImplementedError
+
+
+class CheckedAttention(_Attending):
     """Inside the block, of this thread, PyTorch's attention is not given queries, keys, values and a mask that do not
     belong together: a GPU's kernels read past the end of some of these.
 
@@ -41,12 +55,9 @@ class CheckedAttention(TorchFunctionMode):
         ValueError: by the attention, given such.
     """
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in (F.scaled_dot_product_attention, short_attention):
-            self._check(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    def attend(self, attention: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        self._check(*args, **kwargs)
+        return attention(*args, **kwargs)
 
     def _check(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
@@ -63,7 +74,7 @@ class CheckedAttention(TorchFunctionMode):
             raise ValueError(f"attention of {shapes} with a mask {mask}: these do not belong together")
 
 
-class OneQuery(TorchFunctionMode):
+class OneQuery(_Attending):
     """Inside the block, of this thread, PyTorch's attention is computed for one query of each row; zeros stand for what
     the others would find. With many tokens that is a small part of it, in the backward pass too.
 
@@ -76,14 +87,7 @@ class OneQuery(TorchFunctionMode):
         self.places = places
         self.attended = False
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in (F.scaled_dot_product_attention, short_attention):
-            return self._attend(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-    def _attend(
+    def attend(  # type: ignore[override]
         self,
         attention: Callable[..., Tensor],
         query: Tensor,

@@ -34,6 +34,7 @@ from torch.optim import AdamW
 from lora_search.adapters import initial_a, initial_head_weight, on_device
 from lora_search.models.base import FrozenBase
 from lora_search.store.records import CellResult
+from lora_search.training.attention import attention_without_plans
 from lora_search.training.batches import IntArray, MicroBatch, batch_order, step_count
 from lora_search.training.cell import Cell, Tally, cell_result, units_of
 from lora_search.training.engine import Engine
@@ -148,6 +149,7 @@ class WholeModel:
             self.storage,
             memory_budget=self.forward.prefix.memory_budget,
             token_budget=_PREDICTED_AT_ONCE * self.memory.token_budget,
+            overhead=self.forward.prefix.overhead,
             folder=self.settings.cache_folder,
         )
 
@@ -214,6 +216,7 @@ class WholeModel:
         device, dtype = self.settings.device, self.settings.dtype
         with ExitStack() as stack:
             stack.enter_context(fast_products(device, dtype))
+            stack.enter_context(attention_without_plans(device))
             stack.enter_context(torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16))
             resumed = self.prefix is not None and self.prefix.prepare(self.depth)
             if resumed and self.prefix is not None:

@@ -3,20 +3,11 @@
 from pathlib import Path
 
 import pytest
+from test_spec_loading import SMALLEST
 
 from lora_search.errors import ExperimentError
 from lora_search.spec import Experiment, json_schema, load_experiment
 from lora_search.spec.baselines import BASELINES, LEARNING_RATES, BaselinesSpec
-
-SMALLEST = """
-name = "reviews"
-[model]
-base = "hub:owner/model"
-[data]
-train = "hub:owner/data"
-[verdict]
-metric = "accuracy"
-"""
 
 
 def load(folder: Path, baselines: str = "", *overrides: str) -> Experiment:

@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -120,6 +121,24 @@ def make_cell(base, trial=0, fold=0, **choices):
         seed=0,
         may_stall=chosen["may_stall"],
     )
+
+
+def cells_that_differ(base, count):
+    """Three cells that differ in rank, modules, layers, rate, dropout, fold and number of examples."""
+    return [
+        make_cell(base, 0, rank=2, layers="top-1", rate=5e-3, drop=0.2, count=count),
+        make_cell(base, 1, rank=4, targets="all-linear", layers="top-2", rate=3e-3, count=count),
+        make_cell(base, 2, fold=1, rank=1, targets="mlp", layers="top-2", rate=4e-3, first=10, count=count),
+    ]
+
+
+def assert_same_training(ours, theirs):
+    """Two trained cells, computed in two ways, came to the same."""
+    assert ours.result.train_loss == pytest.approx(theirs.result.train_loss, rel=1e-5)
+    np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, rtol=1e-4, atol=1e-4)
+    assert ours.result.tokens == theirs.result.tokens
+    for name, value in ours.state.items():
+        torch.testing.assert_close(value, theirs.state[name], atol=2e-5, rtol=1e-4, msg=name)
 
 
 def make_engine(

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from engine_builders import CONFIGS, VOCABULARY, make_cell, make_engine
+from engine_builders import CONFIGS, VOCABULARY, assert_same_training, cells_that_differ, make_cell, make_engine
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -67,14 +67,6 @@ def exchanges():
     )  # fmt: skip
 
 
-def cells_of(base):
-    return [
-        make_cell(base, 0, rank=2, layers="top-1", rate=5e-3, drop=0.2, count=COUNT),
-        make_cell(base, 1, rank=4, targets="all-linear", layers="top-2", rate=3e-3, count=COUNT),
-        make_cell(base, 2, fold=1, rank=1, targets="mlp", layers="top-2", rate=4e-3, first=10, count=COUNT),
-    ]
-
-
 def train(base, cells, **settings):
     engine = make_engine(base, exchanges(), epochs=3, batch_size=6, **settings)
     return engine, engine.train(cells, pack=0)
@@ -83,7 +75,7 @@ def train(base, cells, **settings):
 @cache
 def alone(family):
     base = base_of(family)
-    return [train(base, [cell], **ALONE)[1][0] for cell in cells_of(base)]
+    return [train(base, [cell], **ALONE)[1][0] for cell in cells_that_differ(base, COUNT)]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -92,18 +84,14 @@ def test_every_way_of_computing_a_cell_gives_the_same(family, way, monkeypatch):
     expected = alone(family)
     monkeypatch.setattr(vocabulary, "LOGITS_AT_ONCE", 7 * VOCABULARY)
     base = base_of(family)
-    engine, together = train(base, cells_of(base), **WAYS[way])
+    engine, together = train(base, cells_that_differ(base, COUNT), **WAYS[way])
     assert engine.forward.pooled is None, "every token is answered"
     assert engine.forward.readout is not None, "its logits are made where they are needed"
     assert engine.forward.prefix.note is None
     assert not engine.forward.facts.sees_padding
     assert not engine.split_packs
     for ours, theirs in zip(together, expected, strict=True):
-        assert ours.result.train_loss == pytest.approx(theirs.result.train_loss, rel=1e-5)
-        np.testing.assert_allclose(ours.result.probabilities, theirs.result.probabilities, rtol=1e-4, atol=1e-4)
-        assert ours.result.tokens == theirs.result.tokens
-        for name, value in ours.state.items():
-            torch.testing.assert_close(value, theirs.state[name], atol=2e-5, rtol=1e-4, msg=name)
+        assert_same_training(ours, theirs)
 
 
 def padded_batch(rows):
