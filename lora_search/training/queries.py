@@ -87,7 +87,7 @@ class OneQuery(_Attending):
         self.places = places
         self.attended = False
 
-    def attend(  # type: ignore[override]
+    def attend(
         self,
         attention: Callable[..., Tensor],
         query: Tensor,
