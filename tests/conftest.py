@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,3 +20,14 @@ def _migrations_read_once() -> None:
     from migrations import read_once
 
     read_once()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_small_forest() -> Iterator[None]:
+    """The figure of importance, for which forests are grown for seconds, in a tenth of them; its own tests have all."""
+    from lora_search.plots import importance
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importance, "_REPEATS", 2)
+        patch.setattr(importance, "_TREES", 10)
+        yield

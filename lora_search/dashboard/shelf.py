@@ -16,6 +16,7 @@ from typing import Any
 from lora_search.dashboard.watching import Look, look_at, read_live
 from lora_search.errors import InputError, StudyError
 from lora_search.plots.formats import unit_of
+from lora_search.plots.landscape import Terrain
 from lora_search.plots.rates import rates_data
 from lora_search.plots.web import judged_view, rates_view, study_payload
 from lora_search.plots.web.payload import MOST_JUDGED_LIVE
@@ -45,6 +46,7 @@ class Snapshot:
         self.tables = read_study(folder)
         self.seconds = time.thread_time() - began
         self._kept: Judge | None = None
+        self._placed: Terrain | None = None
         self._verdict: Mapping[str, Any] | None = None
         self._views: dict[tuple[float, float], dict[str, Any]] = {}
         self._payload: dict[str, Any] | None = None
@@ -79,7 +81,7 @@ class Snapshot:
                         hint=f"lora-search verdict {self.tables.folder} --margin {margin:g} says it",
                     )
                 verdict = self.verdict() if recorded else self._judged(margin, confidence).to_dict()
-                self._views[asked] = judged_view(self.tables, verdict)
+                self._views[asked] = judged_view(self.tables, verdict, self._terrain())
             return self._views[asked]
 
     def _judged(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
@@ -90,12 +92,17 @@ class Snapshot:
             self._kept = Judge(self.tables)
         return self._kept
 
+    def _terrain(self) -> Terrain:
+        if self._placed is None:
+            self._placed = Terrain(self.tables.trials, self.tables.cells, self.tables.experiment.verdict.metric)
+        return self._placed
+
     def payload(self) -> dict[str, Any]:
         """What the page draws."""
         with self._lock:
             if self._payload is None:
                 began = time.thread_time()
-                judged = judged_view(self.tables, self.verdict())
+                judged = judged_view(self.tables, self.verdict(), self._terrain())
                 self._payload = study_payload(self.tables, judged, self.look.token)
                 self.seconds += time.thread_time() - began
             return self._payload

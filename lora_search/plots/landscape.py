@@ -11,7 +11,7 @@ with the best. Where all trials have the same cells this is the plain mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,56 +126,90 @@ def landscape(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, A
     Raises:
         StudyError: the verdict names a trial the study does not have.
     """
-    best, recommended = (_named(verdict, role, trials) for role in ("best", "recommended"))
-    unit = unit_of(str(verdict.get("metric") or "score"), float(verdict.get("margin") or 0.0))
-    trials, cells = (
-        frame.assign(**{name: frame[name].map(unit.merit)})
-        for frame, name in ((trials, "score_mean"), (cells, "score"))
-    )
-    own = trials.set_index("trial")["score_mean"]
-    complete = cells[cells["state"] == "complete"]
-    paired = _paired_scores(complete, best, float(own[best]) if best is not None else math.nan)
-    shares = complete.assign(wall_share=complete["wall_seconds"] / complete["pack_cells"])
-    per_cell = shares.groupby("trial")[["seconds", "wall_share"]].mean().to_dict()
-    differences = {item["trial"]: item for item in verdict.get("comparisons") or ()}
+    return Terrain(trials, cells, verdict.get("metric")).landscape(verdict)
 
-    points = []
-    for row in trials[trials["score_mean"].notna()].sort_values("trial").to_dict("records"):
-        trial = int(row["trial"])
-        low, high = _interval(differences.get(trial), paired.get(best, math.nan))
-        points.append(
-            Point(
-                trial=trial,
-                rank=int(row["rank"]),
-                targets=str(row["targets"]),
-                layers=str(row["layers"]),
-                learning_rate=float(row["learning_rate"]),
-                adapter_parameters=int(row["adapter_parameters"]),
-                score=paired.get(trial, float(row["score_mean"])),
-                low=low,
-                high=high,
-                finished=row["state"] == "complete",
-                compute_seconds=float(per_cell["seconds"].get(trial, math.nan)),
-                wall_seconds=float(per_cell["wall_share"].get(trial, math.nan)),
-            )
+
+class Terrain:
+    """The trials of a study, to be placed for one verdict after another: what none of them changes is found out once.
+
+    Args:
+        trials, cells: the frames of ``StudyTables``.
+        metric: by which they are placed; None where nobody has said.
+    """
+
+    def __init__(self, trials: pd.DataFrame, cells: pd.DataFrame, metric: str | None) -> None:
+        self.metric = metric or "score"
+        merit = unit_of(self.metric, 0.0).merit
+        self.trials = trials.assign(score_mean=trials["score_mean"].map(merit))
+        cells = cells.assign(score=cells["score"].map(merit))
+        self._complete = cells[cells["state"] == "complete"]
+        shares = self._complete.assign(wall_share=self._complete["wall_seconds"] / self._complete["pack_cells"])
+        self._per_cell = shares.groupby("trial")[["seconds", "wall_share"]].mean().to_dict()
+        self._own = self.trials.set_index("trial")["score_mean"].to_dict()
+        self._rows = self.trials[self.trials["score_mean"].notna()].sort_values("trial").to_dict("records")
+        self._guesses = [int(trial) for trial in trials.loc[trials["origin"] == "guess", "trial"]]
+        self._encoding = Encoding.of(trials)
+        self._progress = _progress(self.trials)
+        self._paired: dict[int | None, dict[int | None, float]] = {}
+
+    def landscape(self, verdict: Mapping[str, Any]) -> Landscape:
+        """As :func:`landscape`, for a verdict by the same metric."""
+        best, recommended = (_named(verdict, role, self._own) for role in ("best", "recommended"))
+        if best not in self._paired:
+            own = math.nan if best is None else float(self._own[best])
+            self._paired[best] = _paired_scores(self._complete, best, own)
+        paired = self._paired[best]
+        differences = {item["trial"]: item for item in verdict.get("comparisons") or ()}
+        points = [self._point(row, paired, differences, paired.get(best, math.nan)) for row in self._rows]
+        scored = {point.trial for point in points}
+        standing = self._standing({best, recommended}, differences)
+        return Landscape(
+            points=tuple(point for point in points if point.trial in standing),
+            others=tuple(point for point in points if point.trial not in standing),
+            unscored=tuple(int(trial) for trial in self.trials["trial"] if trial not in scored),
+            best=best,
+            recommended=recommended,
+            decided=verdict.get("status") == "decided",
+            guesses=tuple(trial for trial in self._guesses if trial in scored),
+            margin=float(verdict.get("margin") or 0.0),
+            confidence=float(verdict.get("confidence") or 0.95),
+            unit=unit_of(self.metric, float(verdict.get("margin") or 0.0)),
+            encoding=self._encoding,
+            adjusted=any(not math.isclose(p.score, float(self._own[p.trial]), abs_tol=1e-9) for p in points),
+            baselines=_lines(verdict, next((point.score for point in points if point.trial == recommended), None)),
         )
-    scored = {point.trial for point in points}
-    standing = _standing(trials, {best, recommended}, differences)
-    return Landscape(
-        points=tuple(point for point in points if point.trial in standing),
-        others=tuple(point for point in points if point.trial not in standing),
-        unscored=tuple(int(trial) for trial in trials["trial"] if trial not in scored),
-        best=best,
-        recommended=recommended,
-        decided=verdict.get("status") == "decided",
-        guesses=tuple(int(t) for t in trials.loc[trials["origin"] == "guess", "trial"] if t in scored),
-        margin=float(verdict.get("margin") or 0.0),
-        confidence=float(verdict.get("confidence") or 0.95),
-        unit=unit,
-        encoding=Encoding.of(trials),
-        adjusted=any(not math.isclose(p.score, float(own[p.trial]), abs_tol=1e-9) for p in points),
-        baselines=_lines(verdict, next((point.score for point in points if point.trial == recommended), None)),
-    )
+
+    def _standing(self, named: Collection[int | None], compared: Collection[int]) -> set[int]:
+        """The trial that stands for each adapter: one that the verdict speaks of, else the one that came furthest."""
+        found: dict[Hashable, tuple[tuple[bool, bool, tuple[float, ...]], int]] = {}
+        for adapter, trial, furthest in self._progress:
+            claim = (trial in named, trial in compared, furthest), trial
+            found[adapter] = max(found.get(adapter, claim), claim)
+        return {trial for _, trial in found.values()}
+
+    def _point(
+        self,
+        row: Mapping[Hashable, Any],
+        paired: Mapping[int | None, float],
+        differences: Mapping[int, Mapping[str, Any]],
+        best_score: float,
+    ) -> Point:
+        trial = int(row["trial"])
+        low, high = _interval(differences.get(trial), best_score)
+        return Point(
+            trial=trial,
+            rank=int(row["rank"]),
+            targets=str(row["targets"]),
+            layers=str(row["layers"]),
+            learning_rate=float(row["learning_rate"]),
+            adapter_parameters=int(row["adapter_parameters"]),
+            score=paired.get(trial, float(row["score_mean"])),
+            low=low,
+            high=high,
+            finished=row["state"] == "complete",
+            compute_seconds=float(self._per_cell["seconds"].get(trial, math.nan)),
+            wall_seconds=float(self._per_cell["wall_share"].get(trial, math.nan)),
+        )
 
 
 def _lines(verdict: Mapping[str, Any], recommended: float | None) -> tuple[Line, ...]:
@@ -189,22 +223,20 @@ def _lines(verdict: Mapping[str, Any], recommended: float | None) -> tuple[Line,
     return tuple(sorted(lines, key=lambda line: line.score))
 
 
-def _standing(trials: pd.DataFrame, named: Collection[int | None], compared: Collection[int]) -> set[int]:
-    """The trial that stands for each adapter: one that the verdict speaks of, else the one that came furthest."""
-    order = trials.assign(
-        named=trials["trial"].isin(list(named)),
-        compared=trials["trial"].isin(list(compared)),
-        finished=trials["state"] == "complete",
-    ).sort_values(["named", "compared", "finished", "cells", "score_mean", "trial"], ascending=[False] * 5 + [True])
-    return set(order.drop_duplicates(list(ADAPTER_FIELDS))["trial"].astype(int))
+def _progress(trials: pd.DataFrame) -> list[tuple[Hashable, int, tuple[float, ...]]]:
+    """Of each trial its adapter, its number, and how far it came: the further, the larger."""
+    adapters = trials[list(ADAPTER_FIELDS)].itertuples(index=False, name=None)
+    complete, scores = trials["state"] == "complete", trials["score_mean"].fillna(-math.inf)
+    furthest = zip(complete, trials["cells"], scores, -trials["trial"], strict=True)
+    return list(zip(adapters, trials["trial"].astype(int), furthest, strict=True))
 
 
-def _named(verdict: Mapping[str, Any], role: str, trials: pd.DataFrame) -> int | None:
+def _named(verdict: Mapping[str, Any], role: str, trials: Collection[int]) -> int | None:
     entry = verdict.get(role)
     if entry is None:
         return None
     trial = int(entry["trial"])
-    if trial not in set(trials["trial"]):
+    if trial not in trials:
         raise StudyError.about("verdict.json", f"{role}.trial must be a trial of the study", got=trial)
     return trial
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_search.errors import StudyError
+from lora_search.plots.landscape import Terrain
 from lora_search.plots.predicted import predictions_view
 from lora_search.plots.web import judged_view
 from lora_search.statistics.judging import Judge
@@ -32,11 +33,12 @@ def judgement_grid(
     if len(tables.trials) > MOST_JUDGED_TRIALS:
         return None
     judge = Judge(tables)
+    terrain = Terrain(tables.trials, tables.cells, tables.experiment.verdict.metric)
     return [
         [
             dict(asked)
             if (margin, confidence) == (asked["margin"], asked["confidence"])
-            else judged_view(tables, judge.verdict(margin, confidence).to_dict())
+            else judged_view(tables, judge.verdict(margin, confidence).to_dict(), terrain)
             for confidence in stops["confidences"]
         ]
         for margin in stops["margins"]

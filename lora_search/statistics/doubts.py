@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from lora_search.metrics import direction, metric_named
 from lora_search.spec import facts, layer_indices
 from lora_search.spec.baselines import TITLES
 from lora_search.statistics import guards
-from lora_search.statistics.baselines import head_alone
 from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy
@@ -16,11 +16,14 @@ from lora_search.statistics.verdict import TrialSummary, Verdict
 from lora_search.statistics.wording import capital
 
 
-def doubts(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> tuple[str, ...]:
+def doubts(
+    study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest, head: Sequence[facts.HeadAlone]
+) -> tuple[str, ...]:
     """The sentences of all guards that have something to say about ``verdict``.
 
     Args:
         study: that was judged. verdict: on it. question: that it answers. contest: the scores.
+        head: what ``head_alone`` finds in the study.
     """
     if verdict.recommended is None or verdict.best is None:
         return ()
@@ -28,7 +31,7 @@ def doubts(study: RecordedStudy, verdict: Verdict, question: Question, contest: 
         *_of_the_space(study, verdict.recommended, verdict.best),
         _of_learning(study, verdict.best, verdict.metric),
         *_of_the_data(study, verdict, question, contest),
-        _of_the_head(study, verdict, verdict.best),
+        _of_the_head(study, head, verdict, verdict.best),
         *_of_the_baselines(study, verdict),
         _of_the_holdout(study, verdict),
         _of_racing(study, verdict),
@@ -76,8 +79,9 @@ def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, con
     ]
 
 
-def _of_the_head(study: RecordedStudy, verdict: Verdict, best: TrialSummary) -> str | None:
-    alone = head_alone(study)
+def _of_the_head(
+    study: RecordedStudy, alone: Sequence[facts.HeadAlone], verdict: Verdict, best: TrialSummary
+) -> str | None:
     if not alone:
         return None
     if failed := [cell for cell in alone if cell.failure is not None]:

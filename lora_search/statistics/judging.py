@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lora_search.spec import facts
-from lora_search.statistics.baselines import baseline_verdict
+from lora_search.statistics.baselines import baseline_verdict, head_alone
 from lora_search.statistics.beside import BaselineVerdict
 from lora_search.statistics.by_adapter import by_adapter
 from lora_search.statistics.doubts import doubts
@@ -46,6 +46,7 @@ class Judge:
         self.study = by_adapter(study)
         metric = self.study.experiment.verdict.metric
         self.contest = Contest(self.study.trials, self.study.cells, metric, recorded_of(self.study))
+        self._head = head_alone(self.study)
         self._corrected: dict[int, CorrectedScore | None] = {}
         self._baselines: dict[int, BaselineVerdict | None] = {}
 
@@ -70,7 +71,7 @@ class Judge:
             holdout_score=_holdout_score(study, verdict),
             baselines=self._beside(verdict),
         )
-        return replace(verdict, warnings=doubts(study, verdict, question, self.contest))
+        return replace(verdict, warnings=doubts(study, verdict, question, self.contest, self._head))
 
     def _beside(self, verdict: Verdict) -> BaselineVerdict | None:
         """What the recommended adapter is worth beside what is none."""

@@ -7,7 +7,7 @@ interrupted study, run again, ends with the tables it would have had.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -180,14 +180,13 @@ class StudyRun:
         """Close what is through, train what is wanted; a trial of which a training failed has failed."""
         records = {record.trial: record for record in self.ledger.trials()}
         closed = [ending for ending in step.finished if records[ending[0]].state == "running"]
-        for trial, state, reason in closed:
-            self._finish(records[trial], state, reason)
+        self._finish([(records[trial], state, reason) for trial, state, reason in closed])
         if step.cells:
             for pack in packs_of(self.prepared, records, step.cells):
                 self.cells.train(pack, records)
-            for trial, failure in self._failures({key.trial for key in step.cells}).items():
-                if records[trial].state == "running":
-                    self._finish(records[trial], "failed", failure)
+            failures = self._failures({key.trial for key in step.cells})
+            running = [trial for trial in failures if records[trial].state == "running"]
+            self._finish([(records[trial], "failed", failures[trial]) for trial in running])
         self.progress.expect(self._remaining()[1])
         self.ledger.write_tables()
         if any(state == "complete" for _, state, _ in closed):
@@ -213,12 +212,9 @@ class StudyRun:
                 self.cells.train(pack, records)
             # in Optuna, where a trial ends once, it stays as it ended first
             failures = self._failures({key.trial for key in keys})
-            for trial, failure in failures.items():
-                if records[trial].state != "failed":
-                    self._finish(records[trial], "failed", failure)
-            for trial in readmitted:
-                if trial not in failures:
-                    self._finish(records[trial], "complete", None)
+            sound = [trial for trial in failures if records[trial].state != "failed"]
+            self._finish([(records[trial], "failed", failures[trial]) for trial in sound])
+            self._finish([(records[trial], "complete", None) for trial in readmitted if trial not in failures])
             self._judge()
 
     def _score_base_alone(self) -> None:
@@ -268,23 +264,26 @@ class StudyRun:
         self.progress.expect(work)
         self.progress.pack(title, work)
 
-    def _finish(self, record: TrialRecord, state: facts.Ending, reason: str | None) -> None:
-        """Close a trial, in Optuna first: a run that ends in between finds it finished there and closes it here."""
-        trials = self.ledger.tables().trials
-        row = trials.loc[trials["trial"] == record.trial].iloc[0]
-        score = float(row["score_mean"]) if row["cells"] else None
+    def _finish(self, endings: Sequence[tuple[TrialRecord, facts.Ending, str | None]]) -> None:
+        """Close trials, each in Optuna first: a run that ends in between finds it finished there and closes it here."""
+        if not endings:
+            return
+        rows = self.ledger.tables().trials.set_index("trial")
         # a sampler that draws nothing: TPE would sample for a trial as soon as it is looked at again
         study = self.ledger.optuna_study(RandomSampler())
-        if state == "complete":
-            assert score is not None, "complete trials have cells"
-            merit = direction(self.experiment.verdict.metric) * score
-            study.tell(record.trial, [merit, float(record.adapter_parameters)], skip_if_finished=True)
-        else:
-            if state == "pruned" and score is not None:
-                note_score(study, record.trial, score, int(row["cells"]))
-            study.tell(record.trial, state=_OPTUNA_STATES[state], skip_if_finished=True)
-        self.ledger.set_trial_state(record.trial, state, reason)
-        self.progress.trial(replace(record, state=state, failure=reason), None if state == "failed" else score)
+        for record, state, reason in endings:
+            cells = int(rows["cells"][record.trial])
+            score = float(rows["score_mean"][record.trial]) if cells else None
+            if state == "complete":
+                assert score is not None, "complete trials have cells"
+                merit = direction(self.experiment.verdict.metric) * score
+                study.tell(record.trial, [merit, float(record.adapter_parameters)], skip_if_finished=True)
+            else:
+                if state == "pruned" and score is not None:
+                    note_score(study, record.trial, score, cells)
+                study.tell(record.trial, state=_OPTUNA_STATES[state], skip_if_finished=True)
+            self.ledger.set_trial_state(record.trial, state, reason)
+            self.progress.trial(replace(record, state=state, failure=reason), None if state == "failed" else score)
 
     def _judge(self) -> Verdict:
         verdict = judge(self.ledger.tables())

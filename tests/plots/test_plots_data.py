@@ -9,7 +9,7 @@ import pytest
 from fabricated_studies import every_state_rows, frames, sampled_rows, trial_row, verdict_for
 
 from lora_search.errors import StudyError
-from lora_search.plots import folds_data, importance_data, parameters_data, ranks_data, time_data
+from lora_search.plots import folds_data, importance, importance_data, parameters_data, ranks_data, time_data
 from lora_search.plots.encoding import Encoding
 from lora_search.plots.landscape import landscape
 
@@ -154,6 +154,12 @@ def test_finalists_hold_what_keeps_the_verdict_open() -> None:
     assert asked <= {row.point.trial for row in folds_data(trials, cells, verdict).rows}
 
 
+@pytest.fixture
+def _whole_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "_REPEATS", 8)
+    monkeypatch.setattr(importance, "_TREES", 30)
+
+
 def _importance_frames(count: int, *, signal: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     generator = np.random.default_rng(5)
     trials, cells = frames(sampled_rows(count, ranks=(1, 2, 4, 8, 16, 32)))
@@ -163,6 +169,7 @@ def _importance_frames(count: int, *, signal: bool) -> tuple[pd.DataFrame, pd.Da
     return trials, cells
 
 
+@pytest.mark.usefixtures("_whole_forest")
 def test_importance_finds_the_hyperparameter_that_moves_the_score() -> None:
     trials, cells = _importance_frames(40, signal=True)
     data = importance_data(trials, cells, verdict_for(trials, cells))
@@ -173,6 +180,7 @@ def test_importance_finds_the_hyperparameter_that_moves_the_score() -> None:
     assert {bar.name for bar in data.bars} == {"rank", "alpha / rank", "target modules", "layers", "learning rate"}
 
 
+@pytest.mark.usefixtures("_whole_forest")
 def test_importance_listens_to_stopped_trials() -> None:
     trials, cells = _importance_frames(40, signal=True)
     trials.loc[trials["trial"] >= 3, "state"] = "pruned"
@@ -182,6 +190,7 @@ def test_importance_listens_to_stopped_trials() -> None:
     assert data.bars[0].name == "rank"
 
 
+@pytest.mark.usefixtures("_whole_forest")
 def test_importance_says_so_when_there_is_nothing_to_find() -> None:
     trials, cells = _importance_frames(24, signal=False)
     data = importance_data(trials, cells, verdict_for(trials, cells))

@@ -73,8 +73,12 @@ def _tables(trials: Any, cells: Any) -> Any:
     return StudyTables(Path(), Experiment.model_validate(experiment_mapping()), ENVIRONMENT, trials, cells, {})
 
 
-@pytest.mark.parametrize("width", ["wide", "narrow"])
-@pytest.mark.parametrize("study", STUDIES)
+NARROW = ("one cell", "three trials", "every state", "decided", "repeats", "long names")
+
+
+@pytest.mark.parametrize(
+    ("study", "width"), [*((study, "wide") for study in STUDIES), *((study, "narrow") for study in NARROW)]
+)
 def test_every_study_can_be_drawn_and_stays_on_its_paper(study: str, width: Width) -> None:
     drawn = _drawn(study, width)
     assert set(drawn) == NAMES

@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_search.plots.captions import page_captions
 from lora_search.plots.facts import study_facts, summary_notes
-from lora_search.plots.landscape import Landscape, landscape
+from lora_search.plots.landscape import Landscape, Terrain
 from lora_search.plots.marks import roles
 from lora_search.plots.rows import baseline_rows, summary_rows
 from lora_search.plots.web.render import render_part
@@ -28,19 +28,21 @@ class _Place:
     high: float | None = None
 
 
-def judged_view(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, Any]:
+def judged_view(tables: StudyTables, verdict: Mapping[str, Any], terrain: Terrain | None = None) -> dict[str, Any]:
     """One judgement for the page.
 
     Args:
         tables: the study.
         verdict: the mapping of ``verdict.json``, for any margin and confidence.
+        terrain: of the study, where several judgements share it.
 
     Returns:
         JSON types: ``score``, ``low``, ``high``, ``difference`` (score minus the best's), ``probability`` and
         ``status`` by trial in the order of the frame, ``roles`` by trial number, ``html`` of the sentences (escaped),
         ``captions`` of the figures, and ``baselines``: what is no adapter and is compared with them, by name and score.
     """
-    scene = landscape(tables.trials, tables.cells, verdict)
+    terrain = terrain or Terrain(tables.trials, tables.cells, verdict.get("metric"))
+    scene = terrain.landscape(verdict)
     everyone = (*scene.points, *scene.others)
     places = {point.trial: _Place(_known(point.score), _known(point.low), _known(point.high)) for point in everyone}
     compared = {int(item["trial"]): item for item in verdict.get("comparisons") or ()}

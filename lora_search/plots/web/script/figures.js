@@ -80,7 +80,7 @@ function below(plate, points, limits) {
   const more = scores.length > 4 ? ` and ${scores.length - 4} more` : "";
   const baselines = view.judged.baselines.filter(({ score }) => known(score) && score < limits[0]).map(({ name, score }) => `${name} ${view.unit.number(score)}`);
   const words = [...(scores.length ? [scores.slice(0, 4).map((score) => view.unit.number(score)).join(", ") + more] : []), ...baselines];
-  if (words.length) plate.add(s("text", { class: "side halo", x: plate.left + 6, y: plate.bottom_edge - 8 }, `below the axis: ${words.join("; ")}`));
+  if (words.length) plate.say(`below the axis: ${words.join("; ")}`);
 }
 
 // Lines through what leads each series, faint points for the rest; each series a few pixels beside the next.

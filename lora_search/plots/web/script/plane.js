@@ -39,6 +39,7 @@ class Plate {
     this.width = this.room();
     this.height = height;
     Object.assign(this, margins);
+    this.box.replaceChildren(this.root);
     this.root.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
     this.root.setAttribute("width", this.width * this.scale);
     this.root.setAttribute("height", height * this.scale);
@@ -73,6 +74,11 @@ class Plate {
   end() {
     this.ring = s("g", { class: "ring" });
     this.root.replaceChildren(...this.parts, this.ring);
+  }
+
+  // What does not fit into the drawing, under it, where it hides nothing.
+  say(words) {
+    this.box.append(h("p", { class: "under" }, words));
   }
 
   empty(words) {
