@@ -1,14 +1,20 @@
 """Settings every test needs before a library is imported."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a hub miss fails at once instead of after a long wait
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_mount() and shutil.disk_usage(MEMORY).free > 4 * 1024**3:
+    os.environ["TMPDIR"] = str(MEMORY)  # thousands of commits, each of which would wait for a disk
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # a shell lets its background jobs ignore Ctrl-C, and so would whatever they start; the tests of Ctrl-C start a lot

@@ -19,6 +19,7 @@ from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
 from lora_search.store.records import CellKey
 from lora_search.study.baselines import WHOLE, Part, baseline_cell, baseline_parts, check_baselines
+from lora_search.study.capacity import information, rule_of_thumb
 from lora_search.study.environment import describe_environment
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
@@ -49,6 +50,7 @@ class Plan:
         steps: optimizer steps per cell.
         smallest, largest: adapter parameters of the cheapest and dearest adapter of the space.
         head_parameters: trained besides the adapter.
+        bits: that the answers of the examples in the folds hold at most (see ``capacity``).
         seconds: estimated for all of them.
         later, later_seconds: trainings after the trials, at most and about, and the time they would take.
         baselines: their trainings and seconds, by name.
@@ -70,6 +72,7 @@ class Plan:
     smallest: int
     largest: int
     head_parameters: int
+    bits: float
     seconds: float
     memory: dict[str, int]
     packs: tuple[str, ...]
@@ -98,6 +101,7 @@ class Plan:
             f"data: {self.examples} examples in the folds, {self.holdout} held out",
             f"cells: {compared} of {self.steps} steps",
             f"adapters: {self.smallest:,} to {self.largest:,} parameters{head}",
+            f"rule of thumb: {rule_of_thumb(self.bits, self.smallest, self.largest)}",
             *self.packs,
             f"machine: {self.device}, base in {self.precision}",
             f"memory: about {_mebibytes(total)} ({parts})",
@@ -177,6 +181,7 @@ def _plan(experiment: Experiment) -> Plan:
         smallest=min(sizes),
         largest=max(sizes),
         head_parameters=prepared.base.structure.head_parameters,
+        bits=information(prepared),
         seconds=mean * cells,
         later=later,
         later_seconds=mean * later,

@@ -38,6 +38,8 @@ def test_plan_counts_and_writes_nothing(world, tmp_path, lora_search):
     assert "cells: 6 trials x 3 folds x 2 repeats = 36 trainings of 12 steps" in answer.out
     # rank 1 on query and value of one layer: 2 (32 + 32); rank 4 on all six modules of three layers
     assert f"adapters: 128 to {3 * 4 * (4 * 64 + 2 * 96):,} parameters, and 66 in the head" in answer.out
+    # a bit for each of 48 answers of which half are fresh
+    assert "rule of thumb: the answers hold at most 48 bits, a parameter about 2, so 24 parameters" in answer.out
     packs = re.findall(r"^pack: trials? ([\d, ]+) / fold 1, 2 on layers? (\d)", answer.out, re.MULTILINE)
     assert [layer for _, layer in packs] == ["2", "0"], "the cheap ones first"
     assert sorted(int(trial) for trials, _ in packs for trial in trials.split(",")) == list(range(6))
