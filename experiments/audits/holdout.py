@@ -5,16 +5,18 @@
 
 FOLDER has one folder per dataset, with a ``train.jsonl`` of texts and labels. One study (``holdout.toml``) is run per
 dataset and seed; the seed draws the examples, the hold-out, the folds and the trials. The package scores the hold-out
-once, by the recommended adapter, after the verdict. The audit then refits every trial, those too that racing stopped.
-The recommended must give that score again, and is compared, example by example, with
+once, by the recommended adapter, after the verdict. The audit then refits every adapter of the study, those too that
+racing stopped, at the rate the study chose for it, at half and at twice that. The recommended must give the package's
+score again, and is compared, example by example, with
 
-- the best trial of the study: the recommendation keeps its promise when its hold-out accuracy is at most the margin
+- the best adapter of the study: the recommendation keeps its promise when its hold-out accuracy is at most the margin
   below. Where it is the best itself the difference is zero by construction; the summary counts those apart.
-- the trial that scores highest on the hold-out, whichever it is: nothing that was stopped or passed over should be
-  better by more than the margin. This flatters the highest, which is the luckiest of all refits on these examples.
+- the highest of all refits, each adapter at the best of its three rates: nothing that was stopped or passed over should
+  be better by more than the margin. This flatters the highest, which is the luckiest of all refits on these examples.
 
-One refit of either is compared, so the difference has the noise of a single training beside that of the hold-out; the
-standard error given is of the hold-out alone.
+What could have been recommended is the smallest adapter whose best refit is within the margin of the highest; the size
+of the recommended against that is recorded. One refit of either is compared, so a difference has the noise of a single
+training beside that of the hold-out; the standard error given is of the hold-out alone.
 
 Results go to results/audits/holdout.json row by row. A finished (dataset, seed) is skipped and an interrupted study
 goes on from its folder under --studies, so an interrupted run goes on where it stopped.
@@ -27,7 +29,9 @@ import json
 import os
 import tempfile
 import time
-from itertools import product
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +41,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_search import load_experiment, run_study
-from lora_search.errors import StudyError
-from lora_search.spec import Experiment
+from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, Nuisance
 from lora_search.spec.facts import HOLDOUT
+from lora_search.statistics.by_adapter import by_adapter
 from lora_search.store.files import json_text, write_atomically
 from lora_search.store.reader import StudyTables
+from lora_search.study import Prepared, prepare
 from lora_search.study.environment import hardware, versions
-from lora_search.study.refit import Refit, refit
+from lora_search.study.refit import refit_cell
+from lora_search.study.settings import settings_of
+from lora_search.training import Cell, Engine
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+FACTORS = (1.0, 0.5, 2.0)
+"""Of the rate the study chose."""
+PACK = 12
+"""Refits trained together."""
 
 
 def paired_difference(
@@ -82,7 +93,7 @@ def experiment_of(dataset: str, seed: int, data: Path, overrides: list[str]) -> 
     )
 
 
-def settings_of(data: Path, datasets: list[str], overrides: list[str]) -> dict[str, Any]:
+def shared_settings(data: Path, datasets: list[str], overrides: list[str]) -> dict[str, Any]:
     """What all studies share: the experiment without what is filled in, which has a folder of this machine in it."""
     settings = experiment_of(datasets[0], 0, data, overrides).model_dump(mode="json")
     for key in ("name", "seed"):
@@ -91,65 +102,104 @@ def settings_of(data: Path, datasets: list[str], overrides: list[str]) -> dict[s
     return settings
 
 
-def right(refitted: Refit) -> NDArray[np.bool_]:
-    """Whether each example of the hold-out is predicted right, in the hold-out's order."""
-    result = refitted.result
-    if not np.array_equal(result.examples, refitted.prepared.splits.holdout):
-        raise RuntimeError(f"trial {refitted.chosen.trial} must predict the hold-out in its order")
-    correct: NDArray[np.bool_] = result.probabilities.argmax(1) == refitted.prepared.data.labels[result.examples]
-    return correct
+@dataclass(frozen=True, eq=False)
+class Refitted:
+    """An adapter at one rate, trained on all examples but the hold-out.
+
+    Attributes:
+        trial: that stands for the adapter. parameters: of the adapter. state: in the study. rate: of this training.
+        right: whether each example of the hold-out is predicted right, in the hold-out's order.
+    """
+
+    trial: int
+    parameters: int
+    state: str
+    rate: float
+    right: NDArray[np.bool_]
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean())
 
 
 def compare(tables: StudyTables) -> dict[str, Any]:
-    """The hold-out's word on a finished study; refits every trial that does not diverge."""
+    """The hold-out's word on a finished study."""
     verdict = tables.verdict()
     assert verdict is not None  # run_study has just written it
     kept, margin = HOLDOUT.of(tables.facts), verdict["margin"]
-    refits = refit_all(tables)
-    recommended, best = (refits[verdict[which]["trial"]] for which in ("recommended", "best"))
-    highest = max(refits.values(), key=accuracy)
-    again = accuracy(recommended)
+    prepared = prepare(tables.experiment)
+    groups = prepared.data.groups[prepared.splits.holdout]
+    own, tuned = refit_all(tables, prepared)
+    recommended, best = (own[verdict[which]["trial"]] for which in ("recommended", "best"))
+    highest = max(tuned.values(), key=lambda one: one.accuracy)
+    enough = [one for one in tuned.values() if one.accuracy >= highest.accuracy - margin]
+    smallest = min(enough, key=lambda one: one.parameters)
     return {
-        "examples": len(recommended.prepared.splits.development),
-        "holdout_examples": len(recommended.result.examples),
-        "recommended_holdout_accuracy": again,
+        "examples": len(prepared.splits.development),
+        "holdout_examples": len(groups),
+        "recommended_holdout_accuracy": recommended.accuracy,
         # an undecided study keeps its hold-out
         "recorded_by_the_study": None if kept is None else kept.scores["accuracy"],
-        "reproduced": None
-        if kept is None
-        else kept.trial == verdict["recommended"]["trial"] and kept.scores["accuracy"] == again,
-        "best_holdout_accuracy": accuracy(best),
-        **against(recommended, best, margin),
-        "highest": {
-            "trial": highest.chosen.trial,
-            "state": highest.chosen.row["state"],
-            "adapter_parameters": int(highest.chosen.row["adapter_parameters"]),
-            "holdout_accuracy": accuracy(highest),
-            **against(recommended, highest, margin),
-        },
-        "holdout_accuracy_of_trials": {str(number): accuracy(one) for number, one in refits.items()},
+        "reproduced": None if kept is None else bool(np.isclose(kept.scores["accuracy"], recommended.accuracy)),
+        "best_holdout_accuracy": best.accuracy,
+        **against(recommended, best, margin, groups),
+        "highest": told(highest) | against(recommended, highest, margin, groups),
+        "smallest_within_margin_of_highest": told(smallest),
+        "times_the_smallest": recommended.parameters / smallest.parameters,
+        "refits": [told(one) for one in tuned.values()],
     }
 
 
-def refit_all(tables: StudyTables) -> dict[int, Refit]:
-    """By trial; without those that diverge."""
-    found = {}
-    for number in tables.trials["trial"]:
-        try:
-            found[int(number)] = refit(tables, int(number))
-        except StudyError as error:
-            print(error, flush=True)
-    return found
+def refit_all(tables: StudyTables, prepared: Prepared) -> tuple[dict[int, Refitted], dict[int, Refitted]]:
+    """Every adapter at its own rate, and at the best of that, its half and its double, by the trial that stands for it;
+    without those that diverge."""
+    engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings_of(prepared, tables.facts))
+    rows = {int(row["trial"]): row for row in by_adapter(tables).trials.to_dict("records")}
+    cells = []
+    for (trial, row), (turn, factor) in product(rows.items(), enumerate(FACTORS)):
+        adapter = AdapterSpec(**{name: row[name] for name in ADAPTER_FIELDS})
+        nuisance = Nuisance(learning_rate=factor * float(row["learning_rate"]), dropout=float(row["dropout"]))
+        # what a training draws follows from the number of its trial; at its own rate it is that of an export
+        cell = refit_cell(prepared, trial, adapter, nuisance)
+        cells.append(replace(cell, key=replace(cell.key, trial=trial + turn * len(tables.trials))))
+    cells.sort(key=lambda cell: prepared.depth(cell.adapter))
+    own: dict[int, Refitted] = {}
+    tuned: dict[int, Refitted] = {}
+    for pack in packs_of_depth(cells, prepared):
+        for cell, trained in zip(pack, engine.train(pack, -1), strict=True):
+            trial, result = cell.key.trial % len(tables.trials), trained.result
+            if result.state == "failed":
+                print(f"trial {trial} at {cell.nuisance.learning_rate:.2g}: {result.failure}", flush=True)
+                continue
+            right = result.probabilities.argmax(1) == prepared.data.labels[result.examples]
+            row = rows[trial]
+            found = Refitted(trial, int(row["adapter_parameters"]), row["state"], cell.nuisance.learning_rate, right)
+            if cell.key.trial == trial:
+                own[trial] = found
+            tuned[trial] = max(tuned.get(trial, found), found, key=lambda one: one.accuracy)
+    return own, tuned
 
 
-def accuracy(refitted: Refit) -> float:
-    return float(refitted.result.scores["accuracy"])
+def packs_of_depth(cells: list[Cell], prepared: Prepared) -> Iterator[list[Cell]]:
+    """Cells that are trained together: those with the same lowest layer."""
+    for _, alike in groupby(cells, key=lambda cell: prepared.depth(cell.adapter)):
+        while pack := list(islice(alike, PACK)):
+            yield pack
 
 
-def against(first: Refit, second: Refit, margin: float) -> dict[str, Any]:
-    """How much better one trial does on the hold-out than another, and whether it is within the margin of it."""
-    groups = first.prepared.data.groups[first.result.examples]
-    difference, error = paired_difference(right(first), right(second), groups)
+def told(one: Refitted) -> dict[str, Any]:
+    return {
+        "trial": one.trial,
+        "state": one.state,
+        "adapter_parameters": one.parameters,
+        "learning_rate": one.rate,
+        "holdout_accuracy": one.accuracy,
+    }
+
+
+def against(first: Refitted, second: Refitted, margin: float, groups: NDArray[np.int64]) -> dict[str, Any]:
+    """How much better one does on the hold-out than another, and whether it is within the margin of it."""
+    difference, error = paired_difference(first.right, second.right, groups)
     return {"difference": difference, "standard_error": error, "within_margin": bool(difference >= -margin)}
 
 
@@ -200,6 +250,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "recommended_is_best": len(rows) - len(smaller),
         "within_margin_of_highest": sum(row["highest"]["within_margin"] for row in rows),
         "mean_difference_from_highest": float(np.mean([row["highest"]["difference"] for row in rows])),
+        "median_times_the_smallest": float(np.median([row["times_the_smallest"] for row in rows])),
+        "at_most_twice_the_smallest": sum(row["times_the_smallest"] <= 2 for row in rows),
         "smaller_than_best": {
             "studies": len(smaller),
             "within_margin": sum(row["within_margin"] for row in smaller),
@@ -225,7 +277,7 @@ def main() -> None:
     parser.add_argument("--studies", type=Path, default=Path(tempfile.gettempdir()) / "lora_search-holdout-audit")
     parser.add_argument("--out", type=Path, default=ROOT / "results/audits/holdout.json")
     options = parser.parse_args()
-    settings = settings_of(options.data, options.datasets, options.overrides)
+    settings = shared_settings(options.data, options.datasets, options.overrides)
     if settings["verdict"]["metric"] != "accuracy":
         parser.error("--set verdict.metric: must be accuracy, whose paired standard error is known")
     kept: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
@@ -240,7 +292,7 @@ def main() -> None:
         experiment = experiment_of(dataset, seed, options.data, options.overrides)
         rows.append(audit(dataset, experiment, options.studies))
         content = {
-            "what": "hold-out accuracy of the recommended adapter against that of the best trial",
+            "what": "hold-out accuracy of the recommended adapter against the best of all, each at its best rate",
             "hardware": hardware(),
             "versions": versions(),
             "settings": settings,

@@ -22,7 +22,6 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -78,19 +77,29 @@ def has_biases(base: FrozenBase) -> bool:
     return any(_is_bias(name, base) for name, _ in base.model.named_parameters())
 
 
-@dataclass(frozen=True, eq=False)
 class _Running:
-    """The optimizer of a training under way and its schedule."""
+    """The optimizer of a training under way and its schedule.
 
-    optimizer: AdamW
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    trained: Sequence[nn.Parameter]
-    max_grad_norm: float
+    PyTorch's own schedulers and their optimizer hold each other: moments as large as the model would stay until the
+    next garbage collection.
+    """
+
+    def __init__(
+        self, optimizer: AdamW, trained: Sequence[nn.Parameter], factor: Callable[[int], float], max_grad_norm: float
+    ) -> None:
+        self.optimizer = optimizer
+        self.trained = trained
+        self.factor = factor
+        self.max_grad_norm = max_grad_norm
+        self.rate = float(optimizer.defaults["lr"])
+        self.steps = 0
 
     def step(self) -> None:
         nn.utils.clip_grad_norm_(self.trained, self.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * self.factor(self.steps)
         self.optimizer.step()
-        self.schedule.step()
+        self.steps += 1
         self.optimizer.zero_grad(set_to_none=True)
 
 
@@ -231,11 +240,9 @@ class WholeModel:
             {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
         ]
         betas = (PackedAdamW.BETA1, PackedAdamW.BETA2)
-        optimizer = AdamW(groups, lr=cell.nuisance.learning_rate, betas=betas, eps=PackedAdamW.EPSILON)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule_factor(step, steps, spec.warmup_ratio)
-        )
-        return _Running(optimizer, schedule, trained, spec.max_grad_norm)
+        optimizer = AdamW(groups, lr=cell.nuisance.learning_rate, betas=betas, eps=PackedAdamW.EPSILON, fused=True)
+        factor = partial(schedule_factor, total=steps, warmup_ratio=spec.warmup_ratio)
+        return _Running(optimizer, trained, factor, spec.max_grad_norm)
 
     def _fit(self, cell: Cell, epochs: int, resumed: bool, listener: Listener | None) -> Tally:
         spec, tally = self.training, Tally()
