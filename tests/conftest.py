@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 MEMORY = Path("/dev/shm")
 if "TMPDIR" not in os.environ and MEMORY.is_mount() and shutil.disk_usage(MEMORY).free > 4 * 1024**3:
-    os.environ["TMPDIR"] = str(MEMORY)  # thousands of commits, each of which would wait for a disk
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)  # thousands of commits, each of which would wait for a disk
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # a shell lets its background jobs ignore Ctrl-C, and so would whatever they start; the tests of Ctrl-C start a lot

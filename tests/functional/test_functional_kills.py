@@ -69,10 +69,10 @@ def read_on(folder, pipe):
     told to stop; then say how often, and what went wrong.
     """
     reads, errors = 0, []
-    while not pipe.poll(0.1):
+    while not pipe.poll(0.4):
         if (folder / "study.db").exists():
             try:
-                read(folder, draws=reads % 20 == 19)
+                read(folder, draws=reads % 10 == 9)
             except Exception as error:
                 if "before there is a recommendation" not in str(error):
                     errors.append(repr(error))

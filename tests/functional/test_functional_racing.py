@@ -121,12 +121,12 @@ def test_a_readmission_that_is_killed_goes_on(stops_the_best):
     deaths = 0
     while True:
         try:
-            study = run("killed", die_at(17))
+            study = run("killed", die_at(23))
         except Killed:
             deaths += 1
         else:
             break
-    assert deaths > 5
+    assert deaths > 3
     assert_same_study(study.folder, undisturbed.folder)
 
 
@@ -159,7 +159,7 @@ def test_a_finalist_whose_extra_repeat_diverges_is_not_recommended(world, tmp_pa
     assert finalist not in {comparison["trial"] for comparison in study.verdict()["comparisons"]}
     while True:
         try:
-            killed = run("killed", die_at(29))
+            killed = run("killed", die_at(41))
         except Killed:
             continue
         break

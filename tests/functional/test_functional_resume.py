@@ -24,7 +24,7 @@ RACED = {
     "cv": {"folds": 3},
     "search": {"trials": 9},
     "training": {"epochs": 1},
-    "verdict": {"extra_repeats": 2, "margin": 0.1, "confidence": 0.8},
+    "verdict": {"extra_repeats": 1, "margin": 0.1, "confidence": 0.8},
 }
 """Two generations, with trials stopped early and extra repeats for finalists."""
 
@@ -115,7 +115,7 @@ def test_interrupted_once(world, undisturbed, tmp_path, kind, number, which):
 
 
 def test_killed_again_and_again(world, tmp_path, monkeypatch):
-    """A run gets as far as eleven writes before the next one is killed: in asking, training, telling and judging."""
+    """A run gets as far as thirteen writes before the next one is killed: in asking, training, telling and judging."""
     experiment = world.experiment(**SIMULATED)
     prepared = prepare(experiment)
     monkeypatch.setattr(simulated_study, "diverges", lambda cell: cell.key.trial == 4)
@@ -127,13 +127,13 @@ def test_killed_again_and_again(world, tmp_path, monkeypatch):
     deaths = []
     while True:
         try:
-            with simulated(monkeypatch, prepared, die_at(11)):
+            with simulated(monkeypatch, prepared, die_at(13)):
                 study = run_study(experiment, tmp_path / "killed", progress=False)
         except Killed as killed:
             deaths.append(str(killed))
         else:
             break
-    assert len(deaths) > len(writes) / 11 - 1
+    assert len(deaths) > len(writes) / 13 - 1
     for phase in PHASES:
         assert phase & set(deaths)
     assert_same_study(study.folder, undisturbed.folder)
