@@ -231,7 +231,7 @@ def _progress(trials: pd.DataFrame) -> list[tuple[Hashable, int, tuple[float, ..
     return list(zip(adapters, trials["trial"].astype(int), furthest, strict=True))
 
 
-def _named(verdict: Mapping[str, Any], role: str, trials: Collection[int]) -> int | None:
+def _named(verdict: Mapping[str, Any], role: str, trials: Collection[Hashable]) -> int | None:
     entry = verdict.get(role)
     if entry is None:
         return None
