@@ -403,18 +403,16 @@ def _print_verdict(judged: Any) -> None:
 
 
 def _print_baselines(found: Any, metric: str) -> None:
-    from lora_search.spec.baselines import TITLES
-
-    def row(name: str, item: Any) -> list[str]:
+    def row(item: Any) -> list[str]:
         held = "-" if item.step_bytes is None else f"{item.step_bytes / 1024**2:.0f} MiB"
         score = "failed"
         if item.score_mean is not None:
             low, high = item.score_interval
             score = f"{item.score_mean:.3f} [{low:.3f}, {high:.3f}]"
-        return [name, f"{item.trainable_parameters:,}", score, f"{item.seconds:.1f}", held]
+        return [item.title, f"{item.trainable_parameters:,}", score, f"{item.seconds:.1f}", held]
 
     print()
-    rows = [*(row(TITLES[item.name], item) for item in found.compared), row("LoRA, recommended", found.recommended)]
+    rows = [*map(row, found.compared), row(found.recommended)]
     _print_table(["to compare with", "trainable parameters", metric, "seconds each", "memory of a step"], rows)
     if found.sentence() is not None:
         print(f"\n{found.sentence()}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ class Dataset:
         rows: (n,) data row numbers in the source, from 1.
         report: what was read, dropped, sampled and found.
         fingerprint: sha256 of texts, labels and groups.
+        answers: (n, ...) what is right of each example, where a label says not all; ``labels`` are then what it is
+            stratified by, and ``label_names`` what the model answers with.
     """
 
     texts: tuple[str, ...]
@@ -42,6 +45,7 @@ class Dataset:
     rows: npt.NDArray[np.int64]
     report: DataReport
     fingerprint: str
+    answers: npt.NDArray[Any] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -77,7 +81,7 @@ def load_dataset(spec: DataSpec, seed: int) -> Dataset:
         groups=groups,
         rows=np.array(used.rows, dtype=np.int64),
         report=_report(spec, raw, len(cleaned) if sampled else None, used, duplicates),
-        fingerprint=_fingerprint(used, groups),
+        fingerprint=fingerprint_of(used, groups),
     )
 
 
@@ -109,7 +113,7 @@ def _report(
     )
 
 
-def _fingerprint(examples: RawExamples, groups: npt.NDArray[np.int64]) -> str:
+def fingerprint_of(examples: RawExamples, groups: npt.NDArray[np.int64]) -> str:
     """Of what a result depends on: not of the row numbers, which a source may shift without changing an example."""
     digest = hashlib.sha256()
     pairs = examples.pairs or (None,) * len(examples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +36,8 @@ class EncodedExamples:
         lengths: (n,) tokens of each example, T_i.
         groups: (n,) group numbers, for ``Splits.make``: the dataset's, joined where examples are the same tokens.
         report: the dataset's report, with what encoding found filled in.
-        fingerprint: sha256 of all that training sees: ids, token types, labels and their names, groups.
+        fingerprint: sha256 of all that training sees: ids, token types, labels and their names, groups, answers.
+        answers: (n, ...) what is right of each example, where a label says not all.
     """
 
     input_ids: tuple[npt.NDArray[np.int64], ...]
@@ -47,9 +48,15 @@ class EncodedExamples:
     groups: npt.NDArray[np.int64]
     report: DataReport
     fingerprint: str
+    answers: npt.NDArray[Any] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def truth(self) -> npt.NDArray[Any]:
+        """(n, ...), what metrics take for the truth."""
+        return self.labels if self.answers is None else self.answers
 
     @property
     def widths(self) -> npt.NDArray[np.int64]:
@@ -107,6 +114,7 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
         groups=groups,
         report=report,
         fingerprint=_fingerprint(dataset, groups, input_ids, types),
+        answers=dataset.answers,
     )
 
 
@@ -172,4 +180,6 @@ def _fingerprint(
         digest.update(row.astype("<i8").tobytes())
     for row in (*input_ids, *(token_type_ids or ())):
         digest.update(row.astype("<i8").tobytes())
+    if dataset.answers is not None:
+        digest.update(dataset.answers.astype("<f8").tobytes())
     return digest.hexdigest()

@@ -41,10 +41,7 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
     ]
     kept = raw.take(index for index, label in enumerate(raw.labels) if label not in spec.drop_labels)
     seen = [plain_form(label) for label in kept.labels]
-    mistakes += _gaps("data.label", spec.label, "missing labels", seen, kept.rows)
-    mistakes += _gaps("data.text", spec.text, "empty texts", kept.texts, kept.rows)
-    mistakes += _gaps("data.text_pair", spec.text_pair, "empty texts", kept.pairs, kept.rows)
-    mistakes += _gaps("data.group", spec.group, "missing groups", kept.groups, kept.rows)
+    mistakes += gaps(kept, spec, seen)
     remaining = {label: count for label, count in counts.items() if label not in spec.drop_labels}
     if len(remaining) < 2:
         after = " after data.drop_labels" if spec.drop_labels else ""
@@ -96,6 +93,30 @@ def _proportional(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.in
     upward = np.argsort(-remainders, kind="stable")[: size - exact.sum()]
     exact[upward] += 1
     return np.asarray(exact, dtype=np.int64)
+
+
+def gaps(examples: RawExamples, spec: DataSpec, labels: Sequence[str] | None) -> list[Mistake]:
+    """A mistake for each column that is not filled in.
+
+    Args:
+        examples: as read.
+        spec: ``[data]``.
+        labels: of each, blank where there is none; None where none is asked for.
+    """
+    return [
+        *_gaps("data.label", spec.label, "missing labels", labels, examples.rows),
+        *_gaps("data.text", spec.text, "empty texts", examples.texts, examples.rows),
+        *_gaps("data.text_pair", spec.text_pair, "empty texts", examples.pairs, examples.rows),
+        *_gaps("data.group", spec.group, "missing groups", examples.groups, examples.rows),
+    ]
+
+
+def merged_strata(labels: npt.NDArray[np.int64], least: int) -> npt.NDArray[np.int64]:
+    """Strata of ``least`` examples or more: rarer ones become one, and join the largest where that is still too few."""
+    counts = np.bincount(labels)
+    rare = (counts > 0) & (counts < least)
+    pooled = len(counts) if counts[rare].sum() >= least else int(counts.argmax())
+    return np.asarray(np.where(rare[labels], pooled, labels), dtype=np.int64)
 
 
 def _gaps(key: str, column: str | None, what: str, values: Sequence[str] | None, rows: Sequence[int]) -> list[Mistake]:

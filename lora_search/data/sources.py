@@ -9,6 +9,7 @@ say, after labels were dropped.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time
@@ -23,6 +24,8 @@ from lora_search.errors import DataError, Mistake
 from lora_search.spec.experiment import DataSpec
 from lora_search.spec.locations import HubId, resolve
 from lora_search.spec.quoting import quoted, quoted_path
+
+_DIGITS = re.compile("[0-9]")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,12 @@ class RawExamples:
         )
 
 
-def read_table(spec: DataSpec) -> RawExamples:
+def read_table(spec: DataSpec, *, numbers: bool = False) -> RawExamples:
     """Read every row of the source.
+
+    Args:
+        spec: ``[data]``.
+        numbers: whether labels are numbers; each is then written as Python writes a float.
 
     Raises:
         DataError: nothing there, unreadable, no such column, values that are no texts or no labels, or no rows at all.
@@ -82,7 +89,8 @@ def read_table(spec: DataSpec) -> RawExamples:
 
     texts = converted("text", spec.text, _text, "strings")
     pairs = None if spec.text_pair is None else converted("text_pair", spec.text_pair, _text, "strings")
-    labels = converted("label", spec.label, _name, "strings or whole numbers")
+    kind = (_number, "finite numbers") if numbers else (_name, "strings or whole numbers")
+    labels = converted("label", spec.label, *kind)
     groups = None if spec.group is None else converted("group", spec.group, _group, "strings, whole numbers or dates")
     if mistakes:
         raise DataError(mistakes)
@@ -150,7 +158,7 @@ def _refusal(key: str, column: str, rule: str, values: Sequence[Any], refused: S
         return []
     example = values[refused[0]]
     named = f"{quoted(example)} ({type(example).__name__})"
-    kind = "text that is not valid Unicode" if isinstance(example, str) else named
+    kind = "text that is not valid Unicode" if isinstance(example, str) and not _is_unicode(example) else named
     rows = rows_phrase([index + 1 for index in refused])
     return [Mistake(f"column {quoted(column)} must hold {rule}", key, f"{kind} in {rows}")]
 
@@ -177,6 +185,23 @@ def _name(value: Any) -> str | None:
     if isinstance(value, int):
         return str(value)
     return _text(value)
+
+
+def _number(value: Any) -> str | None:
+    """A number, or the text of one; blank text is a missing value, and so is NaN."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return ""
+        if not _DIGITS.search(text) or "_" in text:  # float reads "nan", "inf" and "1_0" too
+            return None
+    elif isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return repr(number) if math.isfinite(number) else None
 
 
 def _group(value: Any) -> str | None:

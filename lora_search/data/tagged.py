@@ -20,7 +20,7 @@ from lora_search.data.compression import content_of, uncompressed_suffix
 from lora_search.data.conll import DOCUMENT, SUFFIXES, read_conll
 from lora_search.data.dataset import Dataset
 from lora_search.data.duplicates import copies, fold_groups
-from lora_search.data.examples import sample
+from lora_search.data.examples import merged_strata, sample
 from lora_search.data.labels import in_order
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, columns_of
@@ -184,14 +184,6 @@ def load_tagged(spec: DataSpec, seed: int) -> TaggedDataset:
         strata=strata,
         scheme=scheme,
     )
-
-
-def merged_strata(labels: npt.NDArray[np.int64], least: int) -> npt.NDArray[np.int64]:
-    """Strata of ``least`` examples or more: rarer ones become one, and join the largest where that is still too few."""
-    counts = np.bincount(labels)
-    rare = (counts > 0) & (counts < least)
-    pooled = len(counts) if counts[rare].sum() >= least else int(counts.argmax())
-    return np.asarray(np.where(rare[labels], pooled, labels), dtype=np.int64)
 
 
 def _read(spec: DataSpec) -> _Sentences:

@@ -59,7 +59,8 @@ def _write_export(
         prepared = _prepare(tables) if fitted is None else fitted.prepared
         config = _config(prepared, chosen, inference=weights)
         dataset, pairs = prepared.dataset, tables.experiment.data.text_pair is not None
-        loading = loading_of(tables.experiment.model, prepared.base, prepared.data, pairs=pairs)
+        train = prepared.splits.development
+        loading = loading_of(tables.experiment.model, prepared.base, prepared.data, train, pairs=pairs)
         if fitted is not None:
             parts.append(Weights(tables, fitted, dataset, loading, place.path))
         if recipe is not None:

@@ -61,7 +61,8 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
         "README.md.jinja",
         {
             "study": experiment.name,
-            "task": experiment.model.task,
+            "pipeline": task_of(experiment.model.task).pipeline,
+            "offset": loading.offset,
             "base_name": experiment.model.base,
             "adapter": chosen.adapter,
             "adapter_name": adapter_name(spec),
@@ -69,6 +70,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "training": experiment.training,
             "seed": experiment.seed,
             "purpose": _purpose(prepared.base),
+            "score_of": prepared.base.label_names[0] if len(prepared.base.label_names) == 1 else None,
             "names_labels": bool(prepared.base.label_names),
             "margin": amount(verdict["margin"], metric),
             "warnings": _warnings(refit),
@@ -114,10 +116,8 @@ def usage(loading: Loading, out: Path) -> str:
     encoding = "".join(f", {key}={value!r}" for key, value in loading.tokenizer.items())
     trust = ", trust_remote_code=True" if loading.model.get("trust_remote_code") else ""
     texts = '["one text"], ["its pair"]' if loading.pairs else '["one text", "another"]'
-    answers = "[model.config.id2label[label] for label in model(**encoded).logits.argmax(-1).tolist()]"
     if loading.spaced is not None:
         texts = f"[[{', '.join(repr(loading.spaced + word) for word in ('one', 'sentence'))}]]"
-        answers = "[model.config.id2label[tag] for tag in model(**encoded).logits.argmax(-1)[0].tolist()]"
     asked = f'encoded = tokenizer({texts}{encoding}, return_tensors="pt")'
     if loading.generates:
         asked = 'encoded = tokenizer("a text to go on with", return_tensors="pt")'
@@ -126,7 +126,8 @@ def usage(loading: Loading, out: Path) -> str:
                 'encoded = tokenizer.apply_chat_template([{"role": "user", "content": "a question"}],'
                 ' add_generation_prompt=True, return_dict=True, return_tensors="pt")'
             )
-        answers = 'tokenizer.decode(model.generate(**encoded, max_new_tokens=64)[0, encoded["input_ids"].shape[1] :])'
+    # where the head has no bias to hold it
+    answers = loading.reading.replace("[number", f"[number + {loading.offset!r}") if loading.offset else loading.reading
     return "\n".join(
         (
             "from peft import PeftModel",
@@ -209,7 +210,11 @@ def _warnings(refit: Refit) -> tuple[str, ...]:
 
 def _purpose(base: FrozenBase) -> str:
     """What the adapter is for, after "that"."""
-    return f"tells {_label_list(base.label_names)} apart" if base.label_names else "was trained to go on with texts"
+    if not base.label_names:
+        return "was trained to go on with texts"
+    if len(base.label_names) == 1:
+        return f"gives a text its *{markdown_text(cut(base.label_names[0], _LABEL_WIDTH).strip())}*, a number"
+    return f"tells {_label_list(base.label_names)} apart"
 
 
 def _label_list(names: Sequence[str]) -> str:

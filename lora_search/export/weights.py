@@ -10,7 +10,7 @@ from safetensors.torch import save
 from lora_search.adapters import to_peft_state
 from lora_search.data import Dataset
 from lora_search.export.card import model_card
-from lora_search.handover import Loading, check_reload
+from lora_search.handover import Loading, check_reload, exported_state
 from lora_search.store.reader import StudyTables
 from lora_search.study.refit import Refit
 
@@ -39,10 +39,11 @@ class Weights:
         Raises:
             LoraSearchError: loaded through PEFT, the folder predicts something else.
         """
-        weights = save(to_peft_state(self.refit.state), metadata={"format": "pt"})
-        (folder / "adapter_model.safetensors").write_bytes(weights)  # save_file makes it unreadable for others
-        self.refit.prepared.base.tokenizer.save_pretrained(folder)
         base, data = self.refit.prepared.base, self.refit.prepared.data
+        state = exported_state(self.refit.state, base, data, self.refit.cell.train)
+        weights = save(to_peft_state(state), metadata={"format": "pt"})
+        (folder / "adapter_model.safetensors").write_bytes(weights)  # save_file makes it unreadable for others
+        base.tokenizer.save_pretrained(folder)
         difference = check_reload(folder, self.refit.predict, base, data, self.dataset, self.loading)
         card = model_card(self.tables, self.refit, self.loading, self.out, difference)
         (folder / "README.md").write_text(card, encoding="utf-8")

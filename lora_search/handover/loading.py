@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from lora_search.data import EncodedExamples
 from lora_search.data.chat_encoding import EncodedExchanges
 from lora_search.data.tagged_encoding import space_before
+from lora_search.handover.answers import offset_of
 from lora_search.handover.config import base_location
 from lora_search.models import FrozenBase, positions_follow_padding
 from lora_search.models.checkpoint import Checkpoint, find_checkpoint
 from lora_search.spec import ModelSpec
+from lora_search.tasks import task_of
 from lora_search.training.inputs import takes_types
 
 
@@ -27,35 +31,42 @@ class Loading:
         model: keyword arguments for the base. The names of the labels are the base's to know, for an adapter has no
             place for them; with them come the number of labels and, where the base pads otherwise, the padding token.
         tokenizer: keyword arguments for encoding texts.
+        reading: Python that makes answers of what it is given (see ``Task``).
         pairs: whether texts come in pairs.
         spaced: of a task that reads words, what is put in front of each; None for any other.
         checkpoint: the base's files.
         generates: whether the model goes on with texts.
         talks: whether these are conversations, in its chat template.
+        offset: what has to be added to the number it answers with; 0 where nothing has, and for what is no number.
     """
 
     base: str
     auto_class: str
     model: dict[str, Any]
     tokenizer: dict[str, Any]
+    reading: str
     pairs: bool
     spaced: str | None
     checkpoint: Checkpoint
     generates: bool = False
     talks: bool = False
+    offset: float = 0.0
 
 
-def loading_of(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, *, pairs: bool) -> Loading:
+def loading_of(
+    spec: ModelSpec, base: FrozenBase, data: EncodedExamples, train: NDArray[np.int64], *, pairs: bool
+) -> Loading:
     """How an adapter of this base is loaded.
 
     Args:
         spec: ``[model]`` of the experiment.
         base: that model, loaded.
         data: the examples, encoded for it.
+        train: those that are trained on.
         pairs: whether they are text pairs.
     """
     checkpoint = find_checkpoint(spec)
-    arguments: dict[str, Any] = {**base.head.labels, "dtype": "float32"}
+    arguments: dict[str, Any] = {**base.head.labels, **base.head.config, "dtype": "float32"}
     # a language model is told what is padding by the attention mask alone
     padding = None if base.head.frozen else base.tokenizer.pad_token_id
     with checkpoint.reading():
@@ -84,9 +95,11 @@ def loading_of(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, *, pair
         base.head.auto_class,
         arguments,
         encoding,
+        task_of(base.head.task).reading,
         pairs,
         spaced,
         checkpoint,
         generates=base.head.frozen,
         talks=isinstance(data, EncodedExchanges) and not data.adds_special,
+        offset=offset_of(base, data, train),
     )

@@ -19,10 +19,11 @@ from lora_search.data.chat_encoding import EncodedExchanges, rows_of_tokens
 from lora_search.errors import LoraSearchError
 from lora_search.handover.loading import Loading
 from lora_search.models import FrozenBase
-from lora_search.tasks import Objective, RowTexts, task_of
+from lora_search.tasks import Objective, RowTexts, Standardises, task_of
 
 TOLERANCE = 1e-4
-"""Most that a class probability may differ, or what is predicted per unit of the loss."""
+"""Most that a class probability may differ, what is predicted per unit of the loss, or a number in its standard
+deviations."""
 _LOG_TOLERANCE = 1e-3  # of log probabilities, absolute and relative: a saturated probability hides a wrong logit
 _MOST_EXAMPLES = 64
 _BATCH = 16
@@ -61,8 +62,9 @@ def check_reload(
     objective = task.objective(data)
     ours = predict(examples)
     answers = _answers_through_peft(folder, base, objective, data, task.texts(dataset, data, examples), loading, batch)
-    theirs = objective.predictions(examples, answers)
-    units = np.maximum(objective.units[examples], 1)[:, None]
+    theirs = objective.predictions(examples, answers) + np.float32(loading.offset)
+    measure = objective.deviation if isinstance(objective, Standardises) else 1.0
+    units = np.maximum(objective.units[examples], 1)[:, None] * measure
     difference = float(np.abs((ours - theirs) / units).max())
     logs_agree = not task.predicts_probabilities or np.allclose(
         _logs(ours), _logs(theirs), rtol=_LOG_TOLERANCE, atol=_LOG_TOLERANCE

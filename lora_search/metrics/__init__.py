@@ -15,6 +15,7 @@ from lora_search.metrics.entities import (
     TokenLogLoss,
 )
 from lora_search.metrics.metric import Array, Floats, Metric, Unit, scores_of, total
+from lora_search.metrics.numbers import PearsonCorrelation, RootMeanSquaredError, SpearmanCorrelation
 
 CLASS_METRICS: tuple[Metric, ...] = (Accuracy(), MacroF1(), MatthewsCorrelation(), LogLoss())
 """What predictions of one class per example are scored by."""
@@ -32,18 +33,21 @@ ENTITY_METRICS: tuple[Metric, ...] = (
 COMPLETION_METRICS: tuple[Metric, ...] = (CompletionLoss(), Perplexity(), CompletionAccuracy())
 """What sums over the tokens of a language model are scored by."""
 
-_KINDS = (CLASS_METRICS, ENTITY_METRICS, COMPLETION_METRICS)
+NUMBER_METRICS: tuple[Metric, ...] = (PearsonCorrelation(), SpearmanCorrelation(), RootMeanSquaredError())
+"""What predictions of one number per example are scored by."""
+
+_KINDS = (CLASS_METRICS, ENTITY_METRICS, COMPLETION_METRICS, NUMBER_METRICS)
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for kind in _KINDS for metric in kind}
 """Every metric, by its name."""
 
-_LOSSES_TO_DECIDE_BY = ("completion_loss",)
+_LOSSES_TO_DECIDE_BY = ("completion_loss", "rmse")
 
 VERDICT_METRICS: tuple[str, ...] = tuple(
     name for name, metric in METRICS.items() if metric.greater_is_better or name in _LOSSES_TO_DECIDE_BY
 )
 """What an experiment may name. Beside a loss of classes there is a score, which is what one wants of them; of a
-language model the loss is."""
+language model the loss is, and of numbers the error may be."""
 
 
 def metrics_beside(name: str) -> tuple[Metric, ...]:
@@ -58,8 +62,13 @@ def direction(name: str) -> float:
 
 
 def loss_beside(name: str) -> Metric:
-    """The log loss of the same predictions, in nats: less noisy than what they score, so rates are told apart by it."""
-    return next(metric for metric in metrics_beside(name) if metric.unit == "nats")
+    """The loss of the same predictions: less noisy than what they score, so rates are told apart by it."""
+    return next(metric for metric in metrics_beside(name) if not metric.greater_is_better)
+
+
+def has_own_unit(name: str) -> bool:
+    """Whether a score is measured in the unit of the label: no number is then great or small by itself."""
+    return name in METRICS and METRICS[name].unit == "label units"
 
 
 def metric_named(name: str) -> Metric:
@@ -78,12 +87,14 @@ __all__ = [
     "COMPLETION_METRICS",
     "ENTITY_METRICS",
     "METRICS",
+    "NUMBER_METRICS",
     "VERDICT_METRICS",
     "Array",
     "Floats",
     "Metric",
     "Unit",
     "direction",
+    "has_own_unit",
     "loss_beside",
     "metric_named",
     "metrics_beside",

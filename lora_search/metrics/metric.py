@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-Unit = Literal["points", "nats", "tokens"]
+Unit = Literal["points", "nats", "tokens", "label units"]
 """What differences are told in: points are hundredths of a score that is a share; nats are natural logarithms; tokens
-are those of a perplexity."""
+are those of a perplexity; label units are whatever the label is measured in, and may be large or small."""
 
 
 class Metric(Protocol):

@@ -2,6 +2,7 @@
 
 from lora_search.models.base import FrozenBase, load_base, load_structure, structure_from_config
 from lora_search.models.checkpoint import quiet_libraries
+from lora_search.models.heads import answering_module
 from lora_search.models.peft_targets import PeftTargets, peft_targets
 from lora_search.models.positions import position_limit, positions_follow_padding
 from lora_search.models.structure import LinearModule, ModelStructure, inspect_model
@@ -24,6 +25,7 @@ __all__ = [
     "TargetRow",
     "TaskHead",
     "adapter_parameters",
+    "answering_module",
     "inspect_model",
     "load_base",
     "load_structure",

@@ -86,6 +86,25 @@ def modules_to_save(model: nn.Module, head: Collection[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
+def answering_module(model: nn.Module, head: Collection[str], answers: int) -> str:
+    """The module of a head whose outputs are the logits: the last linear one of as many outputs.
+
+    Args:
+        model: with that head.
+        head: names of its leaf modules, in the order the model declares them.
+        answers: how many logits there are.
+
+    Raises:
+        ModelError: none is like that.
+    """
+    modules = [(name, model.get_submodule(name)) for name in head]
+    found = [name for name, each in modules if isinstance(each, nn.Linear) and each.out_features == answers]
+    if not found:
+        rule = "must have a head that ends in an nn.Linear module to answer with numbers"
+        raise ModelError.about("model.base", f"{rule}, {type(model).__name__} has none")
+    return found[-1]
+
+
 def _base_prefix(model: nn.Module) -> str:
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):

@@ -80,7 +80,7 @@ def score_limits(
     median = ordered[len(ordered) // 2]
     reach = max(3 * (top - median), 4 * margin)
     low = max(ordered[0], top - reach)
-    span = max(top - low, 1.5 * margin, 1e-3)
+    span = max(top - low, 1.5 * margin or 1e-3)
     # what is no adapter and beats them all is shown with them, within reason
     higher = min(max(others, default=top), top + 2 * span)
     return top - span * 1.1, max(top, higher) + span * 0.2
@@ -121,7 +121,7 @@ def margin_band(ax: Axes, best: float, margin: float, unit: Unit) -> None:
     low, high = ax.get_ylim()
     gap = 11.0 / height_in_points(ax) * (high - low)
     lower, upper = spread([best - margin, best], gap)
-    for text, y in ((f"best {unit.number(best)}", upper), (f"{unit.worse}{unit.amount(margin)}", lower)):
+    for text, y in ((f"best {unit.number(best)}", upper), (f"{unit.worse}{unit.step(margin)}", lower)):
         if text.startswith("best") or margin > 0:
             ax.annotate(
                 text, (1, y), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",

@@ -9,11 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lora_search.metrics import METRICS, direction
+from lora_search.metrics import METRICS, direction, has_own_unit
+from lora_search.statistics.wording import three_figures
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
+_SHORT = 6
 
 
 def signed(value: float, digits: int) -> str:
@@ -99,9 +101,13 @@ class Unit:
         names = ("metric", "factor", "digits", "suffix", "point_digits", "per", "word", "axis", "measure", "worse")
         return {name: getattr(self, name) for name in names}
 
+    def step(self, value: float) -> str:
+        """The same beside an axis that has the word, where there is no room for a long one."""
+        return self.amount(value) if len(self.word) <= _SHORT else three_figures(value * abs(self.per))
+
     def amount(self, value: float) -> str:
         """An unsigned difference with the word: ``1 point``, ``0.5 points``."""
-        text = f"{value * abs(self.per):.3g}"
+        text = three_figures(value * abs(self.per))
         return f"{text}{NO_BREAK}{'point' if text == '1' and self.word == 'points' else self.word}"
 
 
@@ -111,6 +117,11 @@ def unit_of(metric: str, margin: float = 0.01) -> Unit:
     if metric == "accuracy":
         return Unit("accuracy", 100.0, 1 + finer, f"{NO_BREAK}%", 1 + finer)
     name = METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+    if has_own_unit(metric):
+        # as many decimals as it takes to read a tenth of the margin
+        digits = max(0, math.ceil(-math.log10(margin)) + 1) if margin > 0 else 3
+        sign = direction(metric)
+        return Unit(name, sign, digits, "", digits, per=sign, word=METRICS[metric].unit)
     if metric in METRICS and METRICS[metric].unit != "points":
         sign = direction(metric)
         return Unit(name, sign, 3 + finer, "", 3 + finer, per=sign, word=METRICS[metric].unit)

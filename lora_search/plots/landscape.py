@@ -212,11 +212,16 @@ class Terrain:
         )
 
 
+def baseline_title(item: Mapping[str, Any]) -> str:
+    """What a baseline is called, as the verdict has it; an older one has only its name."""
+    return str(item.get("title") or TITLES.get(item["name"], item["name"]))
+
+
 def _lines(verdict: Mapping[str, Any], recommended: float | None) -> tuple[Line, ...]:
     """Every baseline of which the verdict knows the difference to the recommended."""
     compared = (verdict.get("baselines") or {}).get("compared") or ()
     lines = [
-        Line(TITLES.get(item["name"], item["name"]), recommended + item["difference"])
+        Line(baseline_title(item), recommended + item["difference"])
         for item in compared
         if recommended is not None and item["difference"] is not None
     ]

@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 
 from lora_search.plots.formats import DASH, NO_BREAK, Unit, adapter, duration, mebibytes, percent
-from lora_search.plots.landscape import Landscape, Point
+from lora_search.plots.landscape import Landscape, Point, baseline_title
 from lora_search.plots.marks import GUESS, roles
-from lora_search.spec.baselines import TITLES
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{32,}")
 
@@ -94,16 +93,21 @@ def baseline_rows(scene: Landscape, verdict: Mapping[str, Any]) -> list[Row]:
     found = verdict.get("baselines") or {}
     if not found:
         return []
-    compared = [(TITLES.get(item["name"], item["name"]), item) for item in found["compared"]]
+    compared = [(baseline_title(item), item) for item in found["compared"]]
     named = [*compared, ("LoRA, recommended", found["recommended"])]
-    named.sort(key=lambda pair: (pair[1]["score_mean"] is not None, pair[1]["score_mean"]))
+    named.sort(key=lambda pair: _order_of(pair[1]["score_mean"], scene))
     return [_baseline(name, item, scene) for name, item in named]
+
+
+def _order_of(score: float | None, scene: Landscape) -> float:
+    """The better the later; what failed comes first."""
+    return -math.inf if score is None else scene.unit.merit(score)
 
 
 def _baseline(name: str, item: Mapping[str, Any], scene: Landscape) -> Row:
     rates, held = item["learning_rates"], item["step_bytes"]
-    score = _number(item["score_mean"])
-    low, high = (_number(end) for end in item["score_interval"] or (None, None))
+    score = scene.unit.merit(_number(item["score_mean"]))
+    low, high = (scene.unit.merit(_number(end)) for end in item["score_interval"] or (None, None))
     failed = f"failed: {item['failure']}" if item["failure"] else ""
     known = scene.unit.interval(low, high) if math.isfinite(low + high) else ""
     difference = Cell(DASH)
@@ -272,7 +276,7 @@ def _glyphs(comparisons: Mapping[int, Mapping[str, Any]], margin: float) -> dict
     means = {trial: -_number(item.get("difference")) for trial, item in comparisons.items()}
     ordered = sorted(value for value in means.values() if math.isfinite(value))
     typical = ordered[len(ordered) // 4] if ordered else 0.0
-    low, high = min(-3 * margin, 1.5 * typical, -1e-4), max(1.5 * margin, 1e-4)
+    low, high = min(-3 * margin or -1e-4, 1.5 * typical), 1.5 * margin or 1e-4
 
     def place(value: float) -> float:
         return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2)

@@ -24,6 +24,14 @@ TITLES: Mapping[str, str] = {
 }
 """What figures and tables call them."""
 
+_TITLES_OF: Mapping[str, Mapping[str, str]] = {"regression": {"majority": "mean"}}
+
+
+def title_of(name: str, task: str) -> str:
+    """What figures and tables call a baseline of a task; the recommended adapter beside them."""
+    return _TITLES_OF.get(task, {}).get(name) or TITLES.get(name, "LoRA, recommended")
+
+
 LEARNING_RATES: Mapping[str, tuple[float, ...]] = {
     "head": (1e-3, 1e-2, 1e-1),
     "hidden-state": (3e-4, 1e-3, 3e-3, 1e-2),
@@ -57,10 +65,10 @@ Rates = Annotated[
 class BaselinesSpec(Section):
     """``[baselines]``: which are trained after the search, and the learning rates tried of each.
 
-    ``majority`` answers with the shares of the labels; ``tfidf`` is logistic regression on words and pairs of words;
-    ``head`` trains the head alone; ``bitfit`` the biases and the head; ``full`` everything; ``hidden-state`` two
-    low-rank corrections of the last hidden states, and the head. ``learning_rate`` is a list for each that has one; on
-    every fold a baseline is scored at the rate its other folds speak for.
+    ``majority`` answers with the shares of the labels, or their mean; ``tfidf`` is logistic regression on words, of
+    numbers ridge regression; ``head`` trains the head alone; ``bitfit`` the biases and the head; ``full``
+    everything; ``hidden-state`` two low-rank corrections of the last hidden states, and the head. ``learning_rate``
+    is a list for each that has one; on every fold a baseline is scored at the rate its other folds speak for.
     """
 
     include: Names = ("majority", "head")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from lora_search.metrics import has_own_unit
 from lora_search.spec.baselines import BaselinesSpec
 from lora_search.spec.fields import (
     Dropouts,
@@ -36,7 +37,7 @@ class ModelSpec(Section):
     """
 
     base: str = Field(min_length=1)
-    task: Literal["text-classification", "token-classification", "causal-lm"] = "text-classification"
+    task: Literal["text-classification", "regression", "token-classification", "causal-lm"] = "text-classification"
     revision: str | None = None
     gguf_file: str | None = None
     trust_remote_code: bool = False
@@ -47,10 +48,10 @@ class DataSpec(Section):
 
     ``train`` is a path, ``package:NAME/PATH`` or ``hub:OWNER/NAME`` (with ``config`` and ``split``). ``holdout`` is the
     share set aside before any fold. ``max_examples`` takes a stratified sample. Examples of one ``group`` never
-    straddle folds. Of the columns, ``text``, ``text_pair`` and ``label`` are those of text classification; token
-    classification reads ``tokens`` and ``tags``, and ``scheme`` says how tags mark entities (``"auto"`` finds out). A
-    causal language model reads ``messages``, ``prompt`` and ``completion``, or ``text``, and ``format`` says which
-    (``"auto"`` goes by the columns).
+    straddle folds. Of the columns, ``text``, ``text_pair`` and ``label`` are those of text classification, and of
+    regression, whose labels are numbers; token classification reads ``tokens`` and ``tags``, and ``scheme`` says
+    how tags mark entities (``"auto"`` finds out). A causal language model reads ``messages``, ``prompt`` and
+    ``completion``, or ``text``, and ``format`` says which (``"auto"`` goes by the columns).
     """
 
     train: str = Field(min_length=1)
@@ -154,15 +155,24 @@ class TrainingSpec(Section):
 
 
 class VerdictSpec(Section):
-    """``[verdict]``: the metric, how much worse is acceptable (in metric points) and how sure to be.
+    """``[verdict]``: the metric, how much worse is acceptable (in metric points; of an error in its unit, which has no
+    default) and how sure to be.
 
     ``extra_repeats`` are repeats beyond ``cv.repeats`` that the few trials deciding the verdict may get.
     """
 
     metric: MetricName
-    margin: float = Field(default=0.01, ge=0, lt=1)
+    margin: float = Field(default=0.01, ge=0)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     extra_repeats: int = Field(default=3, ge=0, le=50)
+
+    @field_validator("margin")
+    @classmethod
+    def _below_one(cls, value: float, info: ValidationInfo) -> float:
+        """A score is a share, and a loss of one nat is no small one; an error in the unit of the label may be large."""
+        if value >= 1 and not has_own_unit(info.data.get("metric", "")):
+            raise ValueError("must be below 1")
+        return value
 
 
 class Experiment(Section):

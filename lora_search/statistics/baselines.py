@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from lora_search.metrics import loss_beside, metric_named
-from lora_search.spec import facts
-from lora_search.spec.baselines import BASELINES
+from lora_search.metrics import direction, loss_beside, metric_named
+from lora_search.spec import Experiment, facts
+from lora_search.spec.baselines import BASELINES, title_of
 from lora_search.statistics.beside import BaselineVerdict, Compared, Kept
 from lora_search.statistics.comparison import Array, Posterior
 from lora_search.statistics.examples import ExampleScores, Recorded
@@ -63,20 +63,19 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
     matrix = _matrix(study, scored, recommended.trial)
     folds = study.experiment.cv.folds
     pairs, own = matrix.pairs(folds), matrix.own(folds)
-    bounds = metric_named(metric).bounds
     names = list(scored)
-    rows = {name: _compared(name, cells, names, pairs, own, bounds) for name, cells in chosen.items()}
+    rows = {name: _compared(name, cells, names, pairs, own, study.experiment) for name, cells in chosen.items()}
     parameters = recommended.adapter_parameters + recommended.head_parameters
     held = (facts.STEP_BYTES.of(study.facts) or {}).get(str(recommended.trial))
     lora = lora.assign(
         trainable_parameters=parameters, step_bytes=held, learning_rate=recommended.nuisance.get("learning_rate")
     )
-    mine = _compared("lora", lora, names, pairs, own, bounds)
+    mine = _compared("lora", lora, names, pairs, own, study.experiment)
     kept = None
     if {"head", "full"} <= set(scored):
         three = replace(matrix, **_only(matrix, [names.index(name) for name in ("lora", "head", "full")]))
         kept = _kept(three.pairs(folds), mine, rows["full"], lora, chosen["full"])
-    return BaselineVerdict(mine, tuple(rows.values()), kept, recommended.adapter)
+    return BaselineVerdict(mine, tuple(rows.values()), kept, recommended.adapter, metric)
 
 
 def chosen_cells(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -93,7 +92,8 @@ def chosen_cells(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     kept = cells.get(loss_beside(metric).name)
     loss = pd.Series(0.0, index=cells.index) if kept is None else kept
     failed = cells["state"] != "complete"
-    worth = cells.assign(score=cells["score"].where(~failed, -np.inf), loss=loss.where(~failed, np.inf))
+    merits = direction(metric) * cells["score"]
+    worth = cells.assign(score=merits.where(~failed, -np.inf), loss=loss.where(~failed, np.inf))
     picked = []
     for fold in sorted(cells["fold"].unique()):
         here = cells[cells["fold"] == fold]
@@ -128,10 +128,11 @@ def head_alone(study: RecordedStudy) -> tuple[facts.HeadAlone, ...]:
 def _matrix(study: RecordedStudy, scored: Mapping[str, pd.DataFrame], trial: int) -> ScoreMatrix:
     """The rows that have every fold, under made-up numbers."""
     columns = tuple((0, fold) for fold in sorted({int(fold) for cells in scored.values() for fold in cells["fold"]}))
+    metric = study.experiment.verdict.metric
     scores = np.full((len(scored), len(columns)), np.nan)
     for row, cells in enumerate(scored.values()):
         for fold, score in zip(cells["fold"], cells["score"], strict=True):
-            scores[row, columns.index((0, int(fold)))] = score
+            scores[row, columns.index((0, int(fold)))] = direction(metric) * score
     nothing = np.zeros(len(scored))
     sizes = pd.concat([cells["examples"] for cells in scored.values()])
     return ScoreMatrix(
@@ -140,7 +141,7 @@ def _matrix(study: RecordedStudy, scored: Mapping[str, pd.DataFrame], trial: int
         scores,
         nothing,
         nothing,
-        resolution=1.0 / 6.0 / float(sizes.median()) ** 2,
+        resolution=1.0 / 6.0 / float(sizes.median()) ** 2 if metric_named(metric).unit == "points" else 0.0,
         examples=_examples(study, scored, trial),
     )
 
@@ -172,17 +173,19 @@ def _only(matrix: ScoreMatrix, rows: Sequence[int]) -> dict[str, Any]:
 
 
 def _compared(
-    name: str, cells: pd.DataFrame, names: Sequence[str], pairs: Posterior, own: Posterior, bounds: tuple[float, float]
+    name: str, cells: pd.DataFrame, names: Sequence[str], pairs: Posterior, own: Posterior, experiment: Experiment
 ) -> Compared:
+    metric = experiment.verdict.metric
     failed = cells[cells["state"] != "complete"]
     held = cells["step_bytes"].dropna()
     known = name in names
     row = names.index(name) if known else 0
     return Compared(
         name=name,
+        title=title_of(name, experiment.model.task),
         learning_rates=tuple(sorted({float(rate) for rate in cells["learning_rate"].dropna()})),
-        score_mean=float(own.mean[row]) if known else None,
-        score_interval=_within(bounds, _interval(own, (row,))) if known else None,
+        score_mean=direction(metric) * float(own.mean[row]) if known else None,
+        score_interval=_as_scored(_interval(own, (row,)), metric) if known else None,
         difference=float(pairs.mean[row, 0]) if known else None,
         difference_interval=_interval(pairs, (row, 0)) if known else None,
         trainable_parameters=int(cells["trainable_parameters"].max()),
@@ -235,9 +238,11 @@ def _log_ratios(ours: pd.DataFrame, theirs: pd.DataFrame) -> Array:
     return np.asarray(np.log(paired["ours"].to_numpy(dtype=float) / paired["seconds"].to_numpy(dtype=float)))
 
 
-def _within(bounds: tuple[float, float], interval: tuple[float, float]) -> tuple[float, float]:
-    """As far as there can be such scores."""
-    return max(interval[0], bounds[0]), min(interval[1], bounds[1])
+def _as_scored(merits: tuple[float, float], metric: str) -> tuple[float, float]:
+    """An interval of merits as one of scores, as far as there can be such."""
+    low, high = sorted(direction(metric) * end for end in merits)
+    lowest, highest = metric_named(metric).bounds
+    return max(low, lowest), min(high, highest)
 
 
 def _quantile(df: float) -> float:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_search.statistics.wording import adapter_name, percentage
+from lora_search.metrics import METRICS
+from lora_search.statistics.wording import adapter_name, percentage, three_figures
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,11 @@ class Compared:
 
     Attributes:
         name: of the baseline; ``lora`` for the adapter.
+        title: what tables and figures call it.
         learning_rates: at which it is scored, ascending; none where it has none.
         score_mean: over its folds; None where a fold's training failed.
         score_interval: of its true score.
-        difference: to the recommended adapter's score on the same folds, positive where it scores higher.
+        difference: to the recommended adapter's score on the same folds, positive where it scores better.
         difference_interval: of that.
         trainable_parameters: the head's among them.
         seconds: of one training, mean over folds.
@@ -28,6 +30,7 @@ class Compared:
     """
 
     name: str
+    title: str
     learning_rates: tuple[float, ...]
     score_mean: float | None
     score_interval: tuple[float, float] | None
@@ -41,6 +44,7 @@ class Compared:
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "title": self.title,
             "learning_rates": list(self.learning_rates),
             "score_mean": self.score_mean,
             "score_interval": _bounds(self.score_interval),
@@ -58,7 +62,7 @@ class Kept:
     """The recommended adapter beside full fine-tuning.
 
     Attributes:
-        gain, gain_interval: of full fine-tuning over the head alone, metric units.
+        gain, gain_interval: of full fine-tuning over the head alone, metric units; positive where it scores better.
         share, share_interval: of that gain, what LoRA keeps; None where there is none to speak of.
         parameters: its trainable parameters over full fine-tuning's.
         seconds, seconds_interval: the time of one training over that of the same fold, geometric mean.
@@ -96,16 +100,18 @@ class BaselineVerdict:
         compared: every baseline.
         kept: where full fine-tuning and the head alone are among them.
         adapter: what defines the recommended one.
+        metric: they are scored by.
     """
 
     recommended: Compared
     compared: tuple[Compared, ...]
     kept: Kept | None
     adapter: Mapping[str, Any]
+    metric: str
 
     def sentence(self) -> str | None:
         """What LoRA keeps of full fine-tuning; None where that was not trained."""
-        return None if self.kept is None else kept_sentence(self.kept, self.adapter)
+        return None if self.kept is None else kept_sentence(self.kept, self.adapter, self.metric)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``verdict.json``."""
@@ -117,7 +123,7 @@ class BaselineVerdict:
         }
 
 
-def kept_sentence(kept: Kept, adapter: Mapping[str, Any]) -> str:
+def kept_sentence(kept: Kept, adapter: Mapping[str, Any], metric: str) -> str:
     """``LoRA (rank 4 on query+value of all layers) keeps 93 % (71 to 118) of what full fine-tuning gains ...``."""
     cost = f"with {percentage(kept.parameters)} of its trainable parameters, in {_times(kept.seconds)}"
     cost += f"{_span(kept.seconds_interval, _times)} of its time"
@@ -128,10 +134,10 @@ def kept_sentence(kept: Kept, adapter: Mapping[str, Any]) -> str:
         bounds = _span(kept.share_interval, lambda share: f"{100 * share:.0f}")
         said = f"keeps {100 * kept.share:.0f} %{bounds} of what full fine-tuning gains over the head alone"
         return f"{name} {said}, {cost}."
-    low, high = kept.gain_interval
-    known = math.isfinite(low + high)
-    bounds = f", between {_signed(low)} and {_signed(high)}" if known else ", with too few folds to say more"
-    amount = f"{_signed(kept.gain)} points{bounds}"
+    low, high = (_signed(end, metric) for end in kept.gain_interval)
+    known = math.isfinite(sum(kept.gain_interval))
+    bounds = f", between {low} and {high}" if known else ", with too few folds to say more"
+    amount = f"{_signed(kept.gain, metric)} {METRICS[metric].unit}{bounds}"
     return (
         f"Full fine-tuning is not shown to gain anything over the head alone ({amount}), so there is no share of it"
         f" that {name} could keep; it trains {cost}."
@@ -146,8 +152,10 @@ def _times(ratio: float) -> str:
     return f"{ratio:.2g}"
 
 
-def _signed(score: float) -> str:
-    return f"{100 * score:+.1f}"
+def _signed(gain: float, metric: str) -> str:
+    if METRICS[metric].unit == "points":
+        return f"{100 * gain:+.1f}"
+    return f"{'-' if gain < 0 else '+'}{three_figures(abs(gain))}"
 
 
 def _span(interval: tuple[float, float], write: Callable[[float], str]) -> str:

@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lora_search.metrics import direction, loss_beside, metric_named
+from lora_search.metrics import direction, has_own_unit, loss_beside, metric_named
 from lora_search.spec import ADAPTER_FIELDS, AdapterSpec, Experiment, facts, layer_indices
 from lora_search.statistics.comparison import Array
-from lora_search.statistics.rates import RateModel, adapter_features, prior_centre
+from lora_search.statistics.examples import truth_of
+from lora_search.statistics.rates import LEAST, RateModel, adapter_features, prior_centre
 from lora_search.statistics.recorded import RecordedStudy
 from lora_search.statistics.rounds import tolerated
 from lora_search.statistics.settings import Knowing, Settings, adapter_scores
@@ -119,27 +120,32 @@ def features_of(adapters: Sequence[AdapterSpec], parameters: Array, layer_count:
 
 
 def knowing(
-    experiment: Experiment, labels: NDArray[np.int64], hidden_size: int, alone: Sequence[facts.HeadAlone] | None = None
+    experiment: Experiment, truth: NDArray[Any], hidden_size: int, alone: Sequence[facts.HeadAlone] | None = None
 ) -> Knowing:
     """What an answer scores that knows nothing of the inputs, and where the search for the rate begins.
 
     Args:
         experiment: for its metric.
-        labels: of the examples.
+        truth: what is right of the examples, as metrics take it.
         hidden_size: of the model.
         alone: what no adapter scores, where that is a base as it is, with nothing trained: a language model knows much
             beforehand, and an adapter that learns nothing leaves it at that.
     """
     metric = metric_named(experiment.verdict.metric)
-    if not len(labels):
+    if not len(truth):
         return Knowing(0.0, float(np.log(2.0)), prior_centre(hidden_size))
     loss = loss_beside(metric.name)
+    # a thousandth is little, but of a label that varies by less than 1
+    least, least_loss = (
+        LEAST * min(1.0, float(np.std(truth))) if has_own_unit(each.name) else LEAST for each in (metric, loss)
+    )
     untrained = [cell for cell in alone or () if cell.trial < 0 and cell.failure is None]
     if untrained:
         score, log_loss = (float(np.mean([cell.scores[each.name] for cell in untrained])) for each in (metric, loss))
     else:
-        score, log_loss = (each.score_of_knowing_nothing(labels) for each in (metric, loss))
-    return Knowing(direction(metric.name) * score if np.isfinite(score) else 0.0, log_loss, prior_centre(hidden_size))
+        score, log_loss = (each.score_of_knowing_nothing(truth) for each in (metric, loss))
+    merit = direction(metric.name) * score if np.isfinite(score) else 0.0
+    return Knowing(merit, log_loss, prior_centre(hidden_size), least, least_loss)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,10 +206,10 @@ def by_adapter(study: RecordedStudy) -> RecordedStudy:
     if isinstance(study, ByAdapter) or not study.trials.duplicated(list(ADAPTER_FIELDS)).any():
         return study
     table = settings_table(study)
-    labels = study.examples()["label"].to_numpy(dtype=np.int64)
+    truth = truth_of(study.examples())
     width = int(study.environment.get("model", {}).get("hidden_size", _DEFAULT_WIDTH))
-    nothing = knowing(study.experiment, labels, width, facts.HEAD_ALONE.of(study.facts))
-    tolerance = tolerated(study.experiment.verdict.margin)
+    nothing = knowing(study.experiment, truth, width, facts.HEAD_ALONE.of(study.facts))
+    tolerance = tolerated(study.experiment.verdict.margin, nothing.least)
     if len(table.adapters) > _MOST_FITTED:
         main, chosen = _furthest(table)
         return _tables(study, table, main, chosen, None)

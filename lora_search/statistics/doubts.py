@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from lora_search.metrics import direction, metric_named
 from lora_search.spec import facts, layer_indices
-from lora_search.spec.baselines import TITLES
 from lora_search.statistics import guards
+from lora_search.statistics.examples import truth_of
 from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy
@@ -55,13 +55,13 @@ def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSu
 
 
 def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str | None:
-    labels = study.examples()["label"].to_numpy()
-    if not len(labels):
+    truth = truth_of(study.examples())
+    if not len(truth):
         return None
-    guess = metric_named(metric).score_of_knowing_nothing(labels)
+    guess = metric_named(metric).score_of_knowing_nothing(truth)
     if not math.isfinite(guess):
         return None  # what no adapter scores is told instead
-    return guards.no_better_than_guessing(best.score_mean, best.score_interval[0], guess, metric)
+    return guards.no_better_than_guessing(best.score_mean, best.score_interval, guess, metric)
 
 
 def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> list[str | None]:
@@ -112,9 +112,7 @@ def _of_the_baselines(study: RecordedStudy, verdict: Verdict) -> list[str | None
     compared = () if verdict.baselines is None else verdict.baselines.compared
     tried = study.baselines.groupby("baseline")["learning_rate"].unique()
     return [
-        guards.baseline_rate_edge(
-            capital(TITLES[row.name]), row.learning_rates, [float(rate) for rate in tried[row.name]]
-        )
+        guards.baseline_rate_edge(capital(row.title), row.learning_rates, [float(rate) for rate in tried[row.name]])
         for row in compared
         if row.learning_rates
     ]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,8 +93,8 @@ class Recorded:
     """The out-of-fold predictions of a study.
 
     Attributes:
-        predictions: the store's frame: trial, repeat, fold, example and the probability of each label, p0, p1, ...
-        examples: the store's frame: label and group of every example.
+        predictions: the store's frame: trial, repeat, fold, example and what was predicted, p0, p1, ...
+        examples: the store's frame: label and group of every example, and what is right of it, where that is more.
     """
 
     predictions: pd.DataFrame
@@ -122,13 +123,28 @@ class Recorded:
         names.sort(key=lambda name: int(name[1:]))
         probabilities = mine[names].to_numpy()
         kind = METRICS[metric]
-        counted = kind.counts(self.examples["label"].to_numpy(dtype=np.int64)[example], probabilities).astype(float)
+        truth = truth_of(self.examples)[example]
         cell = (row * folds.shape[0] + repeat) * (fold.max() + 1) + fold
         order = np.argsort(cell, kind="stable")
         values = np.full((len(trials), *folds.shape), np.nan)
         for one in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1):
-            values[row[one], repeat[one], example[one]] = direction(metric) * contributions(counted[one], kind.score)
+            # fold by fold, for a rank is one among the examples that are scored together
+            counted = kind.counts(truth[one], probabilities[one]).astype(float)
+            values[row[one], repeat[one], example[one]] = direction(metric) * contributions(counted, kind.score)
         return ExampleScores(values, folds, self.examples["group"].to_numpy(dtype=np.int64))
+
+
+def truth_of(examples: pd.DataFrame) -> NDArray[Any]:
+    """What metrics take for the truth, (n, ...): the label of each example, or what is right of it, where that is more.
+
+    Args:
+        examples: the store's frame: label, group, and t0, t1, ... where a label says not all.
+    """
+    names: list[str] = [name for name in map(str, examples.columns) if name[:1] == "t" and name[1:].isdigit()]
+    if not names:
+        return examples["label"].to_numpy(dtype=np.int64)
+    truth = examples[[f"t{place}" for place in range(len(names))]].to_numpy()
+    return truth[:, 0] if truth.shape[1] == 1 else truth
 
 
 def contributions(counts: Array, score: Callable[[Array], Array]) -> Array:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
-from lora_search.metrics import METRICS, metric_named
+from lora_search.metrics import METRICS, direction, metric_named
 from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.matrix import Contest, ScoreMatrix
 from lora_search.statistics.question import Question
@@ -122,19 +122,22 @@ def smaller_stopped_early(trials: Sequence[int], margin: float, metric: str = _S
     )
 
 
-def no_better_than_guessing(score: float, low: float, guess: float, metric: str) -> str | None:
-    """The best trial is not clearly above the score of always saying the majority class.
+def no_better_than_guessing(score: float, interval: tuple[float, float], guess: float, metric: str) -> str | None:
+    """The best trial is not clearly better than always giving the same answer: the majority class, the mean.
 
     Args:
         score: of the best trial.
-        low: lower end of its interval; NaN or infinite where unknown.
-        guess: the majority class's score in the same metric.
+        interval: of its true score; NaN or infinite where unknown.
+        guess: what the same answer always scores in the same metric.
         metric: its name.
     """
-    if (low if math.isfinite(low) else score) > guess:
+    sign = direction(metric)
+    worst = min((sign * end for end in interval), default=score)
+    if (worst if math.isfinite(worst) else sign * score) > sign * guess:
         return None
+    way = "above" if sign > 0 else "below"
     return (
-        f"The best {metric_named(metric).title}, {score:.3f}, is not clearly above what knowing nothing of the texts "
+        f"The best {metric_named(metric).title}, {score:.3f}, is not clearly {way} what knowing nothing of the texts "
         f"scores ({guess:.3f}): nothing was learned that a verdict could be about."
     )
 

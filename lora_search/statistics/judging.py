@@ -10,6 +10,7 @@ from lora_search.statistics.beside import BaselineVerdict
 from lora_search.statistics.by_adapter import by_adapter
 from lora_search.statistics.doubts import doubts
 from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
+from lora_search.statistics.examples import truth_of
 from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy, recorded_of
@@ -102,7 +103,7 @@ def _bootstrapped(study: RecordedStudy, recommended: int) -> CorrectedScore | No
     pooled = pool_predictions(study.predictions(), numbers)
     return corrected_score(
         pooled.predicted,
-        examples["label"].to_numpy()[pooled.examples],
+        truth_of(examples)[pooled.examples],
         metric=study.experiment.verdict.metric,
         parameters=complete["adapter_parameters"].to_numpy(dtype=float),
         recommended=numbers.index(recommended),

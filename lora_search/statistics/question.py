@@ -3,9 +3,11 @@ how surely, and from how many folds."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lora_search.errors import ExperimentError, Mistake
+from lora_search.metrics import has_own_unit
 from lora_search.spec import Experiment
 
 
@@ -15,7 +17,8 @@ class Question:
 
     Attributes:
         metric: its name, which is the column of the cells that holds the score.
-        margin: accepted loss against the best, in metric units: 0.01 is one point.
+        margin: accepted loss against the best, in metric units: 0.01 is one point. Of an error in the unit of the label
+            there may be any number of these.
         confidence: probability that a claim needs, above 0.5.
         folds: the k of k-fold.
         repeats: that every trial is to have.
@@ -34,7 +37,10 @@ class Question:
         mistakes = []
         if self.folds < 2:
             mistakes.append(Mistake("must be at least 2", "cv.folds", f"{self.folds}"))
-        if not 0.0 <= self.margin < 1.0:
+        if has_own_unit(self.metric):
+            if not 0.0 <= self.margin < math.inf:
+                mistakes.append(Mistake("must be a number of at least 0", "verdict.margin", f"{self.margin:g}"))
+        elif not 0.0 <= self.margin < 1.0:
             mistakes.append(Mistake("must be at least 0 and below 1", "verdict.margin", f"{self.margin:g}"))
         if not 0.5 < self.confidence < 1.0:
             mistakes.append(Mistake("must be above 0.5 and below 1", "verdict.confidence", f"{self.confidence:g}"))

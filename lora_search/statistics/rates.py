@@ -60,6 +60,8 @@ _NOISE = 0.07
 _CHANNELS = 2
 _NEXT_TO_NOTHING = 0.02
 """Share of what can be learned, scored by a cell that knows next to nothing."""
+LEAST = 1e-3
+"""A difference of scores, or of losses, below which there is none."""
 _STEPS, _TOLERANCE, _MOST_DAMPING = 40, 1e-8, 1e9
 
 
@@ -178,6 +180,7 @@ def fit_rates(
     nothing_log_loss: float,
     centre: float,
     start: Array | None = None,
+    least: tuple[float, float] = (LEAST, LEAST),
 ) -> RateModel:
     """Fit the model to all cells so far; without cells it is the prior.
 
@@ -188,11 +191,12 @@ def fit_rates(
             is not known beforehand.
         centre: log of the rate expected to suit an adapter whose features are all 0.
         start: ``shape`` to start from.
+        least: differences of scores and of losses below which there is none.
 
     Returns:
         the model.
     """
-    return _fitted(_Asked(features, cells, nothing, nothing_log_loss, centre, start))
+    return _fitted(_Asked(features, cells, nothing, nothing_log_loss, centre, start, least))
 
 
 class _Asked:
@@ -206,10 +210,11 @@ class _Asked:
         nothing_log_loss: float,
         centre: float,
         start: Array | None,
+        least: tuple[float, float],
     ) -> None:
-        self.problem = _Problem.of(features, cells, nothing, nothing_log_loss, centre)
+        self.problem = _Problem.of(features, cells, nothing, nothing_log_loss, centre, least)
         self.features, self.centre, self.start = features, centre, start
-        arrays = (features, *vars(cells).values(), np.array([nothing, nothing_log_loss, centre]))
+        arrays = (features, *vars(cells).values(), np.array([nothing, nothing_log_loss, centre, *least]))
         parts = [*arrays, np.zeros(0) if start is None else start]
         self._key = b"|".join(str(part.shape).encode() + part.tobytes() for part in parts)
 
@@ -315,15 +320,23 @@ class _Problem:
         self.fold_basis = np.eye(len(self.columns))[self.place]
 
     @classmethod
-    def of(cls, features: Array, cells: RateCells, nothing: float, nothing_log_loss: float, centre: float) -> _Problem:
+    def of(
+        cls,
+        features: Array,
+        cells: RateCells,
+        nothing: float,
+        nothing_log_loss: float,
+        centre: float,
+        least: tuple[float, float] = (LEAST, LEAST),
+    ) -> _Problem:
         score = np.maximum(np.where(np.isfinite(cells.score), cells.score, nothing), nothing)
         best = score.max() if len(cells) else nothing + 1.0
-        span = max(float(best - nothing), 1e-3)
+        span = max(float(best - nothing), least[0])
         if not np.isfinite(nothing_log_loss):
             nothing_log_loss = _loss_of_nothing(score - nothing <= _NEXT_TO_NOTHING * span, cells)
         losses = np.where(np.isfinite(cells.score), cells.log_loss, nothing_log_loss)
         lowest = np.nanmin(losses) if len(cells) and np.isfinite(losses).any() else nothing_log_loss - 1.0
-        room = max(float(nothing_log_loss - lowest), 1e-3)
+        room = max(float(nothing_log_loss - lowest), least[1])
         learned = np.maximum((nothing_log_loss - losses) / room, 0.0)
         values = np.stack([(score - nothing) / span, learned], axis=1)
         return cls(features, values, cells.adapter, cells.log_rate - centre, cells.column, span)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from lora_search.statistics.comparison import Array
 from lora_search.statistics.question import Question
 from lora_search.statistics.racing import ERROR, Elimination, chance_to_matter, cheapest, reason_of, release
-from lora_search.statistics.rates import RateModel
+from lora_search.statistics.rates import LEAST, RateModel
 from lora_search.statistics.settings import AdapterScores, Knowing, Settings, adapter_scores
 
 PROBES = 3
@@ -45,9 +45,14 @@ WORTH_TRYING = 0.25
 """Another rate is tried where it is believed to gain this share of the margin."""
 
 
-def tolerated(margin: float) -> float:
-    """Metric units that a rate may cost before another is worth a training."""
-    return max(WORTH_TRYING * margin, 1e-3)
+def tolerated(margin: float, least: float = LEAST) -> float:
+    """Metric units that a rate may cost before another is worth a training.
+
+    Args:
+        margin: of the verdict.
+        least: difference of scores below which there is none.
+    """
+    return max(WORTH_TRYING * margin, least)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Rules:
         adapters: how many the study is going to compare, to pace racing; None where all are in it from the beginning.
         seed: of racing's predictions.
         error: the chance that racing may spend of throwing out what the full run would recommend.
+        least: difference of scores below which there is none.
     """
 
     question: Question
@@ -72,6 +78,7 @@ class Rules:
     adapters: int | None = None
     seed: int = 0
     error: float = ERROR
+    least: float = LEAST
 
     def allowed(self, log_rate: float) -> float:
         """The nearest rate that is allowed."""
@@ -82,7 +89,7 @@ class Rules:
     @property
     def tolerance(self) -> float:
         """Metric units that a rate may cost before another is worth a training."""
-        return tolerated(self.question.margin)
+        return tolerated(self.question.margin, self.least)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lora_search.statistics.comparison import Array
 from lora_search.statistics.levels import additive_scores
-from lora_search.statistics.rates import RateCells, RateModel, fit_rates
+from lora_search.statistics.rates import LEAST, RateCells, RateModel, fit_rates
 
 OWN_SPREAD = 0.5
 """How far a setting's true score strays from what the model says of it, in units of the noise of one cell."""
@@ -66,13 +66,16 @@ class Knowing:
     """What an answer would score that knows nothing of the inputs, and where the search for the rate begins.
 
     Attributes:
-        score: in metric units. log_loss: in nats.
+        score: in metric units. log_loss: in nats, or in the unit of the loss there is beside the metric.
         centre: logarithm of the rate expected to suit an adapter whose features are all 0.
+        least, least_loss: differences of scores, and of losses, below which there is none.
     """
 
     score: float
     log_loss: float
     centre: float
+    least: float = LEAST
+    least_loss: float = LEAST
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,13 @@ def adapter_scores(
 
 def _fit(cells: RateCells, features: Array, nothing: Knowing, start: Array | None) -> RateModel:
     return fit_rates(
-        features, cells, nothing=nothing.score, nothing_log_loss=nothing.log_loss, centre=nothing.centre, start=start
+        features,
+        cells,
+        nothing=nothing.score,
+        nothing_log_loss=nothing.log_loss,
+        centre=nothing.centre,
+        start=start,
+        least=(nothing.least, nothing.least_loss),
     )
 
 

@@ -41,7 +41,12 @@ def points(difference: float) -> str:
 def amount(difference: float, metric: str) -> str:
     """A difference of scores in the unit of its metric: "1 point", "0.02 nats"."""
     unit = METRICS[metric].unit if metric in METRICS else "points"
-    return points(difference) if unit == "points" else f"{difference:.3g} {unit}"
+    return points(difference) if unit == "points" else f"{three_figures(difference)} {unit}"
+
+
+def three_figures(value: float) -> str:
+    """0.0123, 12.3, 1230: no power of ten, unless the number is very small."""
+    return f"{float(f'{value:.3g}'):.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def percent_sure(probability: float) -> str:

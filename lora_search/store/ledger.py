@@ -241,11 +241,14 @@ class Ledger:
         self._write(table_files(self.tables()))
         self._open.settle()
 
-    def write_examples(self, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
-        """Keep what predictions are judged by: true label and group of every example of the encoded data, both (n,).
+    def write_examples(
+        self, labels: NDArray[np.int64], groups: NDArray[np.int64], answers: NDArray[Any] | None = None
+    ) -> None:
+        """Keep what predictions are judged by: label and group of every example of the encoded data, both (n,), and
+        what is right of it, (n, ...), where a label says not all.
 
         Written again where the file is missing or another one."""
-        write_examples(self.folder, labels, groups)
+        write_examples(self.folder, labels, groups, answers)
 
     def write_verdict(self, verdict: Mapping[str, Any]) -> None:
         """Record the verdict on what is recorded, and write ``verdict.json``; what is not finite becomes null."""

@@ -128,10 +128,23 @@ def examples_path(folder: Path) -> Path:
     return folder / PREDICTIONS_FOLDER / "examples.npz"
 
 
-def write_examples(folder: Path, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
-    """Write the true label and the group of every example of the encoded data, both (n,), unless they are there."""
+def write_examples(
+    folder: Path, labels: NDArray[np.int64], groups: NDArray[np.int64], answers: NDArray[Any] | None = None
+) -> None:
+    """Write what every example of the encoded data is, unless that is there.
+
+    Args:
+        folder: the study's.
+        labels, groups: (n,), the label of each and its group.
+        answers: (n, ...), what is right of it, where a label says not all; the label is then what it was stratified by.
+    """
     path = examples_path(folder)
-    arrays = {"label": np.asarray(labels, dtype=np.int64), "group": np.asarray(groups, dtype=np.int64)}
+    arrays: dict[str, NDArray[Any]] = {
+        "label": np.asarray(labels, dtype=np.int64),
+        "group": np.asarray(groups, dtype=np.int64),
+    }
+    if answers is not None:
+        arrays["answer"] = answers
     try:
         same = path.read_bytes() == _content(**arrays)
     except OSError:
@@ -141,7 +154,8 @@ def write_examples(folder: Path, labels: NDArray[np.int64], groups: NDArray[np.i
 
 
 def read_examples(folder: str | Path) -> pd.DataFrame:
-    """What the predicted examples are: their true ``label`` and their ``group``, by position in the encoded data.
+    """What the predicted examples are: their true ``label`` and their ``group``, by position in the encoded data; and
+    where a label says not all, what is right of them as t0, t1, ...
 
     Raises:
         StudyError: the file is damaged.
@@ -149,7 +163,11 @@ def read_examples(folder: str | Path) -> pd.DataFrame:
     path = examples_path(Path(folder))
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            return pd.DataFrame({"label": arrays["label"], "group": arrays["group"]})
+            columns = {"label": arrays["label"], "group": arrays["group"]}
+            if "answer" in arrays:
+                answers = arrays["answer"].reshape(len(arrays["label"]), -1)
+                columns |= {f"t{place}": answers[:, place] for place in range(answers.shape[1])}
+            return pd.DataFrame(columns)
     except FileNotFoundError:
         return pd.DataFrame({"label": np.zeros(0, dtype=np.int64), "group": np.zeros(0, dtype=np.int64)})
     except _DAMAGED as error:

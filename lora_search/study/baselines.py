@@ -25,8 +25,8 @@ from lora_search.training.whole import Kind, WholeModel, has_biases
 WHOLE: tuple[Kind, ...] = get_args(Kind)
 """Those that train a copy of the model, one training at a time."""
 _TITLES = {
-    "majority": "the share of each label",
-    "tfidf": "logistic regression on TF-IDF",
+    "majority": "the answer without reading",
+    "tfidf": "a linear model on TF-IDF",
     "head": "the head alone",
     "hidden-state": "the hidden-state adapter",
     "bitfit": "BitFit",

@@ -13,7 +13,7 @@ import torch
 
 from lora_search.models import adapter_parameters, quiet_libraries
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
-from lora_search.spec.baselines import TITLES
+from lora_search.spec.baselines import title_of
 from lora_search.statistics.budget import CONTENDERS
 from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
@@ -117,7 +117,9 @@ class Plan:
         if self.baselines:
             seconds = sum(of_each for _, of_each in self.baselines.values())
             trainings = sum(number for number, _ in self.baselines.values())
-            names = ", ".join(f"{TITLES[name]} {number}" for name, (number, _) in self.baselines.items())
+            names = ", ".join(
+                f"{title_of(name, self.experiment.model.task)} {number}" for name, (number, _) in self.baselines.items()
+            )
             about = f"about {duration(max(1.0, seconds))}"
             lines.append(f"to compare with: {counted(trainings, 'training')}, {about}: {names}")
         return lines

@@ -135,7 +135,8 @@ class StudyRun:
         """Until every trial is finished and the verdict is as good as the budget makes it. Returns the tables."""
         self.ledger.set_fact(facts.DATA_FINGERPRINT, self.prepared.data.fingerprint)
         self.ledger.set_fact(facts.MODEL_FINGERPRINT, self.prepared.base.fingerprint)
-        self.ledger.write_examples(self.prepared.data.labels, self.prepared.data.groups)
+        data = self.prepared.data
+        self.ledger.write_examples(data.labels, data.groups, data.answers)
         self._begin()
         for note in self.prepared.notes:
             self.cells.note(note)

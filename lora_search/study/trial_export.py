@@ -88,13 +88,18 @@ def _widest(prepared: Prepared) -> tuple[AdapterSpec, tuple[LinearModule, ...]]:
 
 
 def _write_and_reload(prepared: Prepared, adapter: AdapterSpec, modules: tuple[LinearModule, ...]) -> None:
-    from lora_search.handover import adapter_config, check_reload, loading_of  # PEFT, which takes its time
+    from lora_search.handover import (
+        adapter_config,
+        check_reload,
+        exported_state,
+        loading_of,
+    )  # PEFT, which takes its time
 
     experiment, base, data = prepared.experiment, prepared.base, prepared.data
     nuisance = Nuisance(learning_rate=1e-3)
     state = _untrained(prepared, adapter, modules)
-    nothing = np.empty(0, dtype=np.int64)
-    cell = Cell(CellKey(0, 0, 0), adapter, nuisance, modules, nothing, nothing, experiment.seed)
+    train, nothing = prepared.splits.development, np.empty(0, dtype=np.int64)
+    cell = Cell(CellKey(0, 0, 0), adapter, nuisance, modules, train, nothing, experiment.seed)
     settings = EngineSettings(torch.device("cpu"), torch.float32, prefix_cache=False)
     engine = Engine(base, data, experiment.training, settings)
 
@@ -102,11 +107,12 @@ def _write_and_reload(prepared: Prepared, adapter: AdapterSpec, modules: tuple[L
         return engine.predict(cell, state, examples)
 
     config = adapter_config(base.structure, modules, adapter, nuisance, experiment.model, inference=True)
-    loading = loading_of(experiment.model, base, data, pairs=experiment.data.text_pair is not None)
+    loading = loading_of(experiment.model, base, data, train, pairs=experiment.data.text_pair is not None)
     with TemporaryDirectory(prefix="lora-search-") as name:
         folder = Path(name)
         (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
-        save_file(to_peft_state(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        written = to_peft_state(exported_state(state, base, data, train))
+        save_file(written, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         base.tokenizer.save_pretrained(folder)
         check_reload(folder, predict, base, data, prepared.dataset, loading, most=_EXAMPLES, batch=_BATCH)
 

@@ -84,7 +84,7 @@ class RateSearch:
         """What knowing nothing scores; looked at once a run has recorded what it takes to say."""
         alone = self.ledger.fact(facts.HEAD_ALONE)
         width = self.prepared.base.structure.hidden_size
-        return knowing(self.prepared.experiment, self.prepared.data.labels, width, alone)
+        return knowing(self.prepared.experiment, self.prepared.data.truth, width, alone)
 
     # -- the space -----------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class RateSearch:
             table.features,
             table.parameters,
             self.nothing,
-            self.rules,
+            replace(self.rules, least=self.nothing.least),
             settled=closed["complete"],
             eliminated=eliminated,
             spent=spent,

@@ -15,11 +15,14 @@ from lora_search.models import ModelStructure, load_structure
 from lora_search.spec import ModelSpec
 from lora_search.tasks.causal_lm import CausalLm
 from lora_search.tasks.keys import check_keys
-from lora_search.tasks.task import Objective, ReadsStates, RowTexts, Task
+from lora_search.tasks.regression import Regression
+from lora_search.tasks.task import Guesses, Objective, ReadsStates, RowTexts, Standardises, Task, as_trained_on
 from lora_search.tasks.text_classification import TextClassification
 from lora_search.tasks.token_classification import TokenClassification
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (TextClassification(), TokenClassification(), CausalLm())}
+TASKS: Mapping[str, Task] = {
+    task.name: task for task in (TextClassification(), Regression(), TokenClassification(), CausalLm())
+}
 """Every task, by its name in ``model.task``."""
 
 
@@ -40,12 +43,15 @@ def structure_of(model: ModelSpec) -> ModelStructure:
 
 __all__ = [
     "TASKS",
+    "Guesses",
     "Objective",
     "ReadsStates",
     "RowTexts",
+    "Standardises",
     "Task",
     "TextClassification",
     "TokenClassification",
+    "as_trained_on",
     "check_keys",
     "structure_of",
     "task_of",

@@ -19,7 +19,7 @@ from lora_search.metrics import COMPLETION_METRICS, Metric, scores_of
 from lora_search.metrics.completions import COLUMNS
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples, RowTexts, frequency_losses
+from lora_search.tasks.task import Examples, OnWords, RowTexts, frequency_losses
 from lora_search.tasks.vocabulary import Readout, token_answers, token_nats
 
 
@@ -33,6 +33,9 @@ class CausalLm:
     metrics: tuple[Metric, ...] = COMPLETION_METRICS
     compared: str = "loss per token"
     predicts_probabilities: bool = False
+    pipeline: str = "text-generation"
+    reading: str = 'tokenizer.decode(model.generate(**encoded, max_new_tokens=64)[0, encoded["input_ids"].shape[1] :])'
+    on_words: OnWords | None = None
 
     def load(self, spec: DataSpec, seed: int) -> Dataset:
         return load_chat(spec, seed)

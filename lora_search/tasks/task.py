@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
 
 Examples = NDArray[np.int64]
+OnWords = Literal["classes", "numbers"]
+"""The class of an example, or its number."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class RowTexts:
     texts: Sequence[Any]
     pairs: Sequence[str] | None
 
+    @classmethod
+    def of(cls, dataset: Dataset, examples: Examples) -> RowTexts:
+        """Of examples that are a row each, texts or text pairs as they are."""
+        pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in examples]
+        return cls(examples, [dataset.texts[example] for example in examples], pairs)
+
 
 class Task(Protocol):
     """One kind of question that is put to a base.
@@ -52,6 +60,9 @@ class Task(Protocol):
         metrics: what every cell is scored by.
         compared: what of two predictions is compared per unit, in words: ``class probabilities``.
         predicts_probabilities: whether a prediction consists of probabilities, not of counts.
+        pipeline: of transformers, which answers with such a model.
+        reading: Python that makes answers of ``model``, ``tokenizer`` and ``encoded`` texts, for a model card.
+        on_words: what a linear model can be asked that is given the words of an example; None where that is nothing.
     """
 
     @property
@@ -68,6 +79,15 @@ class Task(Protocol):
 
     @property
     def predicts_probabilities(self) -> bool: ...
+
+    @property
+    def pipeline(self) -> str: ...
+
+    @property
+    def reading(self) -> str: ...
+
+    @property
+    def on_words(self) -> OnWords | None: ...
 
     def load(self, spec: DataSpec, seed: int) -> Dataset:
         """Read, clean and sample the examples.
@@ -123,7 +143,7 @@ class Objective(Protocol):
         """The rows of some examples, in order."""
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each row, summed over its units, in nats.
+        """The loss of each row, summed over its units, in nats; of numbers their squared error.
 
         Args:
             logits: of the model, (rows, ...), in its precision.
@@ -154,6 +174,41 @@ def frequency_losses(answers: Examples, classes: int) -> NDArray[np.float64]:
     """(classes,), minus the log of how often each occurs among some answers, in nats."""
     counts = np.maximum(np.bincount(answers, minlength=classes), 1)
     return np.asarray(np.log(counts.sum()) - np.log(counts))
+
+
+@runtime_checkable
+class Guesses(Protocol):
+    """An objective of which it can be said what a head would answer that reads nothing."""
+
+    def guess(self, train: Examples, rows: Examples) -> Tensor:
+        """The logits of some rows, (rows, ...), for who knows only how often each answer occurs among ``train``."""
+
+
+@runtime_checkable
+class Standardises(Protocol):
+    """An objective over numbers, which models answer in a unit of their own: it depends on what is trained on.
+
+    Attributes:
+        centre, spread: a prediction is ``centre + spread * logit``.
+        deviation: the standard deviation of all numbers.
+    """
+
+    @property
+    def centre(self) -> float: ...
+
+    @property
+    def spread(self) -> float: ...
+
+    @property
+    def deviation(self) -> float: ...
+
+    def trained_on(self, train: Examples) -> Objective:
+        """The same, as trained on some examples."""
+
+
+def as_trained_on(objective: Objective, train: Examples) -> Objective:
+    """The objective of a training on these examples; for most tasks the same for all."""
+    return objective.trained_on(train) if isinstance(objective, Standardises) else objective
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ from lora_search.data import Dataset, EncodedExamples, Splits, encode, load_data
 from lora_search.metrics import CLASS_METRICS, Metric, scores_of
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples, RowTexts, frequency_losses
+from lora_search.tasks.task import Examples, OnWords, RowTexts, frequency_losses
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class TextClassification:
     metrics: tuple[Metric, ...] = CLASS_METRICS
     compared: str = "class probabilities"
     predicts_probabilities: bool = True
+    pipeline: str = "text-classification"
+    reading: str = "[model.config.id2label[label] for label in model(**encoded).logits.argmax(-1).tolist()]"
+    on_words: OnWords | None = "classes"
 
     def load(self, spec: DataSpec, seed: int) -> Dataset:
         return load_dataset(spec, seed)
@@ -53,8 +57,7 @@ class TextClassification:
         return ClassObjective(data.labels, len(data.label_names))
 
     def texts(self, dataset: Dataset, data: EncodedExamples, examples: Examples) -> RowTexts:
-        pairs = None if dataset.pairs is None else [dataset.pairs[example] for example in examples]
-        return RowTexts(examples, [dataset.texts[example] for example in examples], pairs)
+        return RowTexts.of(dataset, examples)
 
     def shown(self, data: EncodedExamples, tokenizer: Any) -> str | None:
         """Nothing: all of a text is read."""
@@ -87,6 +90,10 @@ class ClassObjective:
 
     def losses_of_nothing(self, train: Examples) -> NDArray[np.float64]:
         return frequency_losses(self.targets[train], self.classes)[self.targets]
+
+    def guess(self, train: Examples, rows: Examples) -> Tensor:
+        shares = -frequency_losses(self.targets[train], self.classes)
+        return torch.from_numpy(shares).float().expand(len(rows), -1)
 
     def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Probabilities, float32 (rows, classes)."""

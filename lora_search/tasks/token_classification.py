@@ -14,17 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_search.data import Dataset, EncodedExamples, Splits
-from lora_search.data.tagged import TaggedDataset, load_tagged, merged_strata
+from lora_search.data.tagged import TaggedDataset, load_tagged
 from lora_search.data.tagged_encoding import UNLABELLED, EncodedSentences, encode_tagged
-from lora_search.errors import DataError
 from lora_search.metrics import ENTITY_METRICS, Metric, scores_of
 from lora_search.metrics.entities import COLUMNS
 from lora_search.metrics.spans import Part, Span, lenient_spans, part_of, strict_spans
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples, RowTexts, frequency_losses
-
-_LEAST_OF_A_STRATUM = 10
+from lora_search.tasks.strata import spread_over_folds
+from lora_search.tasks.task import Examples, OnWords, RowTexts, frequency_losses
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,16 @@ class TokenClassification:
     metrics: tuple[Metric, ...] = ENTITY_METRICS
     compared: str = "log loss per word"
     predicts_probabilities: bool = False
+    pipeline: str = "token-classification"
+    reading: str = "[model.config.id2label[tag] for tag in model(**encoded).logits.argmax(-1)[0].tolist()]"
+    on_words: OnWords | None = None
 
     def load(self, spec: DataSpec, seed: int) -> Dataset:
         return load_tagged(spec, seed)
 
     def split(self, dataset: Dataset, *, folds: int, holdout: float, seed: int) -> Splits:
         """Stratified by the rarest type of entity a sentence has, where groups allow it."""
-        _, strata = np.unique(merged_strata(dataset.labels, max(_LEAST_OF_A_STRATUM, 2 * folds)), return_inverse=True)
-        choices = {"folds": folds, "holdout": holdout, "seed": seed}
-        try:
-            return Splits.make(strata, dataset.groups, **choices)  # type: ignore[arg-type]
-        except DataError:
-            # a type in one document is no reason against folds; what is one is said of the sentences themselves
-            return Splits.make(np.zeros_like(strata), dataset.groups, label_names=["sentence"], **choices)  # type: ignore[arg-type]
+        return spread_over_folds(dataset, noun="sentence", folds=folds, holdout=holdout, seed=seed)
 
     def encode(self, dataset: Dataset, tokenizer: Any, max_length: int) -> EncodedExamples:
         assert isinstance(dataset, TaggedDataset), "of load"
@@ -106,9 +101,12 @@ class TagObjective:
         return self._nats(logits, targets).sum(1)
 
     def losses_of_nothing(self, train: Examples) -> NDArray[np.float64]:
-        seen = [tags[words] for tags, words in zip(self.data.tags, self.data.seen, strict=True)]
-        each = frequency_losses(np.concatenate([seen[example] for example in train]), len(self.data.label_names))
-        return np.array([each[tags].sum() for tags in seen])
+        each = self._losses_of_tags(train)
+        return np.array([each[tags].sum() for tags in self._seen_tags])
+
+    def guess(self, train: Examples, rows: Examples) -> Tensor:
+        shares = torch.from_numpy(-self._losses_of_tags(train)).float()
+        return shares.expand(len(rows), self.targets.shape[1], -1)
 
     def answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The most probable tag and the nats of the right one at every token, float32 (rows, tokens, 2)."""
@@ -127,6 +125,15 @@ class TagObjective:
         if not len(examples):
             return dict.fromkeys((metric.name for metric in ENTITY_METRICS), float("nan"))
         return scores_of(ENTITY_METRICS, self.data.labels[examples], predicted)
+
+    @cached_property
+    def _seen_tags(self) -> list[NDArray[np.int64]]:
+        return [tags[words] for tags, words in zip(self.data.tags, self.data.seen, strict=True)]
+
+    def _losses_of_tags(self, train: Examples) -> NDArray[np.float64]:
+        """(tags,), for who knows only how often each occurs among ``train``."""
+        known = np.concatenate([self._seen_tags[example] for example in train])
+        return frequency_losses(known, len(self.data.label_names))
 
     def _counts(self, example: int, found: NDArray[Any]) -> list[float]:
         """What a sentence adds to every column, of (tag, nats) of each word that has a token; others are O."""

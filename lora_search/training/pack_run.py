@@ -16,7 +16,7 @@ from torch import Tensor
 from lora_search.adapters import MixedRowsError, Rows, key_of, on_device
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.store.records import CellKey, CellResult
-from lora_search.tasks import Objective
+from lora_search.tasks import Objective, as_trained_on
 from lora_search.training.batches import IntArray, MicroBatch, batch_order, step_count
 from lora_search.training.cell import Cell, Tally, cell_result, units_of
 from lora_search.training.checkpointing import checkpointed
@@ -101,7 +101,12 @@ class PackRun:
         self.memory = memory
         self.training = training
         self.objective = objective
-        self.targets = torch.from_numpy(objective.targets).to(memory.device)
+        # of each slot where what is trained on decides, else one for all
+        self.objectives = [as_trained_on(objective, cell.train) for cell in cells]
+        distinct = list(dict.fromkeys(self.objectives))
+        targets = [torch.from_numpy(each.targets)[None] for each in distinct]
+        self.targets = (torch.cat(targets) if len(targets) > 1 else targets[0]).to(memory.device)
+        self.kinds = [distinct.index(each) for each in self.objectives]
         self.cells = cells
         self.number = number
         self.listener = listener
@@ -127,7 +132,7 @@ class PackRun:
         self.epoch_units = [units_of(objective, cell.train) for cell in cells]
         self.stalled: set[int] = set()
         self.watched = {
-            slot: Stalling(objective.losses_of_nothing(cell.train), objective.units, self.steps[slot])
+            slot: Stalling(self.objectives[slot].losses_of_nothing(cell.train), objective.units, self.steps[slot])
             for slot, cell in enumerate(cells)
             if cell.may_stall
         }
@@ -265,7 +270,10 @@ class PackRun:
 
     def _targets(self, part: MicroBatch) -> Tensor:
         """(rows, ...), what the answers are compared with."""
-        return self.targets[on_device(part.examples, self.targets.device)]
+        rows = on_device(part.examples, self.targets.device)
+        if len(self.targets) == 1:
+            return self.targets[0][rows]
+        return self.targets[on_device([self.kinds[slot] for slot in part.slots], rows.device), rows]
 
     def _token_count(self, examples: IntArray) -> int:
         """Tokens of some examples, without padding."""
@@ -323,7 +331,9 @@ class PackRun:
                 for slot, row, answer in zip(part.slots, part.examples, answers, strict=True):
                     found[slot][int(row)] = answer
         return [
-            self.objective.predictions(examples, [found[slot][int(row)] for row in self.objective.rows(examples)])
+            self.objectives[slot].predictions(
+                examples, [found[slot][int(row)] for row in self.objective.rows(examples)]
+            )
             for slot, examples in enumerate(wanted)
         ]
 

@@ -33,6 +33,7 @@ from torch.optim import AdamW
 from lora_search.adapters import initial_a, initial_head_weight, on_device
 from lora_search.models.base import FrozenBase
 from lora_search.store.records import CellResult
+from lora_search.tasks import as_trained_on
 from lora_search.training.attention import attention_without_plans
 from lora_search.training.batches import IntArray, MicroBatch, batch_order, step_count
 from lora_search.training.cell import Cell, Tally, cell_result, units_of
@@ -122,6 +123,7 @@ class WholeModel:
         self.storage = engine.forward.storage
         device = engine.settings.device
         self.targets = torch.from_numpy(engine.objective.targets).to(device)
+        self._objective = engine.objective
         self.model: Any = copy.deepcopy(engine.base.model).to(device)
         self.corrections = self._corrected() if kind == "hidden-state" else None
         for name, parameter in self.model.named_parameters():
@@ -201,8 +203,10 @@ class WholeModel:
         )
 
     def reset(self, cell: Cell) -> None:
-        """The base's weights, and the head and corrections a cell of this fold begins with."""
+        """The base's weights, the head and corrections a cell of this fold begins with, and what it aims for."""
         key = cell.slot().key
+        self.objective = as_trained_on(self._objective, cell.train)
+        self.targets = torch.from_numpy(self.objective.targets).to(self.settings.device)
         head = self.base.structure.head_modules
         original = dict(self.base.model.named_parameters())
         with torch.no_grad():

@@ -178,21 +178,23 @@ ADAPTER = {"rank": 4, "targets": "query+value", "layers": "all"}
 
 
 def test_the_sentence() -> None:
-    assert kept_sentence(kept(), ADAPTER) == (
+    assert kept_sentence(kept(), ADAPTER, "accuracy") == (
         "LoRA (rank 4 on query+value of all layers) keeps 92 % (71 to 118) of what full fine-tuning gains over the "
         "head alone, with 0.021 % of its trainable parameters, in 0.31 (0.28 to 0.35) of its time and 0.42 of its peak "
         "memory."
     )
     alone = kept(memory=None, seconds_interval=(0.0, math.inf))
-    assert kept_sentence(alone, ADAPTER).endswith("with 0.021 % of its trainable parameters, in 0.31 of its time.")
+    assert kept_sentence(alone, ADAPTER, "accuracy").endswith(
+        "with 0.021 % of its trainable parameters, in 0.31 of its time."
+    )
 
 
 def test_the_sentence_where_there_is_no_share() -> None:
     nothing = kept(gain=0.004, gain_interval=(-0.01, 0.018), share=None, share_interval=None)
-    assert kept_sentence(nothing, ADAPTER) == (
+    assert kept_sentence(nothing, ADAPTER, "accuracy") == (
         "Full fine-tuning is not shown to gain anything over the head alone (+0.4 points, between -1.0 and +1.8), so "
         "there is no share of it that LoRA (rank 4 on query+value of all layers) could keep; it trains with 0.021 % of "
         "its trainable parameters, in 0.31 (0.28 to 0.35) of its time and 0.42 of its peak memory."
     )
     unknown = kept(gain=-0.1, gain_interval=(-math.inf, math.inf), share=None, share_interval=None)
-    assert "(-10.0 points, with too few folds to say more)" in kept_sentence(unknown, ADAPTER)
+    assert "(-10.0 points, with too few folds to say more)" in kept_sentence(unknown, ADAPTER, "accuracy")

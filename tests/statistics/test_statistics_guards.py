@@ -41,12 +41,18 @@ def test_layers_on_the_edge() -> None:
 
 
 def test_no_better_than_guessing() -> None:
-    assert guards.no_better_than_guessing(0.8, 0.75, 0.5, "accuracy") is None
-    assert guards.no_better_than_guessing(0.8, float("nan"), 0.5, "accuracy") is None
-    said = guards.no_better_than_guessing(0.52, 0.48, 0.5, "accuracy")
+    assert guards.no_better_than_guessing(0.8, (0.75, 0.85), 0.5, "accuracy") is None
+    assert guards.no_better_than_guessing(0.8, (float("nan"), float("nan")), 0.5, "accuracy") is None
+    said = guards.no_better_than_guessing(0.52, (0.48, 0.56), 0.5, "accuracy")
     assert said is not None
     assert said.startswith(
         "The best accuracy, 0.520, is not clearly above what knowing nothing of the texts scores (0.500)"
+    )
+    assert guards.no_better_than_guessing(1.2, (1.0, 1.4), 1.5, "rmse") is None
+    said = guards.no_better_than_guessing(1.2, (0.9, 1.6), 1.5, "rmse")
+    assert said is not None
+    assert said.startswith(
+        "The best RMSE, 1.200, is not clearly below what knowing nothing of the texts scores (1.500)"
     )
 
 

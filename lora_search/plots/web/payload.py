@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lora_search.metrics import has_own_unit
 from lora_search.plots.captions import importance_caption
 from lora_search.plots.encoding import Encoding
 from lora_search.plots.formats import unit_of
@@ -31,6 +32,8 @@ MOST_JUDGED_LIVE = 3_000
 """Complete trials up to which a page lets a study be judged anew: all are compared with all, which at this many takes
 seconds and gigabytes."""
 _MARGINS = (0.0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1)
+_USUAL = 0.02
+"""Where no margin is usual, that of the experiment takes the place of this one."""
 _CONFIDENCES = (0.8, 0.9, 0.95, 0.975, 0.99)
 
 
@@ -62,7 +65,7 @@ def study_payload(tables: StudyTables, judged: Mapping[str, Any], token: str = "
         "metric": unit.to_json(),
         "asked": {"margin": asked.margin, "confidence": asked.confidence},
         "stops": {
-            "margins": sorted({*(_MARGINS if few else ()), asked.margin}),
+            "margins": sorted({*(_margins(asked.metric, asked.margin) if few else ()), asked.margin}),
             "confidences": sorted({*(_CONFIDENCES if few else ()), asked.confidence}),
         },
         "unfinished": bool((trials["state"] == "running").any()) or len(trials) < experiment.search.total,
@@ -178,6 +181,13 @@ def _packs(trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple
     for before, after in pairwise(packs):  # a second is the resolution of the record
         after["start"] = max(after["start"], min(before["end"], after["end"]))
     return packs
+
+
+def _margins(metric: str, asked: float) -> tuple[float, ...]:
+    """What the slider offers: round points, or parts and multiples of what was asked in the unit of the label."""
+    if not has_own_unit(metric):
+        return _MARGINS
+    return tuple(_round(asked * margin / _USUAL) for margin in _MARGINS)
 
 
 def _value(value: Any) -> Any:

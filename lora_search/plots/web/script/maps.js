@@ -17,7 +17,7 @@ function drawHeat(plate) {
     best.set(key, { row: better ? row : held.row, count: (held ? held.count : 0) + 1 });
   }
   const scores = [...best.values()].filter(({ row }) => row.state === "complete").map(({ row }) => row.score);
-  const top = Math.max(...(scores.length ? scores : [0])), reach = Math.max(2 * view.judged.margin, 1e-3);
+  const top = Math.max(...(scores.length ? scores : [0])), reach = 2 * view.judged.margin || 1e-3;
   const narrow = plate.narrow, high = 46;
   plate.begin(34 + layers.length * high + 12, { left: narrow ? 74 : 116, right: 8, top: 34, bottom: 8 });
   const width = (plate.right_edge - plate.left) / columns.length;

@@ -120,7 +120,7 @@ class Plate {
     this.add(s("path", { class: "band-edge", d: `M${this.left},${bottom}H${this.right_edge}` }));
     const [high, low] = spread([top, bottom], 13);
     this.add(s("text", { class: "side", x: this.right_edge + 6, y: high, dy: "0.33em" }, `best ${view.unit.number(best)}`));
-    if (margin > 0) this.add(s("text", { class: "side", x: this.right_edge + 6, y: low, dy: "0.33em" }, view.unit.worse + view.unit.amount(margin)));
+    if (margin > 0) this.add(s("text", { class: "side", x: this.right_edge + 6, y: low, dy: "0.33em" }, view.unit.worse + view.unit.step(margin)));
   }
 
   // What is no adapter and is compared with them: a line; below the axis, only its name.

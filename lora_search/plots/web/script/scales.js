@@ -83,7 +83,7 @@ function scoreLimits(scores, best, margin, intervals = null, others = []) {
   const median = ordered[ordered.length >> 1];
   const reach = Math.max(3 * (top - median), 2 * margin);
   const low = Math.max(ordered[0], top - reach);
-  const span = Math.max(top - low, 1.5 * margin, 1e-3);
+  const span = Math.max(top - low, 1.5 * margin || 1e-3);
   const high = known(intervals) ? Math.min(intervals + span * 0.04, top + span * 0.6) : top;
   // what is no adapter and beats them all is shown with them, within reason
   const higher = others.reduce((most, score) => (known(score) ? Math.max(most, Math.min(score, top + 2 * span)) : most), top);

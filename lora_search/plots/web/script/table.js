@@ -106,7 +106,7 @@ class Table {
     const best = bestScore(), margin = view.judged.margin;
     const gaps = view.visible.map((adapter) => adapter.lead.difference).filter(known).sort((a, b) => a - b);
     const typical = gaps.length ? gaps[gaps.length >> 2] : 0;
-    const low = Math.min(-3 * margin, 1.5 * typical, -1e-4), high = Math.max(1.5 * margin, 1e-4);
+    const low = Math.min(-3 * margin || -1e-4, 1.5 * typical), high = 1.5 * margin || 1e-4;
     this.best = best;
     this.place = (value) => (100 * Math.min(1, Math.max(0, (value - low) / (high - low)))).toFixed(1);
   }

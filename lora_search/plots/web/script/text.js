@@ -32,6 +32,9 @@ class Unit {
   difference(value) {
     return known(value) ? signed(value * this.per, this.point_digits) : DASH;
   }
+  step(value) {
+    return this.word.length <= 6 ? this.amount(value) : significant(value * Math.abs(this.per), 3);
+  }
   amount(value) {
     const text = significant(value * Math.abs(this.per), 3);
     return text + NO_BREAK + (text === "1" && this.word === "points" ? "point" : this.word);
