@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from lora_search.spec.experiment import DataSpec
 from lora_search.spec.quoting import quoted
 
 _LOST_SHOWN = 5
+_OTHERS = "other types"
 
 
 def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
@@ -26,19 +28,10 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
         DataError: a label to drop that is not there; missing labels, empty texts or missing groups, with their rows;
             fewer than two labels left, or one for nearly every row.
     """
+    column = spec.label_columns[0]
     found = Counter(label for label in raw.labels if plain_form(label))
     counts = {label: found[label] for label in in_order(found, raw.label_names)}
-    mistakes = [
-        Mistake(
-            "must name labels of the data",
-            "data.drop_labels",
-            quoted(label),
-            nearest(label, counts),
-            hint=f"(labels: {labels_phrase(counts)})",
-        )
-        for label in spec.drop_labels
-        if label not in counts
-    ]
+    mistakes = unknown_to_drop(spec, counts)
     kept = raw.take(index for index, label in enumerate(raw.labels) if label not in spec.drop_labels)
     seen = [plain_form(label) for label in kept.labels]
     mistakes += gaps(kept, spec, seen)
@@ -47,16 +40,31 @@ def clean(raw: RawExamples, spec: DataSpec) -> RawExamples:
         after = " after data.drop_labels" if spec.drop_labels else ""
         mistakes.append(
             Mistake(
-                f"must have two labels or more in column {quoted(spec.label)}",
+                f"must have two labels or more in column {quoted(column)}",
                 "data.label",
                 f"{labels_phrase(remaining) or 'none'}{after}",
             )
         )
-    if (no_classes := mistake_of_many(remaining, spec.label)) is not None:
+    if (no_classes := mistake_of_many(remaining, column)) is not None:
         mistakes.append(no_classes)
     if mistakes:
         raise DataError(mistakes)
     return kept
+
+
+def sample_of_strata(examples: RawExamples, strata: Sequence[str], size: int, seed: int) -> RawExamples:
+    """As ``sample``, by strata instead of labels: those that are too small to leave something of each are one.
+
+    Args:
+        examples: to be sampled.
+        strata: of each.
+        size, seed: as in ``sample``.
+    """
+    names, numbers = np.unique(np.array(strata, dtype=object), return_inverse=True)
+    merged = merged_strata(numbers.astype(np.int64), -(-len(examples) // size) + 1)
+    by_stratum = replace(examples, labels=tuple(names[label] if label < len(names) else _OTHERS for label in merged))
+    place = {row: position for position, row in enumerate(examples.rows)}
+    return examples.take(place[row] for row in sample(by_stratum, size, seed).rows)
 
 
 def sample(examples: RawExamples, size: int, seed: int) -> RawExamples:
@@ -69,22 +77,34 @@ def sample(examples: RawExamples, size: int, seed: int) -> RawExamples:
     names, labels = np.unique(np.array(examples.labels, dtype=object), return_inverse=True)
     counts = np.bincount(labels)
     quotas = _proportional(counts, size)
-    lost = [
-        f"{quoted(name)} ({count} of {len(examples)})"
-        for name, count, quota in zip(names, counts, quotas, strict=True)
-        if quota == 0
-    ]
-    if lost:
-        more = f" and {len(lost) - _LOST_SHOWN} more" if len(lost) > _LOST_SHOWN else ""
-        raise DataError.about(
-            "data.max_examples",
-            "must leave an example of every label",
-            got=f"{size}, which leaves none of {', '.join(lost[:_LOST_SHOWN])}{more}",
-            hint="raise it, or name the label in data.drop_labels",
-        )
+    check_none_lost(
+        size, len(examples), {str(n): int(c) for n, c, q in zip(names, counts, quotas, strict=True) if q == 0}
+    )
     order = generator(seed, Purpose.SAMPLE).permutation(len(examples))
     chosen = np.concatenate([order[labels[order] == label][:quota] for label, quota in enumerate(quotas)])
     return examples.take(np.sort(chosen).tolist())
+
+
+def check_none_lost(size: int, examples: int, lost: Mapping[str, int]) -> None:
+    """Check that a sample leaves something of every label.
+
+    Args:
+        size: of the sample. examples: there were.
+        lost: label -> examples of it, for those of which none is left.
+
+    Raises:
+        DataError: there are such.
+    """
+    if not lost:
+        return
+    shown = [f"{quoted(name)} ({count} of {examples})" for name, count in lost.items()]
+    more = f" and {len(shown) - _LOST_SHOWN} more" if len(shown) > _LOST_SHOWN else ""
+    raise DataError.about(
+        "data.max_examples",
+        "must leave an example of every label",
+        got=f"{size}, which leaves none of {', '.join(shown[:_LOST_SHOWN])}{more}",
+        hint="raise it, or name the label in data.drop_labels",
+    )
 
 
 def _proportional(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
@@ -93,6 +113,26 @@ def _proportional(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.in
     upward = np.argsort(-remainders, kind="stable")[: size - exact.sum()]
     exact[upward] += 1
     return np.asarray(exact, dtype=np.int64)
+
+
+def unknown_to_drop(spec: DataSpec, counts: Mapping[str, int]) -> list[Mistake]:
+    """A mistake for each of ``drop_labels`` that is no label.
+
+    Args:
+        spec: ``[data]``.
+        counts: label -> examples.
+    """
+    return [
+        Mistake(
+            "must name labels of the data",
+            "data.drop_labels",
+            quoted(label),
+            nearest(label, counts),
+            hint=f"(labels: {labels_phrase(counts)})",
+        )
+        for label in spec.drop_labels
+        if label not in counts
+    ]
 
 
 def gaps(examples: RawExamples, spec: DataSpec, labels: Sequence[str] | None) -> list[Mistake]:
@@ -104,7 +144,7 @@ def gaps(examples: RawExamples, spec: DataSpec, labels: Sequence[str] | None) ->
         labels: of each, blank where there is none; None where none is asked for.
     """
     return [
-        *_gaps("data.label", spec.label, "missing labels", labels, examples.rows),
+        *_gaps("data.label", spec.label_columns[0], "missing labels", labels, examples.rows),
         *_gaps("data.text", spec.text, "empty texts", examples.texts, examples.rows),
         *_gaps("data.text_pair", spec.text_pair, "empty texts", examples.pairs, examples.rows),
         *_gaps("data.group", spec.group, "missing groups", examples.groups, examples.rows),

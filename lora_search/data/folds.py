@@ -74,7 +74,7 @@ class Splits:
         """Set the hold-out aside and check that the rest can be split.
 
         Args:
-            labels: (n,) label of each example.
+            labels: (n,) label of each example; or (n, labels), 1 for those it has, where it may have several.
             groups: (n,) group of each example; all different means no groups.
             folds: parts per repeat, at least 2.
             holdout: share of the examples to set aside, 0 to below 1. Met as nearly as whole groups allow.
@@ -85,7 +85,8 @@ class Splits:
             DataError: fewer examples of a label, or fewer groups, than folds; a label in one group only; a hold-out
                 that no group fits, or that leaves too little.
         """
-        names = list(label_names) or [str(label) for label in range(int(labels.max()) + 1)]
+        most = labels.shape[1] if labels.ndim > 1 else int(labels.max()) + 1
+        names = list(label_names) or [str(label) for label in range(most)]
         everything = np.arange(len(labels), dtype=np.int64)
         counts, group_of = _count(labels, groups, len(names))
         _require_enough(counts, names, folds)
@@ -118,10 +119,18 @@ class Splits:
 
 
 def _count(labels: Indices, groups: Indices, label_count: int) -> tuple[npt.NDArray[np.int64], Indices]:
-    """Examples of each label in each group, (groups, labels), and each example's row in it, (n,)."""
+    """Examples of each label in each group, (groups, labels), and each example's row in it, (n,).
+
+    Args:
+        labels: (n,), or (n, labels) as ``make`` takes them.
+        groups: (n,). label_count: how many labels there are.
+    """
     _, group_of = np.unique(groups, return_inverse=True)
     counts = np.zeros((int(group_of.max(initial=-1)) + 1, label_count), dtype=np.int64)
-    np.add.at(counts, (group_of, labels), 1)
+    if labels.ndim > 1:
+        np.add.at(counts, group_of, labels)
+    else:
+        np.add.at(counts, (group_of, labels), 1)
     return counts, group_of.astype(np.int64)
 
 

@@ -16,7 +16,7 @@ from lora_search.data.dataset import Dataset, fingerprint_of
 from lora_search.data.duplicates import copies, fold_groups
 from lora_search.data.examples import gaps, sample
 from lora_search.data.report import DataReport
-from lora_search.data.sources import read_table
+from lora_search.data.sources import number_labels, read_table
 from lora_search.errors import DataError
 from lora_search.spec.experiment import DataSpec
 from lora_search.spec.quoting import quoted
@@ -76,11 +76,12 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
     Raises:
         DataError: the source cannot be read, or its rows cannot be used; every mistake found, with its rows.
     """
-    raw = read_table(spec, numbers=True)
+    raw = read_table(spec, number_labels)
+    column = spec.label_columns[0]
     if mistakes := gaps(raw, spec, raw.labels):
         raise DataError(mistakes)
     every = np.array([float(label) for label in raw.labels])
-    _check(every, spec.label)
+    _check(every, column)
     used, sampled_from = raw, None
     if spec.max_examples is not None and spec.max_examples < len(raw):
         sampled_from = len(raw)
@@ -89,7 +90,7 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
         used = raw.take(row - 1 for row in chosen.rows)
     values = np.array([float(label) for label in used.labels])
     if sampled_from is not None:
-        _check(values, spec.label)
+        _check(values, column)
     labels = rank_strata(values, _BINS)
     duplicates = copies(used)
     groups = fold_groups(len(used), used.groups, duplicates)
@@ -109,7 +110,7 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
             if len({values[position] for position in positions}) > 1
         ),
         notes=raw.notes,
-        column=spec.label,
+        column=column,
         lowest=float(values.min()),
         highest=float(values.max()),
         mean=float(values.mean()),
@@ -119,7 +120,7 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
         texts=used.texts,
         pairs=used.pairs,
         labels=labels,
-        label_names=(spec.label,),
+        label_names=(column,),
         groups=groups,
         rows=np.array(used.rows, dtype=np.int64),
         report=report,

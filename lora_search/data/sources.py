@@ -68,12 +68,42 @@ class RawExamples:
         )
 
 
-def read_table(spec: DataSpec, *, numbers: bool = False) -> RawExamples:
+@dataclass(frozen=True)
+class ReadLabels:
+    """What the columns of labels hold.
+
+    Attributes:
+        values: a string for each data row, blank where there is no label.
+        mistakes: values that are no labels.
+        names: of the classes by number, where the source has them.
+        notes: how they were read, as sentences.
+    """
+
+    values: tuple[str, ...]
+    mistakes: tuple[Mistake, ...] = ()
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def class_labels(spec: DataSpec, table: Table) -> ReadLabels:
+    """Names of classes."""
+    column = spec.label_columns[0]
+    values, mistakes = as_strings("data.label", column, table.columns[column], name_of, "strings or whole numbers")
+    return ReadLabels(values, mistakes, table.class_names.get(column, ()))
+
+
+def number_labels(spec: DataSpec, table: Table) -> ReadLabels:
+    """Numbers, each as Python writes a float."""
+    column = spec.label_columns[0]
+    return ReadLabels(*as_strings("data.label", column, table.columns[column], _number, "finite numbers"))
+
+
+def read_table(spec: DataSpec, read_labels: Callable[[DataSpec, Table], ReadLabels] = class_labels) -> RawExamples:
     """Read every row of the source.
 
     Args:
         spec: ``[data]``.
-        numbers: whether labels are numbers; each is then written as Python writes a float.
+        read_labels: from the columns of labels.
 
     Raises:
         DataError: nothing there, unreadable, no such column, values that are no texts or no labels, or no rows at all.
@@ -83,37 +113,48 @@ def read_table(spec: DataSpec, *, numbers: bool = False) -> RawExamples:
     mistakes: list[Mistake] = []
 
     def converted(key: str, column: str, convert: Callable[[Any], str | None], rule: str) -> tuple[str, ...]:
-        values, refused = _as_strings(columns[column], convert)
-        mistakes.extend(_refusal(f"data.{key}", column, rule, columns[column], refused))
+        values, refused = as_strings(f"data.{key}", column, columns[column], convert, rule)
+        mistakes.extend(refused)
         return values
 
     texts = converted("text", spec.text, _text, "strings")
     pairs = None if spec.text_pair is None else converted("text_pair", spec.text_pair, _text, "strings")
-    kind = (_number, "finite numbers") if numbers else (_name, "strings or whole numbers")
-    labels = converted("label", spec.label, *kind)
+    labels = read_labels(spec, table)
+    mistakes.extend(labels.mistakes)
     groups = None if spec.group is None else converted("group", spec.group, _group, "strings, whole numbers or dates")
     if mistakes:
         raise DataError(mistakes)
-    if not labels:
+    if not labels.values:
         raise DataError.about("data.train", "must hold examples", got=f"no rows in {quoted_path(spec.train)}")
     return RawExamples(
         texts,
         pairs,
-        labels,
+        labels.values,
         groups,
-        rows=tuple(range(1, len(labels) + 1)),
-        label_names=table.class_names.get(spec.label, ()),
-        notes=table.notes,
+        rows=tuple(range(1, len(labels.values) + 1)),
+        label_names=labels.names,
+        notes=(*table.notes, *labels.notes),
     )
 
 
 def _read_columns(spec: DataSpec) -> Table:
-    named = {"text": spec.text, "text_pair": spec.text_pair, "label": spec.label, "group": spec.group}
+    labels = spec.label_columns
+    keys = ["label"] if len(labels) == 1 else [f"label[{place}]" for place in range(len(labels))]
+    named = {
+        "text": spec.text,
+        "text_pair": spec.text_pair,
+        **dict(zip(keys, labels, strict=True)),
+        "group": spec.group,
+    }
     wanted = {f"data.{key}": column for key, column in named.items() if column is not None}
-    shown = [key for key in ("data.text", "data.text_pair") if wanted.get(key) == spec.label]
-    if shown:
-        rule = f"must not be the column the model reads ({shown[0]})"
-        raise DataError.about("data.label", rule, got=quoted(spec.label))
+    read = {wanted[key]: key for key in ("data.text_pair", "data.text") if key in wanted}
+    mistakes = [
+        Mistake(f"must not be the column the model reads ({read[column]})", f"data.{key}", quoted(column))
+        for key, column in zip(keys, labels, strict=True)
+        if column in read
+    ]
+    if mistakes:
+        raise DataError(mistakes)
     return columns_of(spec, wanted)
 
 
@@ -146,11 +187,20 @@ def columns_of(spec: DataSpec, wanted: Mapping[str, str]) -> Table:
     return read_file(place, wanted, split)
 
 
-def _as_strings(values: Sequence[Any], convert: Callable[[Any], str | None]) -> tuple[tuple[str, ...], list[int]]:
-    """Values as strings, and the indices of those that cannot be."""
+def as_strings(
+    key: str, column: str, values: Sequence[Any], convert: Callable[[Any], str | None], rule: str
+) -> tuple[tuple[str, ...], tuple[Mistake, ...]]:
+    """Values as strings, and a mistake if some cannot be.
+
+    Args:
+        key, column: of the experiment, and the column it names.
+        values: of the column; a missing one becomes blank.
+        convert: a value to a string, None where it is none.
+        rule: what the column must hold.
+    """
     strings = ["" if _is_missing(value) else convert(value) for value in values]
     refused = [index for index, string in enumerate(strings) if string is None]
-    return tuple(string or "" for string in strings), refused
+    return tuple(string or "" for string in strings), tuple(_refusal(key, column, rule, values, refused))
 
 
 def _refusal(key: str, column: str, rule: str, values: Sequence[Any], refused: Sequence[int]) -> list[Mistake]:
@@ -176,8 +226,11 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and _is_unicode(value) else None
 
 
-def _name(value: Any) -> str | None:
-    """A label or a group. 1.0 is 1: a table's writer may have turned integers into floats because one was missing."""
+def name_of(value: Any) -> str | None:
+    """A label or a group; None where it is none.
+
+    1.0 is 1: a table's writer may have turned integers into floats because one was missing.
+    """
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
@@ -206,7 +259,7 @@ def _number(value: Any) -> str | None:
 
 def _group(value: Any) -> str | None:
     """A group may be a day or a moment too (``datetime`` is a ``date``, and so is pandas' ``Timestamp``)."""
-    return value.isoformat() if isinstance(value, date | time) else _name(value)
+    return value.isoformat() if isinstance(value, date | time) else name_of(value)
 
 
 def _is_unicode(value: str) -> bool:

@@ -20,7 +20,7 @@ from lora_search.data.compression import content_of, uncompressed_suffix
 from lora_search.data.conll import DOCUMENT, SUFFIXES, read_conll
 from lora_search.data.dataset import Dataset
 from lora_search.data.duplicates import copies, fold_groups
-from lora_search.data.examples import merged_strata, sample
+from lora_search.data.examples import sample_of_strata
 from lora_search.data.labels import in_order
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, columns_of
@@ -34,7 +34,6 @@ from lora_search.spec.locations import HubId, resolve
 from lora_search.spec.quoting import quoted, quoted_path
 
 NO_ENTITY = "no entity"
-OTHERS = "other types"
 
 Words = tuple[str, ...]
 
@@ -142,7 +141,7 @@ def load_tagged(spec: DataSpec, seed: int) -> TaggedDataset:
     used, sampled_from = raw, None
     if spec.max_examples is not None and spec.max_examples < len(raw):
         sampled_from = len(raw)
-        used = _sampled(raw, spec.max_examples, seed)
+        used = sample_of_strata(raw, raw.labels, spec.max_examples, seed)
     kept = [row - 1 for row in used.rows]
     entities = [entities[place] for place in kept]
     strata_of = _strata(entities)
@@ -258,14 +257,6 @@ def _strata(entities: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """The rarest type of each sentence: of those it has, the one that fewest sentences have."""
     having = Counter(kind for kinds in entities for kind in set(kinds))
     return tuple(min(kinds, key=lambda kind: (having[kind], kind)) if kinds else NO_ENTITY for kinds in entities)
-
-
-def _sampled(raw: RawExamples, size: int, seed: int) -> RawExamples:
-    """As ``sample``, by strata that are large enough to leave something of each."""
-    names, labels = np.unique(np.array(raw.labels, dtype=object), return_inverse=True)
-    merged = merged_strata(labels.astype(np.int64), -(-len(raw) // size) + 1)
-    strata = tuple(names[label] if label < len(names) else OTHERS for label in merged)
-    return sample(replace(raw, labels=strata), size, seed)
 
 
 def _tag_names(tags: Sequence[Words], stored: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,7 @@ from typing import Any
 
 from lora_search.export.rendering import markdown_text, render
 from lora_search.handover import Loading
-from lora_search.metrics import metric_named
-from lora_search.models import FrozenBase
+from lora_search.metrics import THRESHOLD, metric_named
 from lora_search.spec import facts
 from lora_search.spec.quoting import cut
 from lora_search.statistics import score_interval
@@ -69,8 +68,9 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "nuisance": chosen.nuisance,
             "training": experiment.training,
             "seed": experiment.seed,
-            "purpose": _purpose(prepared.base),
-            "score_of": prepared.base.label_names[0] if len(prepared.base.label_names) == 1 else None,
+            "purpose": task_of(experiment.model.task).purpose.format(labels=_label_list(prepared.base.label_names)),
+            "answers": task_of(experiment.model.task).on_words,
+            "threshold": THRESHOLD,
             "names_labels": bool(prepared.base.label_names),
             "margin": amount(verdict["margin"], metric),
             "warnings": _warnings(refit),
@@ -208,20 +208,11 @@ def _warnings(refit: Refit) -> tuple[str, ...]:
     return (other, *chosen.notes, *chosen.verdict["warnings"])
 
 
-def _purpose(base: FrozenBase) -> str:
-    """What the adapter is for, after "that"."""
-    if not base.label_names:
-        return "was trained to go on with texts"
-    if len(base.label_names) == 1:
-        return f"gives a text its *{markdown_text(cut(base.label_names[0], _LABEL_WIDTH).strip())}*, a number"
-    return f"tells {_label_list(base.label_names)} apart"
-
-
 def _label_list(names: Sequence[str]) -> str:
     if len(names) > _MOST_LABELS:
         return f"{len(names)} labels"
     quoted = [f"*{markdown_text(cut(name, _LABEL_WIDTH).strip())}*" for name in names]
-    return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    return " and ".join(part for part in (", ".join(quoted[:-1]), *quoted[-1:]) if part)
 
 
 def _numbers(layers: Any) -> str:

@@ -14,11 +14,17 @@ from lora_search.metrics.entities import (
     TokenAccuracy,
     TokenLogLoss,
 )
+from lora_search.metrics.labels import THRESHOLD, MicroF1, SubsetAccuracy
 from lora_search.metrics.metric import Array, Floats, Metric, Unit, scores_of, total
 from lora_search.metrics.numbers import PearsonCorrelation, RootMeanSquaredError, SpearmanCorrelation
 
-CLASS_METRICS: tuple[Metric, ...] = (Accuracy(), MacroF1(), MatthewsCorrelation(), LogLoss())
+_MACRO_F1, _LOG_LOSS = MacroF1(), LogLoss()
+
+CLASS_METRICS: tuple[Metric, ...] = (Accuracy(), _MACRO_F1, MatthewsCorrelation(), _LOG_LOSS)
 """What predictions of one class per example are scored by."""
+
+LABEL_METRICS: tuple[Metric, ...] = (MicroF1(), _MACRO_F1, SubsetAccuracy(), _LOG_LOSS)
+"""What probabilities of any number of labels per example are scored by."""
 
 ENTITY_METRICS: tuple[Metric, ...] = (
     EntityF1(),
@@ -36,7 +42,7 @@ COMPLETION_METRICS: tuple[Metric, ...] = (CompletionLoss(), Perplexity(), Comple
 NUMBER_METRICS: tuple[Metric, ...] = (PearsonCorrelation(), SpearmanCorrelation(), RootMeanSquaredError())
 """What predictions of one number per example are scored by."""
 
-_KINDS = (CLASS_METRICS, ENTITY_METRICS, COMPLETION_METRICS, NUMBER_METRICS)
+_KINDS = (CLASS_METRICS, LABEL_METRICS, ENTITY_METRICS, COMPLETION_METRICS, NUMBER_METRICS)
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for kind in _KINDS for metric in kind}
 """Every metric, by its name."""
@@ -86,8 +92,10 @@ __all__ = [
     "CLASS_METRICS",
     "COMPLETION_METRICS",
     "ENTITY_METRICS",
+    "LABEL_METRICS",
     "METRICS",
     "NUMBER_METRICS",
+    "THRESHOLD",
     "VERDICT_METRICS",
     "Array",
     "Floats",

@@ -1,7 +1,8 @@
 """Metrics of predictions of one class per example.
 
 ``truth`` is (n,), the class of each example, from 0; ``predicted`` is (n, classes), their probabilities, of which the
-largest is the answer and the first wins a tie.
+largest is the answer and the first wins a tie. Macro F1 and log loss are of several labels per example too: ``truth``
+is then (n, labels), and what is answered is said in ``labels``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lora_search.metrics.labels import answer_of_shares, answered
 from lora_search.metrics.metric import Array, Floats, Unit
 
 _LEAST_PROBABILITY = 1e-7
@@ -66,7 +68,11 @@ class MacroF1:
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """1 / classes: answers drawn in proportion have an F1 of its share in each class. Always the most frequent
-        class, with share p, would score 2 p / (1 + p) in one class of all, which is less."""
+        class, with share p, would score 2 p / (1 + p) in one class of all, which is less. Of labels that of their
+        shares, as micro F1."""
+        if truth.ndim > 1:
+            counts = self.counts(truth, answer_of_shares(truth)).sum(axis=0)
+            return float(self.score(counts.astype(np.float64)))
         return 1.0 / len(_shares(truth))
 
 
@@ -99,7 +105,7 @@ class MatthewsCorrelation:
 
 @dataclass(frozen=True)
 class LogLoss:
-    """Mean negative log probability of the right class, in nats."""
+    """Mean negative log probability of the right class, in nats; of labels that of whether each is there, averaged."""
 
     name: str = "log_loss"
     title: str = "log loss"
@@ -110,22 +116,31 @@ class LogLoss:
 
     def counts(self, truth: Array, predicted: Array) -> Array:
         """Nats, and examples."""
-        likelihood = predicted[np.arange(len(truth)), truth].astype(np.float64)
+        if truth.ndim > 1:
+            likelihood = np.where(truth > 0, predicted, 1.0 - predicted.astype(np.float64))
+        else:
+            likelihood = predicted[np.arange(len(truth)), truth].astype(np.float64)
         nats = -np.log(np.clip(likelihood, _LEAST_PROBABILITY, None))
+        nats = nats.mean(axis=1) if truth.ndim > 1 else nats
         return np.stack([nats, np.ones_like(nats)], axis=1)
 
     def score(self, counts: Floats) -> Floats:
         return np.asarray(counts[..., 0] / np.maximum(counts[..., 1], 1.0))
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
-        """The entropy of the classes' shares, which are always answered."""
+        """The entropy of the classes' shares, which are always answered; of labels that of each, a mean over them."""
+        if truth.ndim > 1:
+            return float(self.score(self.counts(truth, answer_of_shares(truth)).sum(axis=0)))
         shares = _shares(truth)
         shares = shares[shares > 0]
         return float(-(shares * np.log(shares)).sum())
 
 
 def _class_counts(truth: Array, predicted: Array) -> Array:
-    """int64 (n, 3 classes): hits, answers and occurrences of each class."""
+    """int64 (n, 3 classes): hits, answers and occurrences of each class, or label."""
+    if truth.ndim > 1:
+        answers, actual = answered(predicted), truth > 0
+        return np.concatenate([answers & actual, answers, actual], axis=1).astype(np.int64)
     every, classes = np.arange(len(truth)), predicted.shape[1]
     answers = predicted.argmax(axis=1)
     counts = np.zeros((len(truth), 3, classes), dtype=np.int64)

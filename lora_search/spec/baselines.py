@@ -24,7 +24,10 @@ TITLES: Mapping[str, str] = {
 }
 """What figures and tables call them."""
 
-_TITLES_OF: Mapping[str, Mapping[str, str]] = {"regression": {"majority": "mean"}}
+_TITLES_OF: Mapping[str, Mapping[str, str]] = {
+    "regression": {"majority": "mean"},
+    "multi-label-classification": {"majority": "label frequencies"},
+}
 
 
 def title_of(name: str, task: str) -> str:

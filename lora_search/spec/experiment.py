@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from lora_search.metrics import has_own_unit
 from lora_search.spec.baselines import BaselinesSpec
 from lora_search.spec.fields import (
+    Columns,
     Dropouts,
     LayerChoices,
     LearningRate,
@@ -37,7 +38,9 @@ class ModelSpec(Section):
     """
 
     base: str = Field(min_length=1)
-    task: Literal["text-classification", "regression", "token-classification", "causal-lm"] = "text-classification"
+    task: Literal[
+        "text-classification", "multi-label-classification", "regression", "token-classification", "causal-lm"
+    ] = "text-classification"
     revision: str | None = None
     gguf_file: str | None = None
     trust_remote_code: bool = False
@@ -48,16 +51,19 @@ class DataSpec(Section):
 
     ``train`` is a path, ``package:NAME/PATH`` or ``hub:OWNER/NAME`` (with ``config`` and ``split``). ``holdout`` is the
     share set aside before any fold. ``max_examples`` takes a stratified sample. Examples of one ``group`` never
-    straddle folds. Of the columns, ``text``, ``text_pair`` and ``label`` are those of text classification, and of
-    regression, whose labels are numbers; token classification reads ``tokens`` and ``tags``, and ``scheme`` says
-    how tags mark entities (``"auto"`` finds out). A causal language model reads ``messages``, ``prompt`` and
-    ``completion``, or ``text``, and ``format`` says which (``"auto"`` goes by the columns).
+    straddle folds. Of the columns, ``text``, ``text_pair`` and ``label`` are those of text classification; of
+    regression, whose labels are numbers; and of multi-label classification, whose ``label`` is a column of lists,
+    of texts in which ``label_separator`` stands between labels, or several columns of 0 and 1; token classification
+    reads ``tokens`` and ``tags``, and ``scheme`` says how tags mark entities (``"auto"`` finds out). A causal
+    language model reads ``messages``, ``prompt`` and ``completion``, or ``text``, and ``format`` says which
+    (``"auto"`` goes by the columns).
     """
 
     train: str = Field(min_length=1)
     text: str = "text"
     text_pair: str | None = None
-    label: str = "label"
+    label: Columns = "label"
+    label_separator: str | None = Field(default=None, min_length=1)
     tokens: str | None = None
     tags: str | None = None
     scheme: Literal["auto", "IOB1", "IOB2", "BIOES", "BILOU"] | None = None
@@ -72,6 +78,11 @@ class DataSpec(Section):
     group: str | None = None
     config: str | None = None
     split: str = "train"
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of labels; one but for multi-label classification."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 class CrossValidationSpec(Section):

@@ -41,6 +41,16 @@ def _layer_choices(value: Any) -> tuple[Any, ...]:
     return (value,) if is_one else listed(value)
 
 
+def _columns(value: Any) -> str | tuple[Any, ...]:
+    """A column, or several; a list of one is that one."""
+    names = listed(value)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be a column, or a list of columns")
+    if len(set(names)) < len(names):
+        raise ValueError("must not repeat a column")
+    return names[0] if len(names) == 1 else names
+
+
 def _metric_name(value: Any) -> str:
     if isinstance(value, str) and value in VERDICT_METRICS:
         return value
@@ -73,6 +83,7 @@ LayerChoices = Annotated[
     BeforeValidator(_layer_choices, json_schema_input_type=str | tuple[str | Layer | tuple[Layer, ...], ...]),
 ]
 Texts = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...])]
+Columns = Annotated[str | tuple[str, ...], BeforeValidator(_columns, json_schema_input_type=str | tuple[str, ...])]
 LearningRate = Annotated[
     Annotated[Range, Tag("range")]
     | Annotated[float, Field(gt=0, le=1e30), Tag("number")]

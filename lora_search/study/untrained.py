@@ -38,7 +38,7 @@ def majority(prepared: Prepared, cell: Cell) -> tuple[CellResult, int]:
 
 def tfidf(prepared: Prepared, cell: Cell) -> tuple[CellResult, int]:
     """A linear model on TF-IDF of words and pairs of words (sublinear counts), of texts as they are: logistic
-    regression (C = 10), of numbers ridge regression (penalty 1).
+    regression (C = 10), one for each label where there may be several; of numbers ridge regression (penalty 1).
 
     Returns:
         its result, and how many numbers it learned.
@@ -46,26 +46,33 @@ def tfidf(prepared: Prepared, cell: Cell) -> tuple[CellResult, int]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
 
     start = time.perf_counter()
     objective = _objective(prepared, cell)
-    of_numbers = _task(prepared).on_words == "numbers"
+    of = _task(prepared).on_words
+    logistic = LogisticRegression(C=_INVERSE_REGULARIZATION, max_iter=_MOST_ITERATIONS)
     model = make_pipeline(
         # whatever stands between spaces is a word: texts of signs alone have some too
         TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b|[^\w\s]"),
-        Ridge(_RIDGE) if of_numbers else LogisticRegression(C=_INVERSE_REGULARIZATION, max_iter=_MOST_ITERATIONS),
+        {"numbers": Ridge(_RIDGE), "labels": OneVsRestClassifier(logistic)}.get(of or "", logistic),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples", UserWarning)
         model.fit(_texts(prepared, cell.train), objective.targets[cell.train])
-    asked, learned = _texts(prepared, cell.evaluate), model[-1]
-    if of_numbers:
-        predicted = objective.predictions(cell.evaluate, model.predict(asked))
+    asked = _texts(prepared, cell.evaluate)
+    learned = [each for each in getattr(model[-1], "estimators_", [model[-1]]) if hasattr(each, "coef_")]
+    if of != "classes":
+        answers = model.predict(asked) if of == "numbers" else model.predict_proba(asked)
+        predicted = objective.predictions(cell.evaluate, list(answers))
     else:
         predicted = np.zeros((len(cell.evaluate), len(prepared.data.label_names)), dtype=np.float32)
         predicted[:, model.classes_] = model.predict_proba(asked)
-    return _result(cell, objective, predicted, start), int(learned.coef_.size + np.size(learned.intercept_))
+    return _result(cell, objective, predicted, start), sum(
+        each.coef_.size + np.size(each.intercept_) for each in learned
+    )
 
 
 def _texts(prepared: Prepared, examples: np.ndarray) -> list[str]:

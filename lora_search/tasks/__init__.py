@@ -15,13 +15,15 @@ from lora_search.models import ModelStructure, load_structure
 from lora_search.spec import ModelSpec
 from lora_search.tasks.causal_lm import CausalLm
 from lora_search.tasks.keys import check_keys
+from lora_search.tasks.multi_label import MultiLabelClassification
 from lora_search.tasks.regression import Regression
 from lora_search.tasks.task import Guesses, Objective, ReadsStates, RowTexts, Standardises, Task, as_trained_on
 from lora_search.tasks.text_classification import TextClassification
 from lora_search.tasks.token_classification import TokenClassification
 
 TASKS: Mapping[str, Task] = {
-    task.name: task for task in (TextClassification(), Regression(), TokenClassification(), CausalLm())
+    task.name: task
+    for task in (TextClassification(), MultiLabelClassification(), Regression(), TokenClassification(), CausalLm())
 }
 """Every task, by its name in ``model.task``."""
 

@@ -33,6 +33,7 @@ class CausalLm:
     metrics: tuple[Metric, ...] = COMPLETION_METRICS
     compared: str = "loss per token"
     predicts_probabilities: bool = False
+    purpose: str = "was trained to go on with texts"
     pipeline: str = "text-generation"
     reading: str = 'tokenizer.decode(model.generate(**encoded, max_new_tokens=64)[0, encoded["input_ids"].shape[1] :])'
     on_words: OnWords | None = None

@@ -13,6 +13,7 @@ from lora_search.tasks.task import Task
 
 _KEYS_OF = {
     "text-classification": ("text", "text_pair", "label", "drop_labels"),
+    "multi-label-classification": ("text", "text_pair", "label", "label_separator", "drop_labels"),
     "regression": ("text", "text_pair", "label"),
     "token-classification": ("tokens", "tags", "scheme"),
     "causal-lm": ("format", "messages", "prompt", "completion", "text"),
@@ -35,6 +36,9 @@ def check_keys(experiment: Experiment, task: Task) -> None:
         for key in dict.fromkeys(foreign)
         if (given := getattr(experiment.data, key)) != DataSpec.model_fields[key].default
     ]
+    if task.on_words != "labels" and "label" in _KEYS_OF[task.name] and len(experiment.data.label_columns) > 1:
+        rule = f"must be one column for {task.name}"
+        mistakes.append(Mistake(rule, "data.label", _shown(experiment.data.label_columns)))
     if task.on_words is None and "tfidf" in experiment.baselines.include:
         place = experiment.baselines.include.index("tfidf")
         mistakes.append(Mistake(f"must be left out for {task.name}", f"baselines.include[{place}]", quoted("tfidf")))

@@ -35,6 +35,7 @@ class Regression:
     metrics: tuple[Metric, ...] = NUMBER_METRICS
     compared: str = "predictions, in standard deviations of the label,"
     predicts_probabilities: bool = False
+    purpose: str = "gives a text its {labels}, a number"
     pipeline: str = "text-classification"
     reading: str = "[number for (number,) in model(**encoded).logits.tolist()]"
     on_words: OnWords | None = "numbers"

@@ -26,8 +26,8 @@ from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
 
 Examples = NDArray[np.int64]
-OnWords = Literal["classes", "numbers"]
-"""The class of an example, or its number."""
+OnWords = Literal["classes", "labels", "numbers"]
+"""The class of an example, its labels, or its number."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Task(Protocol):
         metrics: what every cell is scored by.
         compared: what of two predictions is compared per unit, in words: ``class probabilities``.
         predicts_probabilities: whether a prediction consists of probabilities, not of counts.
+        purpose: what an adapter does, for a model card, with a place for the names of labels.
         pipeline: of transformers, which answers with such a model.
         reading: Python that makes answers of ``model``, ``tokenizer`` and ``encoded`` texts, for a model card.
         on_words: what a linear model can be asked that is given the words of an example; None where that is nothing.
@@ -79,6 +80,9 @@ class Task(Protocol):
 
     @property
     def predicts_probabilities(self) -> bool: ...
+
+    @property
+    def purpose(self) -> str: ...
 
     @property
     def pipeline(self) -> str: ...

@@ -28,6 +28,7 @@ class TextClassification:
     metrics: tuple[Metric, ...] = CLASS_METRICS
     compared: str = "class probabilities"
     predicts_probabilities: bool = True
+    purpose: str = "tells {labels} apart"
     pipeline: str = "text-classification"
     reading: str = "[model.config.id2label[label] for label in model(**encoded).logits.argmax(-1).tolist()]"
     on_words: OnWords | None = "classes"

@@ -34,6 +34,7 @@ class TokenClassification:
     metrics: tuple[Metric, ...] = ENTITY_METRICS
     compared: str = "log loss per word"
     predicts_probabilities: bool = False
+    purpose: str = "tells {labels} apart"
     pipeline: str = "token-classification"
     reading: str = "[model.config.id2label[tag] for tag in model(**encoded).logits.argmax(-1)[0].tolist()]"
     on_words: OnWords | None = None

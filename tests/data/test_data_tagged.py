@@ -10,7 +10,8 @@ import datasets
 import numpy as np
 import pytest
 
-from lora_search.data.tagged import TaggedDataset, load_tagged, merged_strata
+from lora_search.data.examples import merged_strata
+from lora_search.data.tagged import TaggedDataset, load_tagged
 from lora_search.errors import DataError
 from lora_search.spec.experiment import DataSpec
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bad_answers import ANSWERS, in_table, json_file, labelled, rows
 from tiny_decoder import write_decoder
 from tiny_world import sentences, write_model
 
@@ -80,22 +81,6 @@ def decoder(**config: Any) -> Callable[[Path], None]:
         write_decoder(folder, **config)
 
     return replace
-
-
-def in_table(table: str, **values: Any) -> dict[str, Any]:
-    return {table: values}
-
-
-def rows(text: str, *, header: str = "text,label") -> tuple[str, str]:
-    return "data.csv", f"{header}\n{text}"
-
-
-def labelled(*labels: str) -> tuple[str, str]:
-    return rows("".join(f"film {number},{label}\n" for number, label in enumerate(labels)))
-
-
-def json_file(value: Any, name: str = "data.json") -> tuple[str, str]:
-    return name, json.dumps(value)
 
 
 def zipped(**members: str) -> bytes:
@@ -387,25 +372,7 @@ COMPLETIONS = [
     Bad("nothing to train within the limit", {**CHAT, "data": {"max_length": 4}}, chats(*GOOD_CHATS), decoder()),
 ]
 
-NUMBERS = {"model": {"task": "regression"}, "verdict": {"metric": "pearson"}}
-NUMBERED = [
-    Bad("a number that is text", NUMBERS, labelled("1.5", "high", "2", "low")),
-    Bad("a number with a comma", NUMBERS, rows('film a,"1,5"\nfilm b,2\n')),
-    Bad("a number without end", NUMBERS, labelled("1", "2", "inf", "3")),
-    Bad("a truth for a number", NUMBERS, json_file([{"text": "film", "label": True}, {"text": "plot", "label": 1}])),
-    Bad("numbers that are none", NUMBERS, ("data.jsonl", '{"text": "a", "label": NaN}\n{"text": "b", "label": 1}\n')),
-    Bad("one number in every row", NUMBERS, labelled(*["3"] * 6)),
-    Bad("numbers of years that hardly differ", NUMBERS, labelled("2001", "2001.5", "2001", "2002")),
-    Bad("numbers past all measure", NUMBERS, labelled("1e200", "-1e200", "0")),
-    Bad("fewer numbers than folds", {**NUMBERS, "cv": {"folds": 5}}, labelled("1", "2", "3")),
-    Bad("a metric of classes for numbers", {**NUMBERS, "verdict": {"metric": "accuracy"}}, labelled("1", "2")),
-    Bad("an error without a margin", {**NUMBERS, "verdict": {"metric": "rmse"}}, labelled("1", "2")),
-    Bad("a margin below nothing", {**NUMBERS, "verdict": {"metric": "rmse", "margin": -1}}, labelled("1", "2")),
-    Bad("labels to drop among numbers", {**NUMBERS, "data": {"drop_labels": ["1"]}}, labelled("1", "2")),
-    Bad("an error in classes", in_table("verdict", metric="rmse", margin=1.5)),
-]
-
-ALL = [*FILE, *DATA, *MODEL, *COMPLETIONS, *NUMBERED, *COMMAND]
+ALL = [*FILE, *DATA, *MODEL, *COMPLETIONS, *(Bad(*case) for case in ANSWERS), *COMMAND]
 
 
 def said(bad: Bad, folder: Path, model: Path) -> tuple[int, str, str]:

@@ -11,6 +11,7 @@ from lora_search.errors import ExperimentError
 from lora_search.metrics import (
     CLASS_METRICS,
     COMPLETION_METRICS,
+    LABEL_METRICS,
     METRICS,
     NUMBER_METRICS,
     VERDICT_METRICS,
@@ -32,7 +33,7 @@ def seeds(draw: st.DrawFn) -> tuple[np.random.Generator, int, int]:
 
 def predictions(metric: Metric, made: tuple[np.random.Generator, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Classes (n,) and their probabilities (n, classes), counts of entities (n, 9) or sums over tokens (n, 3); numbers
-    (n,) and answers (n, 1)."""
+    (n,) and answers (n, 1); labels (n, labels) and their probabilities."""
     rng, examples, classes = made
     truth = rng.integers(0, classes, examples)
     if metric in CLASS_METRICS:
@@ -41,6 +42,8 @@ def predictions(metric: Metric, made: tuple[np.random.Generator, int, int]) -> t
         tokens = rng.integers(1, 9, examples)
         sums = [rng.random(examples) * 9, tokens, rng.integers(0, tokens + 1)]
         return truth, np.stack(sums, axis=1).astype(np.float32)
+    if metric in LABEL_METRICS:
+        return rng.integers(0, 2, (examples, classes)), rng.random((examples, classes)).astype(np.float32)
     if metric in NUMBER_METRICS:
         numbers = np.round(rng.normal(size=examples) * classes)
         return numbers, (numbers + rng.normal(size=examples)).astype(np.float32)[:, None]
@@ -96,6 +99,8 @@ def test_better_answers_score_better(metric: Metric) -> None:
     sure[np.arange(6), truth], unsure[np.arange(6), (truth + 1) % 3] = 0.8, 0.4
     if metric in COMPLETION_METRICS:
         sure, unsure = (np.tile([4 - n, 4, n], (6, 1)) for n in (3, 1))
+    elif metric in LABEL_METRICS and metric not in CLASS_METRICS:
+        truth, sure, unsure = np.eye(3, dtype=int)[truth], sure, np.roll(sure, 1, axis=1)
     elif metric in NUMBER_METRICS:
         sure, unsure = (truth[:, None] + 0.1, np.roll(truth, 1)[:, None])
     elif metric not in CLASS_METRICS:
@@ -110,6 +115,8 @@ def test_scores_decide_a_verdict_and_two_losses() -> None:
         "accuracy",
         "macro_f1",
         "matthews_correlation",
+        "micro_f1",
+        "subset_accuracy",
         "entity_f1",
         "entity_precision",
         "entity_recall",

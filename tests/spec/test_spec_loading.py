@@ -112,9 +112,9 @@ margin = 1
         "a.toml: training.weight_decay: must be a finite number, got nan",
         'a.toml: training.precision: must be auto, fp32 or bf16, got "fp23", did you mean "fp32"?',
         'a.toml: training.gradient_checkpointing: must be auto, true or false, got "on"',
-        "a.toml: verdict.metric: must be accuracy, macro_f1, matthews_correlation, entity_f1, entity_precision, "
-        'entity_recall, entity_f1_lenient, token_accuracy, completion_loss, completion_accuracy, pearson, spearman '
-        'or rmse, got "acuracy", did you mean "accuracy"?',
+        "a.toml: verdict.metric: must be accuracy, macro_f1, matthews_correlation, micro_f1, subset_accuracy, "
+        "entity_f1, entity_precision, entity_recall, entity_f1_lenient, token_accuracy, completion_loss, "
+        'completion_accuracy, pearson, spearman or rmse, got "acuracy", did you mean "accuracy"?',
         "a.toml: verdict.margin: must be below 1, got 1",
         "a.toml: sede: unknown key, did you mean seed?",
     )

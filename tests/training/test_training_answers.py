@@ -1,5 +1,5 @@
-"""Numbers for texts: packed = alone = cached, each with the standardisation of its own training examples; and all of it
-= transformers' own loss, PEFT and AdamW."""
+"""Numbers and sets of labels for texts: packed = alone = cached, numbers with the standardisation of each cell's own
+training examples; and all of it = transformers' own loss, PEFT and AdamW."""
 
 from dataclasses import replace
 from functools import cache
@@ -145,3 +145,48 @@ def test_what_teaches_nothing_ends_halfway():
     stalled, learned = engine.train([slow, quick], pack=0)
     assert stalled.stalled
     assert not learned.stalled
+
+
+# -- any number of labels -----------------------------------------------------------------------------------------
+
+LABELS = ("low", "middle", "high", "long")
+
+
+def label_sets():
+    """Which third of the vocabulary a text favours, and whether it is long: two labels, one or none."""
+    data = toy_data()
+    members = np.zeros((COUNT, len(LABELS)), dtype=np.uint8)
+    members[np.arange(COUNT), data.labels] = np.arange(COUNT) % 5 > 0
+    members[:, 3] = data.lengths > 8
+    return replace(data, label_names=LABELS, answers=members)
+
+
+@cache
+def base_of_sets(family):
+    head = task_of("multi-label-classification").head(LABELS)
+    return replace(frozen(tiny_model(family, num_labels=len(LABELS), **head.config)), head=head)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_cell_of_label_sets_is_what_transformers_and_peft_train_packed_or_not(family):
+    base, data = base_of_sets(family), label_sets()
+    cell = make_cell(base, rank=3, alpha=5.0, targets="all-linear", first=12, rate=3e-3)
+    model, losses = train_with_peft(base, data, cell, torch.from_numpy(data.answers).float())
+    steps = []
+    engine = make_engine(base, data, epochs=2, batch_size=4, warmup_ratio=0.0, token_budget=64)
+    trained = engine.train([cell], pack=0, listener=steps.append)[0]
+    np.testing.assert_allclose([step.loss for step in steps], losses, rtol=1e-5)
+    with torch.no_grad():
+        expected = model(**padded_batch(base, data, cell.evaluate)).logits.sigmoid()
+    np.testing.assert_allclose(trained.result.probabilities, expected, rtol=1e-4, atol=1e-5)
+    others = cells_that_differ(base, COUNT)
+    packed = engine.train([others[0], cell, others[1]], pack=0)[1]
+    assert_same_training(packed, trained)
+
+
+def test_who_knows_the_shares_of_labels_loses_what_is_said_of_nothing():
+    base, data = base_of_sets("bert"), label_sets()
+    objective, train = make_engine(base, data).objective, np.arange(20)
+    rows = np.arange(20, COUNT)
+    losses = objective.losses(objective.guess(train, rows), torch.from_numpy(objective.targets[rows]))
+    np.testing.assert_allclose(losses.numpy(), objective.losses_of_nothing(train)[rows], rtol=1e-5)
