@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from lora_search.metrics import has_own_unit
+from lora_search.metrics import VERDICT_METRICS, has_own_unit
 from lora_search.spec.baselines import BaselinesSpec
 from lora_search.spec.fields import (
     Columns,
@@ -171,6 +171,15 @@ class VerdictSpec(Section):
 
     ``extra_repeats`` are repeats beyond ``cv.repeats`` that the few trials deciding the verdict may get.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"metric": {"enum": [name for name in VERDICT_METRICS if has_own_unit(name)]}}},
+                {"properties": {"margin": {"exclusiveMaximum": 1}}},
+            ]
+        }
+    )
 
     metric: MetricName
     margin: float = Field(default=0.01, ge=0)

@@ -94,11 +94,17 @@ def test_the_quick_start_is_valid(schema, quickstart):
         ("search", "learning_rate", 1e-3),
         ("search", "learning_rate", "auto"),
         ("data", "drop_labels", "plot"),
+        ("data", "label", ["toxic", "insult"]),
         ("verdict", "metric", "macro_f1"),
     ],
 )
 def test_what_may_be_written(schema, quickstart, table, key, value):
     quickstart[table][key] = value
+    assert accepts(schema, quickstart, schema)
+
+
+def test_an_error_in_the_unit_of_the_label_may_have_any_margin(schema, quickstart):
+    quickstart["verdict"] = {"metric": "rmse", "margin": 500}
     assert accepts(schema, quickstart, schema)
 
 
