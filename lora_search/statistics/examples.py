@@ -15,7 +15,7 @@ score, for a score as smooth as these are; for a mean the values are the example
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_search.errors import StudyError
-from lora_search.metrics import METRICS, direction
+from lora_search.metrics import METRICS, direction, has_own_unit
 from lora_search.statistics.comparison import Array
 
 Indices = NDArray[np.int64]
@@ -40,11 +40,14 @@ class ExampleScores:
             over its examples, a loss negative. NaN where the row was not trained on that fold.
         folds: ``(repeats, examples)``, the fold that held the example out; -1 where none did.
         groups: ``(examples,)``, examples of one group are not independent of each other.
+        counted: whether values come from counting, so that a fold of m examples tells differences of about 1/m apart;
+            an error in the unit of the label has no such measure.
     """
 
     values: Array
     folds: Indices
     groups: Indices
+    counted: bool = True
 
     def __post_init__(self) -> None:
         repeats, examples = self.folds.shape
@@ -69,7 +72,7 @@ class ExampleScores:
 
     def of(self, rows: Sequence[int] | Indices) -> ExampleScores:
         """The same examples for some of the rows, in that order."""
-        return ExampleScores(self.values[np.asarray(rows, dtype=np.int64)], self.folds, self.groups)
+        return replace(self, values=self.values[np.asarray(rows, dtype=np.int64)])
 
     def composed(self, sources: Indices) -> ExampleScores:
         """New rows put together from cells of several rows: an adapter whose learning rate was chosen fold by fold,
@@ -85,7 +88,7 @@ class ExampleScores:
             values[np.ix_(has, np.array([repeat]), held_out)] = self.values[
                 np.ix_(sources[has, column], np.array([repeat]), held_out)
             ]
-        return ExampleScores(values, self.folds, self.groups)
+        return replace(self, values=values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +134,8 @@ class Recorded:
             # fold by fold, for a rank is one among the examples that are scored together
             counted = kind.counts(truth[one], probabilities[one]).astype(float)
             values[row[one], repeat[one], example[one]] = direction(metric) * contributions(counted, kind.score)
-        return ExampleScores(values, folds, self.examples["group"].to_numpy(dtype=np.int64))
+        groups = self.examples["group"].to_numpy(dtype=np.int64)
+        return ExampleScores(values, folds, groups, counted=not has_own_unit(metric))
 
 
 def truth_of(examples: pd.DataFrame) -> NDArray[Any]:

@@ -38,7 +38,7 @@ resolved: that floor is one disagreement in one fold's examples, as ``comparison
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def scores_by_example(examples: ExampleScores, folds: int) -> Posterior:
     among = _both_sources(parts, *_dispersion(parts), folds)
     # against a row that is wrong about everything, differences are scores
     nothing = np.zeros((1, *examples.values.shape[1:]))
-    parts = _parts(ExampleScores(np.concatenate([examples.values, nothing]), examples.folds, examples.groups))
+    parts = _parts(replace(examples, values=np.concatenate([examples.values, nothing])))
     own, own_df = _plain_dispersion(parts)
     others = ~np.eye(rows, dtype=np.bool_) & np.isfinite(among.scale)
     counted = np.maximum(others.sum(axis=1), 1)
@@ -183,7 +183,7 @@ class _Parts:
         fourth: the same of the fourth powers of the groups' parts.
         between: ``(rows, rows)``, twice the sum over pairs of shared cells of different repeats of the covariance that
             their common groups explain.
-        resolution: variance of one fold difference that cannot be told from none.
+        resolution: variance of one fold difference that cannot be told from none; 0 where nothing is counted.
     """
 
     scores: Array
@@ -237,7 +237,7 @@ def _parts(examples: ExampleScores) -> _Parts:
         sums.append((repeat, groups, of_group))
         sizes.append(len(held_out))
     repeats = np.array([repeat for repeat, _ in columns], dtype=np.int64)
-    resolution = 2.0 / 12.0 / float(np.median(sizes)) ** 2
+    resolution = 2.0 / 12.0 / float(np.median(sizes)) ** 2 if examples.counted else 0.0
     return _Parts(scores, repeats, shared, within, fourth, between, resolution)
 
 

@@ -266,3 +266,18 @@ def test_a_matrix_compares_by_examples_where_it_has_them() -> None:
     np.testing.assert_allclose(by_example.pairs(FOLDS).mean, by_fold.pairs(FOLDS).mean)
     assert (by_example.pairs(FOLDS).scale != by_fold.pairs(FOLDS).scale).any()
     assert by_fold.examples is None
+
+
+def test_errors_are_compared_alike_in_every_unit() -> None:
+    """What counting cannot tell apart is no measure of an error in the unit of a label, however small that is."""
+    rng = np.random.default_rng(0)
+    folds = np.repeat(np.arange(3), 20)[None]
+    errors = rng.gamma(2.0, size=(3, 1, 60))
+    errors[2] = errors[1]  # two that predict the same
+    large, small = (
+        pairwise_by_example(ExampleScores(unit * errors, folds, np.arange(60), counted=False), folds=3)
+        for unit in (1.0, 1e-6)
+    )
+    np.testing.assert_allclose(large.scale, small.scale * 1e6, rtol=1e-9)
+    np.testing.assert_allclose(large.probability_at_most(0.1), small.probability_at_most(0.1e-6), rtol=1e-9)
+    assert large.probability_at_most(0.01)[1, 2] == 1.0
