@@ -8,19 +8,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 from tiny_world import BAD, GOOD, PLAIN, settings
 
 from lora_search import export_adapter, open_study, run_study
 from lora_search.plots.predicted import predictions_view
+from lora_search.plots.web.judged import judged_view
+from lora_search.plots.web.payload import study_payload
 from lora_search.spec import Experiment
 from lora_search.statistics.examples import truth_of
 from lora_search.store.predictions import read_examples
 from lora_search.store.reader import read_predictions
 from lora_search.study.examples import study_examples
 
+RATES = {"low": 0.005, "high": 0.05}
 WORDS = {"blame": BAD, "joy": GOOD[3:], "praise": GOOD[:3]}
 
 
@@ -38,7 +40,7 @@ def texts(count: int = 60, seed: int = 0) -> list[dict[str, Any]]:
 def experiment_of(model: Path | str, data: Path | str, /, **tables: Any) -> dict[str, Any]:
     values = settings(
         model, data, model={"task": "multi-label-classification"}, data={"label": "feelings"},
-        search={"trials": 2, "layers": ["all"]}, verdict={"metric": "micro_f1"},
+        search={"trials": 2, "layers": ["all"], "learning_rate": RATES}, verdict={"metric": "micro_f1"},
     )  # fmt: skip
     for key, value in tables.items():
         values[key] = {**values.get(key, {}), **value}
@@ -61,6 +63,7 @@ def study(world: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_what_is_recorded_are_probabilities_that_score_what_the_cells_scored(study: Path) -> None:
     tables = open_study(study)
     assert set(tables.cells["state"]) == {"complete"}
+    assert tables.trials["learning_rate"].between(*RATES.values()).all()
     frame, truth = read_predictions(study), truth_of(read_examples(study))
     assert truth.tolist() == [[int(label in row["feelings"]) for label in WORDS] for row in texts()]
     for row in tables.cells.itertuples():
@@ -86,9 +89,11 @@ def test_the_verdict_compares_it_with_frequencies_and_words(study: Path) -> None
     assert 0 <= low <= verdict["corrected_score"] <= high <= 1
 
 
-def test_the_report_and_the_exported_adapter(study: Path, plain_reports: Any, lora_search: Any, tmp_path: Path) -> None:
-    assert lora_search("report", study).code == 0
-    assert "micro F1" in (study / "report.html").read_text(encoding="utf-8")
+def test_the_page_and_the_exported_adapter(study: Path, lora_search: Any, tmp_path: Path) -> None:
+    tables = open_study(study)
+    judged = judged_view(tables, tables.verdict() or {})
+    assert "points to the best" in judged["html"]["summary"]
+    assert study_payload(tables, judged)["metric"]["axis"] == "micro F1"
     out = export_adapter(study, tmp_path / "adapter", weights=True, progress=False)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "tells which of *blame*, *joy* and *praise* a text has" in card
@@ -102,18 +107,3 @@ def test_the_report_and_the_exported_adapter(study: Path, plain_reports: Any, lo
     answer = lora_search("export", study, tmp_path / "other", "--recipe", "axolotl")
     assert answer.code == 2
     assert "recipe: must be left out for multi-label-classification" in answer.err
-
-
-def test_columns_of_flags_give_the_same_and_rates_are_found(world: Any, study: Path, tmp_path: Path) -> None:
-    lines = ["text," + ",".join(WORDS)]
-    lines += [",".join([row["text"], *(str(int(label in row["feelings"])) for label in WORDS)]) for row in texts()]
-    (tmp_path / "flags.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    values = experiment_of(
-        world.model, tmp_path / "flags.csv", data={"label": list(WORDS)}, verdict={"metric": "macro_f1"},
-        search={"learning_rate": {"low": 1e-3, "high": 0.1}, "rank": [1, 4], "trials": 3}, training={"epochs": 1},
-    )  # fmt: skip
-    found = run_study(Experiment.model_validate(values), tmp_path / "results", progress=False)
-    assert found.trials["learning_rate"].nunique() > 1
-    assert found.verdict()["recommended"] is not None
-    np.testing.assert_array_equal(truth_of(read_examples(found.folder)), truth_of(read_examples(study)))
-    assert "label" in open_study(found.folder).experiment.data.model_dump()

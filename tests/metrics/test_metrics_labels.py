@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
@@ -44,6 +44,7 @@ def test_knowing_nothing_answers_with_the_shares_by_hand() -> None:
 
 
 @given(made=answers())
+@settings(max_examples=40)
 def test_as_scikit_learn_has_them(made: tuple[np.ndarray, np.ndarray]) -> None:
     truth, predicted = made
     answered = predicted >= 0.5
@@ -57,6 +58,7 @@ def test_as_scikit_learn_has_them(made: tuple[np.ndarray, np.ndarray]) -> None:
 
 @every_metric
 @given(made=answers(), seed=st.integers(0, 1000))
+@settings(max_examples=30)
 def test_a_weighted_score_is_that_of_the_examples_repeated(metric, made, seed) -> None:
     truth, predicted = made
     weights = np.random.default_rng(seed).integers(0, 4, len(truth))

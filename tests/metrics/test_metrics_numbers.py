@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import root_mean_squared_error
@@ -39,6 +39,7 @@ def test_by_hand() -> None:
 
 
 @given(made=pairs())
+@settings(max_examples=50)
 def test_as_scipy_and_scikit_learn_have_them(made: tuple[np.ndarray, np.ndarray]) -> None:
     truth, answers = made
     scores = scores_of(NUMBER_METRICS, truth, answers)
@@ -51,6 +52,7 @@ def test_as_scipy_and_scikit_learn_have_them(made: tuple[np.ndarray, np.ndarray]
 
 
 @given(made=pairs(least=30))
+@settings(max_examples=12)
 def test_what_an_example_adds_to_a_rank_correlation_is_what_it_takes_when_left_out(
     made: tuple[np.ndarray, np.ndarray],
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lora_search.spec import Experiment
+from lora_search.statistics.by_adapter import knowing
 from lora_search.statistics.question import Question
 from lora_search.statistics.rates import (
     FEATURES,
@@ -244,3 +246,46 @@ def test_a_loss_of_knowing_nothing_that_is_not_known_is_found_among_the_cells(wo
     known, found, blind = optimum(0.69, cells), optimum(np.inf, cells), optimum(np.inf, without)
     np.testing.assert_allclose(found[0], known[0], atol=0.25)
     assert found[1].mean() < blind[1].mean()  # surer than from scores alone
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_what_is_trained_next_does_not_depend_on_the_unit_of_an_error(world, unit):
+    """In kilometres as in millimetres: the same rates, the same trainings, the same adapters left out."""
+    features, parameters, _, _, trained = world
+    adapter, rate = np.repeat([0, 7, 14], 3), np.tile(np.log([2e-3, 6e-3, 2e-2]), 3)
+    cells = [[trained(*each, column) for column in range(2)] for each in zip(adapter, rate, strict=True)]
+    score, loss = np.moveaxis(np.array(cells), -1, 0)
+    blank = np.full((9, FOLDS - 2), np.nan)
+    rounds, optima = [], []
+    for scale in (1.0, unit):
+        scores, losses = (np.concatenate([scale * each, blank], axis=1) for each in (score, loss))
+        there = Settings(adapter, rate, scores, losses)
+        little = 1e-3 * min(1.0, scale)
+        nothing = Knowing(scale * NOTHING.score, scale * NOTHING.log_loss, NOTHING.centre, little, little)
+        rules = Rules(Question("rmse", scale * 0.03, 0.95, FOLDS), RULES.low, RULES.high, least=little)
+        found = next_round(there, features, parameters, nothing, rules)
+        rounds.append((found.wanted, found.complete, [loss.trial for loss in found.eliminated]))
+        optima.append(fit(there, features, nothing).optimum()[0])
+    assert rounds[0] == rounds[1]
+    np.testing.assert_allclose(*optima, rtol=1e-5)
+
+
+def test_a_difference_that_counts_as_one_is_small_beside_the_spread_of_a_label(world):
+    experiment = Experiment.model_validate(
+        {
+            "name": "prices",
+            "model": {"base": "model", "task": "regression"},
+            "data": {"train": "prices.csv"},
+            "verdict": {"metric": "rmse", "margin": 5.0},
+        }
+    )
+    truth = np.array([0.0, 2.0, 0.0, 2.0])
+    for unit, least in ((1.0, 1e-3), (1e-6, 1e-9), (1e6, 1e-3)):
+        found = knowing(experiment, unit * truth, 384)
+        assert found.score == -unit
+        assert found.log_loss == unit
+        assert (found.least, found.least_loss) == pytest.approx((least, least))
+    pearson = experiment.model_copy(update={"verdict": experiment.verdict.model_copy(update={"metric": "pearson"})})
+    found = knowing(pearson, 1e-6 * truth, 384)
+    assert (found.score, found.least) == (0.0, 1e-3)
+    assert found.least_loss == pytest.approx(1e-9)

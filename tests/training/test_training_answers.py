@@ -58,8 +58,9 @@ def alone(family):
     return [train(family, [cell], **ALONE)[1][0] for cell in cells_that_differ(base_of(family), COUNT)]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "way"), [("bert", "micro-batched"), ("bert", "cached, in lanes"), ("llama", "cached")]
+)
 def test_every_way_of_computing_a_cell_gives_the_same(family, way):
     _, together = train(family, cells_that_differ(base_of(family), COUNT), **WAYS[way])
     for ours, theirs in zip(together, alone(family), strict=True):
