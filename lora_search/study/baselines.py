@@ -18,6 +18,7 @@ from lora_search.study.preparation import Prepared
 from lora_search.study.progress import StudyProgress
 from lora_search.study.schedule import PACK_SLOTS
 from lora_search.study.untrained import majority, tfidf
+from lora_search.tasks import task_of
 from lora_search.training import Cell, Engine, Step
 from lora_search.training.memory import is_out_of_memory, release_memory
 from lora_search.training.whole import Kind, WholeModel, has_biases
@@ -25,13 +26,14 @@ from lora_search.training.whole import Kind, WholeModel, has_biases
 WHOLE: tuple[Kind, ...] = get_args(Kind)
 """Those that train a copy of the model, one training at a time."""
 _TITLES = {
-    "majority": "the answer without reading",
-    "tfidf": "a linear model on TF-IDF",
+    "majority": "the share of each label",
+    "tfidf": "logistic regression on TF-IDF",
     "head": "the head alone",
     "hidden-state": "the hidden-state adapter",
     "bitfit": "BitFit",
     "full": "full fine-tuning",
 }
+_OF_NUMBERS = {"majority": "the mean", "tfidf": "ridge regression on TF-IDF"}
 _WORK = {"full": 2.0, "bitfit": 1.3}
 """Of one training, per layer of the model, where a packed adapter's is 1; of the others as an adapter on one layer."""
 _NO_RATE = 1.0  # a training is never without one; what has none does not look at it
@@ -45,16 +47,18 @@ class Part:
         baseline: which.
         keys: the trainings.
         work: in layers computed, as of cells.
+        what: it is, in words.
     """
 
     baseline: str
     keys: tuple[BaselineKey, ...]
     work: float
+    what: str
 
     @property
     def title(self) -> str:
         """``full fine-tuning at 3e-05, fold 2, to compare with``."""
-        words = [_TITLES[self.baseline]]
+        words = [self.what]
         if len(self.keys) == 1:
             key = self.keys[0]
             words[0] += "" if key.learning_rate is None else f" at {key.learning_rate:g}"
@@ -84,6 +88,7 @@ def baseline_parts(prepared: Prepared) -> list[Part]:
         return []
     spec, folds = prepared.experiment.baselines, prepared.experiment.cv.folds
     layers = prepared.base.structure.layer_count
+    titles = _TITLES | (_OF_NUMBERS if task_of(prepared.experiment.model.task).on_words == "numbers" else {})
     parts: list[Part] = []
     for name in spec.ordered:
         keys = [BaselineKey(name, rate, 0, fold) for rate in spec.rates_of(name) for fold in range(folds)]
@@ -91,7 +96,7 @@ def baseline_parts(prepared: Prepared) -> list[Part]:
         work = _WORK[name] * layers if name in _WORK else 1.0
         for start in range(0, len(keys), together):
             some = tuple(keys[start : start + together])
-            parts.append(Part(name, some, work * len(some)))
+            parts.append(Part(name, some, work * len(some), titles[name]))
     return parts
 
 
@@ -158,7 +163,7 @@ class BaselineRunner:
             if part.baseline in skipped:
                 whole = None
                 release_memory(self.prepared.device)
-                self.progress.note(f"{_TITLES[part.baseline]} found no room in memory and is left out")
+                self.progress.note(f"{part.what} found no room in memory and is left out")
             self.ledger.write_tables()
 
     def measure(self, trials: Iterator[int] | set[int]) -> None:

@@ -40,7 +40,7 @@ IN_THE_FILE = {
     "top layers": ("search.layers", "top-4", "must name at most the 3 layers of the model, got top-4"),
     "hub model": ("model.base", "a/b", "must be a folder, a model in the cache of this machine, or on the hub while"),
     "margin": ("verdict.margin", 1.5, "must be below 1, got 1.5"),
-    "metric": ("verdict.metric", "acuracy", "must be accuracy, macro_f1, matthews_correlation, entity_f1, "),
+    "metric": ("verdict.metric", "acuracy", "must be accuracy, macro_f1, matthews_correlation, micro_f1, "),
 }
 
 
