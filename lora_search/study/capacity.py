@@ -13,20 +13,26 @@ import math
 import numpy as np
 
 from lora_search.study.preparation import Prepared
-from lora_search.tasks import task_of
+from lora_search.tasks import Standardises, task_of
 
 BITS_PER_PARAMETER = 2.0
 BITS_PER_TOKEN = 1.0
 """Which a trained language model finds in text that it goes on with (Schulman et al. 2025)."""
 
 
-def information(prepared: Prepared) -> float:
-    """Bits that the answers of all examples in the folds hold at most, for who knows how often each occurs."""
-    objective = task_of(prepared.experiment.model.task).objective(prepared.data)
+def information(prepared: Prepared) -> float | None:
+    """Bits that the answers of all examples in the folds hold at most, for who knows how often each occurs; None of
+    numbers, which hold as many as they are exact."""
+    task = task_of(prepared.experiment.model.task)
+    objective = task.objective(prepared.data)
+    if isinstance(objective, Standardises):
+        return None
     examples = np.asarray(prepared.splits.development)
     if prepared.base.head.frozen:
         return BITS_PER_TOKEN * float(objective.units[examples].sum())
-    return float(objective.losses_of_nothing(examples)[examples].sum()) / math.log(2)
+    # the loss of several labels is their mean
+    answers = len(prepared.data.label_names) if task.on_words == "labels" else 1
+    return answers * float(objective.losses_of_nothing(examples)[examples].sum()) / math.log(2)
 
 
 def rule_of_thumb(bits: float, smallest: int, largest: int) -> str:

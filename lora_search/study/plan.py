@@ -50,7 +50,7 @@ class Plan:
         steps: optimizer steps per cell.
         smallest, largest: adapter parameters of the cheapest and dearest adapter of the space.
         head_parameters: trained besides the adapter.
-        bits: that the answers of the examples in the folds hold at most (see ``capacity``).
+        bits: that the answers of the examples in the folds hold at most (see ``capacity``); None of numbers.
         seconds: estimated for all of them.
         later, later_seconds: trainings after the trials, at most and about, and the time they would take.
         baselines: their trainings and seconds, by name.
@@ -72,7 +72,7 @@ class Plan:
     smallest: int
     largest: int
     head_parameters: int
-    bits: float
+    bits: float | None
     seconds: float
     memory: dict[str, int]
     packs: tuple[str, ...]
@@ -101,7 +101,7 @@ class Plan:
             f"data: {self.examples} examples in the folds, {self.holdout} held out",
             f"cells: {compared} of {self.steps} steps",
             f"adapters: {self.smallest:,} to {self.largest:,} parameters{head}",
-            f"rule of thumb: {rule_of_thumb(self.bits, self.smallest, self.largest)}",
+            *([] if self.bits is None else [f"rule of thumb: {rule_of_thumb(self.bits, self.smallest, self.largest)}"]),
             *self.packs,
             f"machine: {self.device}, base in {self.precision}",
             f"memory: about {_mebibytes(total)} ({parts})",
