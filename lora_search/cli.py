@@ -134,13 +134,12 @@ def targets(
     ] = None,
 ) -> None:
     """List what of a model can be adapted, and parameters per rank."""
-    from lora_search.models import structure_notes, targets_table
-    from lora_search.spec import ModelSpec
-    from lora_search.tasks import structure_of
+    from lora_search.models import fused_notes, structure_notes, targets_table
+    from lora_search.tasks import TASKS, structure_with_any_head
 
     if not model:
         raise InputError.about("MODEL", "must not be empty", got='""')
-    structure = structure_of(ModelSpec(base=model))
+    task, structure = structure_with_any_head(model)
     ranks = rank or [1, 8, 16]
     header = ["module", "in x out", "layers", "groups", *(f"rank {r}" for r in ranks)]
     rows = [
@@ -156,7 +155,9 @@ def targets(
     _print_table(header, rows)
     if structure.head_modules:
         print(f"\nhead: {', '.join(structure.head_modules)} ({structure.head_parameters:,} parameters with 2 labels)")
-    for note in structure_notes(structure):
+    if task != next(iter(TASKS)):
+        print(f"\nfor model.task = '{task}': it has no head for {next(iter(TASKS))}")
+    for note in (*structure_notes(structure), *fused_notes(structure)):
         print(f"note: {note}")
 
 

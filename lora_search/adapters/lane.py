@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_search.adapters.initial import key_of
-from lora_search.adapters.layers import Matrices, PackedLayerNorm, PackedLinear, PackedLora
+from lora_search.adapters.layers import Matrices, PackedLayerNorm, PackedLinear, PackedLora, TokensFirst
 from lora_search.adapters.rows import Rows
 
 _NUMBER_BITS = 31
@@ -26,7 +26,11 @@ class Slots(Protocol):
     Attributes:
         target_modules, head_modules: names of the modules that run with the slots' parameters.
         dropout: see ``RowSource``.
+        tokens_first: the modules that the model calls on (tokens, rows, features).
     """
+
+    @property
+    def tokens_first(self) -> frozenset[str]: ...
 
     @property
     def target_modules(self) -> tuple[str, ...]: ...
@@ -82,6 +86,10 @@ class Lane:
                 self.model.set_submodule(name, original)
 
     def _stand_in(self, name: str, original: nn.Module) -> nn.Module:
+        stand_in = self._row_by_row(name, original)
+        return TokensFirst(stand_in) if name in self.pack.tokens_first else stand_in
+
+    def _row_by_row(self, name: str, original: nn.Module) -> nn.Module:
         members = self.pack.members(name)
         if name in self.pack.target_modules:
             a, b = self._matrices(name, "lora_A"), self._matrices(name, "lora_B")

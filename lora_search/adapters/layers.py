@@ -269,3 +269,20 @@ class PackedLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _HeadNormFunction.apply(x, self.source.anchor, self)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class TokensFirst(nn.Module):
+    """A module of (rows, tokens, features) where the model has (tokens, rows, features), as in XLNet and Longformer."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.transpose(0, 1)).transpose(0, 1)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ A pack does not know data, losses or schedules, and nothing of how a model is lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -115,6 +115,7 @@ class AdapterPack:
         head_deviation: standard deviation of initial head weights.
         dtype: precision of the LoRA products; values, gradients and heads are float32.
         lanes: processes that compute with this pack, forked when it is there; more than one on a CPU only.
+        tokens_first: names of the modules that the model calls on (tokens, rows, features).
     """
 
     def __init__(
@@ -126,12 +127,14 @@ class AdapterPack:
         head_deviation: float = 0.02,
         dtype: torch.dtype = torch.float32,
         lanes: int = 1,
+        tokens_first: Collection[str] = (),
     ) -> None:
         self.model = model
         self.adapters = tuple(adapters)
         self.head_modules = tuple(head_modules)
         self.head_deviation = head_deviation
         self.dtype = dtype
+        self.tokens_first = frozenset(tokens_first)
         self.device = next(model.parameters()).device
         named = dict(model.named_modules())
         targeted = frozenset().union(*(adapter.modules for adapter in adapters))

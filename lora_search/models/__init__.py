@@ -9,6 +9,7 @@ from lora_search.models.structure import LinearModule, ModelStructure, inspect_m
 from lora_search.models.targets import (
     TargetRow,
     adapter_parameters,
+    fused_notes,
     resolve_targets,
     structure_notes,
     target_groups,
@@ -26,6 +27,7 @@ __all__ = [
     "TaskHead",
     "adapter_parameters",
     "answering_module",
+    "fused_notes",
     "inspect_model",
     "load_base",
     "load_structure",

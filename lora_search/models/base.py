@@ -22,7 +22,7 @@ from lora_search.models.task_head import TaskHead
 from lora_search.spec.experiment import ModelSpec
 from lora_search.spec.quoting import quoted, quoted_path
 
-_TOKENS_TRIED = 6
+_TOKENS_TRIED, _PADDING_TRIED = 6, 3
 _INITIALIZER_RANGE = 0.02  # standard deviation, of BERT and most after it
 # What a config says about its labels, its origin and the library's version is no part of what the frozen base computes.
 _NOT_THE_BASE = frozenset(
@@ -35,9 +35,9 @@ class FrozenBase:
     """A base model ready to carry adapters.
 
     Attributes:
-        model: float32, or bf16 as its checkpoint (see ``load_base``); eval mode, no parameter requires a gradient. Pads
-            on the right.
-        tokenizer: with a padding token, where padding has to be one.
+        model: float32, or bf16 as its checkpoint (see ``load_base``); eval mode, no parameter requires a gradient.
+        tokenizer: with a padding token, where padding has to be one. Pads on the right, or where the model reads that
+            padding (XLNet) on the left.
         structure: where adapters go and what is trained whole.
         head: what it was loaded with.
         fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
@@ -72,18 +72,20 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
     """
     checkpoint = find_checkpoint(spec)
     config = _load_config(checkpoint, head)
-    tokenizer = _load_tokenizer(checkpoint, pads=not head.frozen)
+    tokenizer, own_side = _load_tokenizer(checkpoint, pads=not head.frozen)
     model, report = _load_model(checkpoint, config, head)
     structure = inspect_model(model, _fresh_parameters(model, report), frozen_head=head.frozen)
     _check_tokenizer(checkpoint, tokenizer, model)
     _draw_head(model, structure.head_modules)
-    if not head.frozen:
-        # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
-        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.eval()
     model.requires_grad_(False)
     if head.frozen:
         _check_causal(checkpoint, model)
+    else:
+        # Decoders find the last token of a text by skipping padding, so both sides must agree on what padding is.
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        if own_side == "left" and _wants_padding_on_the_left(model, tokenizer):
+            tokenizer.padding_side = "left"
     fingerprint = _fingerprint(model, structure.head_modules)
     return FrozenBase(model, tokenizer, structure, head, fingerprint, bool(report["mismatched_keys"]))
 
@@ -149,8 +151,8 @@ def _check_config(checkpoint: Checkpoint, config: Any) -> None:
         )
 
 
-def _load_tokenizer(checkpoint: Checkpoint, *, pads: bool) -> Any:
-    """The tokenizer, which pads on the right.
+def _load_tokenizer(checkpoint: Checkpoint, *, pads: bool) -> tuple[Any, str]:
+    """The tokenizer, which is made to pad on the right, and the side it pads on of itself.
 
     Args:
         checkpoint: its files.
@@ -163,7 +165,7 @@ def _load_tokenizer(checkpoint: Checkpoint, *, pads: bool) -> Any:
         raise ModelError.about(
             "model.base", "must come with its tokenizer", got=f"{quoted_path(checkpoint.name)}, which has no vocabulary"
         )
-    tokenizer.padding_side = "right"
+    own_side, tokenizer.padding_side = tokenizer.padding_side, "right"
     if pads and tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError.about(
@@ -172,7 +174,7 @@ def _load_tokenizer(checkpoint: Checkpoint, *, pads: bool) -> Any:
                 got=f"{quoted_path(checkpoint.name)}, whose tokenizer has neither",
             )
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return tokenizer, own_side
 
 
 def _load_model(checkpoint: Checkpoint, config: Any, head: TaskHead) -> tuple[Any, dict[str, Any]]:
@@ -256,6 +258,29 @@ def _check_causal(checkpoint: Checkpoint, model: Any) -> None:
             got=f"{quoted_path(checkpoint.name)}, which looks ahead",
             hint="BERT and its kin are for model.task = 'text-classification' or 'token-classification'",
         )
+
+
+@torch.no_grad()
+def _wants_padding_on_the_left(model: Any, tokenizer: Any) -> bool:
+    """Whether padding on the right changes what a classifier answers, and padding on the left does not: XLNet reads the
+    last token of the row, whatever it is."""
+    text = torch.arange(1, 1 + _TOKENS_TRIED)[None]
+    padding = torch.full((1, _PADDING_TRIED), int(tokenizer.pad_token_id))
+    mask = torch.ones_like(text)
+
+    def changes(side: str) -> bool:
+        alone = model(input_ids=text, attention_mask=mask).logits
+        parts = [(text, mask), (padding, torch.zeros_like(padding))]
+        ids, seen = zip(*(parts if side == "right" else reversed(parts)), strict=True)
+        logits = model(input_ids=torch.cat(ids, 1), attention_mask=(at := torch.cat(seen, 1))).logits
+        if logits.dim() > 2:  # an answer for every token
+            logits = logits[:, at[0].bool()]
+        return not torch.allclose(logits, alone, rtol=1e-3, atol=1e-3 * float(alone.abs().max()))
+
+    try:
+        return changes("right") and not changes("left")
+    except Exception:  # a model's own code may want more of a text than this one has
+        return False
 
 
 def _fingerprint(model: Any, head_modules: Collection[str]) -> str:

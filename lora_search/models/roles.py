@@ -4,6 +4,7 @@ Found in two steps. The *component* (the block's own child a module sits in) is 
 the query; that is read from the module's own name, in any of the field's spellings (``query``, ``q_proj``, ``q_lin``,
 ``query_key_value``, ``Wqkv``). Where no name says so (GPT-2's ``c_attn``), the component called attention is taken,
 and in it a projection that widens its input carries query, key and value at once. The rest of the block counts as MLP.
+There a module that gives twice what one beside it takes computes a gate and what it gates (Phi-3's ``gate_up_proj``).
 
 This module sees names and shapes only; it knows nothing of torch.
 """
@@ -11,7 +12,7 @@ This module sees names and shapes only; it knows nothing of torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,10 +25,17 @@ _ALL: tuple[Projection, ...] = ("query", "key", "value")
 
 @dataclass(frozen=True)
 class Role:
-    """Part of the block, and which of query, key and value the module computes (more than one: it is fused)."""
+    """What a module is for.
+
+    Attributes:
+        part: of the block.
+        projects: which of query, key and value it computes; more than one where it is fused.
+        gated: whether it computes a gate together with what goes through it, as ``gate_up_proj`` does.
+    """
 
     part: Part
     projects: tuple[Projection, ...] = ()
+    gated: bool = False
 
 
 def block_roles(shapes: Mapping[str, tuple[int, int]]) -> dict[str, Role]:
@@ -49,11 +57,26 @@ def block_roles(shapes: Mapping[str, tuple[int, int]]) -> dict[str, Role]:
             for leaf, (in_features, out_features) in shapes.items()
             if "att" in _component(leaf).lower()
         }
-    return {leaf: Role("attention", found[leaf]) if leaf in found else Role("mlp") for leaf in shapes}
+    return {
+        leaf: Role("attention", found[leaf])
+        if leaf in found
+        else Role("mlp", gated=_is_gated(leaf, [other for other in shapes if other not in found], shapes))
+        for leaf in shapes
+    }
+
+
+def _is_gated(leaf: str, rest: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether what a module gives is halved before the module after it: one half gates the other."""
+    beside = leaf.rpartition(".")[0]
+    given = {shapes[other][0] for other in rest if other != leaf and other.rpartition(".")[0] == beside}
+    return shapes[leaf][1] in {2 * width for width in given if width != shapes[leaf][0]}
 
 
 def _component(leaf: str) -> str:
-    return leaf.partition(".")[0]
+    """The block's own child; of a list of such (T5's ``layer.0.SelfAttention.q``) the entry."""
+    first, _, rest = leaf.partition(".")
+    number = rest.partition(".")[0]
+    return f"{first}.{number}" if number.isdecimal() else first
 
 
 def projections_of(name: str) -> tuple[Projection, ...]:

@@ -3,7 +3,8 @@
 A transformer with a head is read as: something before the *stack* (embeddings), the stack (one ``ModuleList`` of
 identically-typed blocks, run one after the other), something after it, and the *head* that turns the result into
 logits. Adapters go on the linear modules inside the stack. The head, and whatever else the checkpoint did not bring, is
-trained whole; that of a language model is the base's own and stays as it is.
+trained whole; that of a language model is the base's own and stays as it is. Of a model that reads with an encoder and
+answers with a decoder, the stack is the encoder's, and the decoder is something after it.
 
 Nothing is computed with the model's weights, so a model on the meta device will do. This module does not know how
 models are loaded (``base``) or what the user calls their modules (``targets``).
@@ -75,6 +76,7 @@ class ModelStructure:
         module_names: every module of the model, to tell which names a suffix would match.
         frozen_weights: what of the layers cannot be adapted; the experts of a mixture, most of all.
         layer_parameters: number of parameters of all layers.
+        decoder_name: dotted name of the second stack of an encoder-decoder; None of any other model.
     """
 
     stack_name: str
@@ -86,6 +88,7 @@ class ModelStructure:
     module_names: tuple[str, ...] = field(repr=False)
     frozen_weights: tuple[FrozenWeight, ...] = ()
     layer_parameters: int = 0
+    decoder_name: str | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -105,7 +108,7 @@ def inspect_model(model: nn.Module, fresh: Collection[str] = (), *, frozen_head:
         ModelError: no single stack of identical blocks, shared layers, a head of unsupported modules, or a checkpoint
             that lacks weights of the base.
     """
-    stack_name, blocks = _find_stack(model)
+    stack_name, blocks, decoder_name = _find_stack(model)
     head = no_head(fresh) if frozen_head else find_head(model, stack_name, fresh)
     linear_modules = tuple(
         linear for layer, block in enumerate(blocks) for linear in _block_modules(f"{stack_name}.{layer}", layer, block)
@@ -122,40 +125,42 @@ def inspect_model(model: nn.Module, fresh: Collection[str] = (), *, frozen_head:
         module_names=tuple(name for name, _ in model.named_modules() if name),
         frozen_weights=_frozen_weights(blocks),
         layer_parameters=sum(parameter.numel() for parameter in blocks.parameters()),
+        decoder_name=decoder_name,
     )
 
 
-def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList, str | None]:
+    """(name, blocks, name of the decoder's stack or None)."""
     what = type(model).__name__
     stacks = _outermost_lists(model)
     if not stacks:
         raise ModelError.about(
             "model.base", f"must have a stack of transformer layers, {what} has none that can be found"
         )
+    decoder_name = None
+    if (
+        len(stacks) == 2
+        and getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        and "decoder" in stacks[1][0]
+    ):
+        decoder_name = stacks.pop()[0]
     if len(stacks) > 1:
         names = ", ".join(name for name, _ in stacks)
-        raise ModelError.about(
-            "model.base",
-            (
-                f"must have one stack of layers, {what} has {len(stacks)}: {names} (encoder-decoder "
-                "models are not supported)"
-            ),
-        )
+        raise ModelError.about("model.base", f"must have one stack of layers, {what} has {len(stacks)}: {names}")
     name, blocks = stacks[0]
     kinds = sorted({type(block).__name__ for block in blocks})
     if len(kinds) > 1 or kinds == ["ModuleList"]:
         raise ModelError.about("model.base", f"must have layers of one kind, {what} has {', '.join(kinds)} in {name}")
     declared = getattr(getattr(model, "config", None), "num_hidden_layers", len(blocks))
-    if declared != len(blocks) or len({id(block) for block in blocks}) < len(blocks):
+    own = len({id(block) for block in blocks})
+    if declared != len(blocks) or own < len(blocks):
         raise ModelError.about(
             "model.base",
-            (
-                f"must have its own weights in every layer, {what} runs {declared} layers on "
-                f"{len({id(block) for block in blocks})} set(s) of weights (ALBERT and its kin are not "
-                "supported)"
-            ),
+            f"must have its own weights in every layer, {what} runs {declared} layers on {own} set(s) of weights",
+            hint="an adapter of ALBERT or its kin is one on all layers at once: PEFT can train it, there is nothing"
+            " here to choose",
         )
-    return name, blocks
+    return name, blocks, decoder_name
 
 
 def _outermost_lists(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.ModuleList]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lora_search.errors import Mistake, ModelError
@@ -60,26 +60,66 @@ def target_notes(structure: ModelStructure, targets: str) -> tuple[str, ...]:
     """What the user should know about how a choice was resolved; one sentence each, usually none."""
     if targets != "query+value":
         return ()
-    fused = {m.leaf for m in structure.linear_modules if "key" in m.role.projects and len(m.role.projects) > 1}
     return tuple(
-        f"query+value is {leaf} in this model: one module computes query, key and value together and is adapted whole"
-        for leaf in sorted(fused)
+        f"query+value is {leaf} in this model: one module computes {_listed(projects)} together and is adapted whole"
+        for leaf, projects in _fused(structure)
+        if "key" in projects
+    )
+
+
+def fused_notes(structure: ModelStructure) -> tuple[str, ...]:
+    """Which modules are several in one, and so are adapted together; a sentence each, usually none."""
+    gated = dict.fromkeys(module.leaf for module in structure.linear_modules if module.role.gated)
+    fused = [*_fused(structure), *((leaf, ("a gate", "what it gates")) for leaf in gated)]
+    return tuple(
+        f"{leaf} computes {_listed(parts)} together: an adapter on it is on all of that" for leaf, parts in fused
     )
 
 
 def structure_notes(structure: ModelStructure) -> tuple[str, ...]:
-    """What of the layers no adapter goes on, if it is enough to matter; one sentence, usually none."""
+    """What of the model no adapter goes on, if it is enough to matter; a sentence each, usually none."""
+    notes = []
+    if structure.decoder_name is not None:
+        notes.append(
+            f"adapters go on the encoder's layers, {structure.stack_name}; the decoder, {structure.decoder_name},"
+            " stays as it is and is computed in full"
+        )
     frozen = sum(weight.parameters for weight in structure.frozen_weights)
     share = frozen / max(1, structure.layer_parameters)
     if share < _NOTEWORTHY_SHARE:
-        return ()
+        return tuple(notes)
     names = [weight.leaf for weight in sorted(structure.frozen_weights, key=lambda weight: -weight.parameters)]
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return (
-        f"{share:.0%} of the weights of the layers stay frozen whatever the targets:"
-        f" {', '.join(names[:_NAMES_SHOWN])}{more} are in no linear module (stacked experts of a mixture, for one),"
-        " and a LoRA goes on linear modules only",
-    )
+    listed = f"{', '.join(names[:_NAMES_SHOWN])}{more}"
+    rest = f"{share:.0%} of the weights of the layers stay frozen whatever the targets"
+    if "expert" in names[0]:
+        notes.append(
+            f"a mixture of experts: adapters go on {_listed(_places(structure))}, not on the experts. {rest}:"
+            f" {listed} are in no linear module"
+        )
+    else:
+        notes.append(f"{rest}: {listed} are in no linear module, and a LoRA goes on linear modules only")
+    return tuple(notes)
+
+
+def _fused(structure: ModelStructure) -> list[tuple[str, tuple[str, ...]]]:
+    """(leaf, what it projects to) of the modules that project to several of query, key and value."""
+    found = {m.leaf: m.role.projects for m in structure.linear_modules if len(m.role.projects) > 1}
+    return sorted(found.items())
+
+
+def _places(structure: ModelStructure) -> list[str]:
+    """Where in a layer its linear modules are, in a few words."""
+    rest = {m.leaf.rpartition(".")[0] for m in structure.linear_modules if m.role.part == "mlp"}
+    innermost = [name for name in rest if not any(other.startswith(f"{name}.") for other in rest)]
+    return [
+        *(["attention"] if any(m.role.part == "attention" for m in structure.linear_modules) else []),
+        *sorted(innermost),
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 @dataclass(frozen=True)

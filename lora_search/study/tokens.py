@@ -31,7 +31,7 @@ def check_tokens(
         Notes, as sentences: tokens the model cannot read that the data do not have; usually none.
 
     Raises:
-        ModelError: an id or a token type beyond a table.
+        ModelError: an id or a token type beyond a table; texts whose ends a model needs and cannot tell.
     """
     known, embeddings = base.tokenizer.get_vocab(), base.model.get_input_embeddings().weight.shape[0]
     beyond = sorted((number, token) for token, number in known.items() if number >= embeddings)
@@ -46,12 +46,36 @@ def check_tokens(
                 hint="save the model after resize_token_embeddings, or take the token out of the tokenizer",
             )
     _check_types(spec, base, data)
+    _check_ends(spec, base, data, rows)
     if not beyond:
         return ()
     return (
         f"The tokenizer knows {len(known)} tokens, the model has rows for {embeddings}: it cannot read a text with"
         f" {quoted(beyond[0][1])}, which the data do not have.",
     )
+
+
+def _check_ends(spec: ModelSpec, base: FrozenBase, data: EncodedExamples, rows: npt.NDArray[np.int64]) -> None:
+    """An encoder-decoder answers at the end-of-text token, and wants as many of them in every text."""
+    if base.structure.decoder_name is None:
+        return
+    end = base.model.config.eos_token_id
+    counts = np.array([int((ids == end).sum()) for ids in data.input_ids])
+    if not counts.all():
+        raise ModelError.about(
+            "model.base",
+            "must come with a tokenizer that ends every text with the model's end-of-text token",
+            got=f"{quoted_path(spec.base)}, whose tokenizer puts no token {end} into data row {rows[counts.argmin()]}",
+        )
+    if (counts != counts[0]).any():
+        usual = int(np.bincount(counts).argmax())
+        odd = int(np.flatnonzero(counts != usual)[0])
+        raise ModelError.about(
+            "model.base",
+            "must be given as many end-of-text tokens in every text, for it answers at the last of them",
+            got=f"{counts[odd]} in data row {rows[odd]}, and {usual} in most",
+            hint="take that token out of the texts",
+        )
 
 
 def _check_types(spec: ModelSpec, base: FrozenBase, data: EncodedExamples) -> None:

@@ -11,6 +11,7 @@
 
 from collections.abc import Mapping
 
+from lora_search.errors import ModelError
 from lora_search.models import ModelStructure, load_structure
 from lora_search.spec import ModelSpec
 from lora_search.tasks.causal_lm import CausalLm
@@ -43,6 +44,24 @@ def structure_of(model: ModelSpec) -> ModelStructure:
     return load_structure(model, task_of(model.task).head(("0", "1")))
 
 
+def structure_with_any_head(base: str) -> tuple[str, ModelStructure]:
+    """The name of the first task that a model has a head for, and its structure with that (see ``structure_of``).
+
+    Raises:
+        ModelError, MachineError: as ``structure_of``; for the first task, where there is none.
+    """
+    first: ModelError | None = None
+    for name in TASKS:
+        try:
+            return name, structure_of(ModelSpec(base=base, task=name))  # type: ignore[arg-type]
+        except ModelError as error:
+            if not error.details[0].rule.startswith("must be a model that can "):
+                raise
+            first = first or error
+    assert first is not None, "there are tasks"
+    raise first
+
+
 __all__ = [
     "TASKS",
     "Guesses",
@@ -56,5 +75,6 @@ __all__ = [
     "as_trained_on",
     "check_keys",
     "structure_of",
+    "structure_with_any_head",
     "task_of",
 ]

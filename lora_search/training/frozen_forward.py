@@ -163,6 +163,7 @@ class FrozenForward:
             head_deviation=self.head_deviation,
             dtype=self.dtype,
             lanes=lanes,
+            tokens_first=self.facts.tokens_first,
         )
 
     def resumes(self, depth: int) -> bool:
@@ -199,7 +200,7 @@ class FrozenForward:
             stack.enter_context(attention_without_plans(self.storage.device))
             stack.enter_context(_passed_over(self.readout))
             if resumed_at is not None:
-                stack.enter_context(self.prefix.resumed(resumed_at, self.pooled.filled if self.pooled else ()))
+                stack.enter_context(self.prefix.resumed(resumed_at, self.pooled.spared if self.pooled else ()))
             stack.enter_context(pack.attached())
             stack.enter_context(self.pooled_layer.pooling())
             yield

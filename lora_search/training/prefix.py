@@ -197,7 +197,7 @@ class PrefixCache:
             def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
                 frozen = args[0].shape[:-1] == batch.positions.shape and not args[0].requires_grad
                 given.setdefault(name, []).append(frozen)
-                return output.detach().requires_grad_()
+                return output.detach().requires_grad_().clone()  # which the model may write to, as Falcon does
 
             return hook
 

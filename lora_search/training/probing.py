@@ -23,11 +23,13 @@ class ForwardFacts:
         sees_padding: a text's logits depend on how far it is padded, as where a layer convolves over tokens or mixes
             them by a Fourier transform; or that cannot be seen, as where the head gives every text the same.
         shared: of the modules asked about, those called on something that is not one entry per row, as DeBERTa's on its
-            relative positions or Longformer's on (tokens, rows, features).
+            relative positions.
+        tokens_first: those called on (tokens, rows, features), as XLNet's and Longformer's.
     """
 
     sees_padding: bool
     shared: frozenset[str]
+    tokens_first: frozenset[str] = frozenset()
 
 
 @torch.no_grad()
@@ -38,11 +40,17 @@ def probe(model: nn.Module, storage: TokenStorage, modules: Iterable[str]) -> Fo
     count = 3 if longest != 3 else 2
     examples = np.resize(storage.spread(count), count)
     rows = Rows([0] * count, width=longest)
-    shared = set()
+    shared, turned, straight = set(), set(), set()
 
     def look(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if args and not (rows.holds_one_entry_per_row(args[0]) or rows.flattens(args[0])):
+            if not args:
+                return
+            if rows.holds_one_entry_per_row(args[0]) or rows.flattens(args[0]):
+                straight.add(name)
+            elif args[0].dim() == 3 and args[0].shape[:2] == (longest, count):
+                turned.add(name)
+            else:
                 shared.add(name)
 
         return model.get_submodule(name).register_forward_pre_hook(hook)
@@ -59,4 +67,5 @@ def probe(model: nn.Module, storage: TokenStorage, modules: Iterable[str]) -> Fo
             hook.remove()
     pads = bool((storage.lengths < longest).any())
     sees = pads and not same_logits(padded, torch.cat(alone).float(), tolerance_of(next(model.parameters()).dtype))
-    return ForwardFacts(sees_padding=sees, shared=frozenset(shared))
+    shared |= turned & straight
+    return ForwardFacts(sees_padding=sees, shared=frozenset(shared), tokens_first=frozenset(turned - shared))

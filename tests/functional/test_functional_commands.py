@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tiny_world import LAYERS
+from transformers import AutoConfig
 
 from lora_search import open_study, plan_study, run_study
 from lora_search.study import Interrupted
@@ -93,6 +94,49 @@ def test_targets_lists_what_can_be_adapted(world, lora_search):
     assert first[-2:] == [str(LAYERS * 2 * 64), f"{LAYERS * 16 * 64:,}"]
     assert len(rows) == 6
     assert (empty, head) == ("", "head: classifier (66 parameters with 2 labels)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "lines"),
+    [
+        (
+            "granite",
+            {},
+            [
+                "",
+                "for model.task = 'causal-lm': it has no head for text-classification",
+            ],
+        ),
+        (
+            "mixtral",
+            {"num_local_experts": 2},
+            [
+                "",
+                "head: score (64 parameters with 2 labels)",
+                "note: a mixture of experts: adapters go on attention, not on the experts. 69% of the weights of the"
+                " layers stay frozen whatever the targets: mlp.experts.gate_up_proj, mlp.experts.down_proj,"
+                " mlp.gate.weight are in no linear module",
+            ],
+        ),
+        (
+            "phi3",
+            {},
+            [
+                "note: self_attn.qkv_proj computes query, key and value together: an adapter on it is on all of that",
+                "note: mlp.gate_up_proj computes a gate and what it gates together: an adapter on it is on all of that",
+            ],
+        ),
+    ],
+)
+def test_targets_tells_what_is_special_about_a_family(tmp_path, lora_search, kind, settings, lines):
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_size": 32}
+    AutoConfig.for_model(kind, vocab_size=8, pad_token_id=0, **sizes, intermediate_size=48, **settings).save_pretrained(
+        tmp_path
+    )
+    (tmp_path / "model.safetensors").write_bytes(b"")  # never read
+    answer = lora_search("targets", tmp_path)
+    assert answer.code == 0
+    assert answer.out.splitlines()[-len(lines) :] == lines
 
 
 def test_targets_of_no_model(lora_search):

@@ -187,13 +187,11 @@ def test_missing_embeddings_are_refused():
     ("model_type", "settings", "message"),
     [
         ("albert", {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48},
-         r"runs 4 layers on 1 set\(s\) of weights"),
-        ("t5", {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_ff": 48, "d_kv": 8},
-         r"must have one stack of layers, T5ForSequenceClassification has 2: transformer.encoder.block"),
+         r"runs 4 layers on 1 set\(s\) of weights; an adapter of ALBERT or its kin is one on all layers at once"),
         ("funnel", {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 48}, r"must have layers of one kind"),
         ("xlm", {"emb_dim": 32, "n_layers": 2, "n_heads": 4}, r"transformer.attentions, transformer.ffns"),
     ],
-    ids=["albert", "t5", "funnel", "xlm"],
+    ids=["albert", "funnel", "xlm"],
 )  # fmt: skip
 def test_models_without_one_stack_of_own_weights_are_refused(model_type, settings, message):
     with pytest.raises(ModelError, match=message):
@@ -248,6 +246,19 @@ def test_a_linear_subclass_is_a_target_only_where_it_computes_a_linear_map():
         "mlp.dense_h_to_4h",
         "mlp.dense_4h_to_h",
     }
+
+
+def test_an_encoder_decoder_is_adapted_in_its_encoder():
+    sizes = {"d_model": 32, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4, "d_ff": 48, "d_kv": 8}
+    config = tiny_config("t5", **sizes, feed_forward_proj="gated-gelu", decoder_start_token_id=0)
+    structure = structure_from(config)
+    assert (structure.stack_name, structure.layer_count) == ("transformer.encoder.block", 2)
+    assert structure.decoder_name == "transformer.decoder.block"
+    assert structure.modules_to_save == ("classification_head",)
+    feed_forward = ["layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1", "layer.1.DenseReluDense.wo"]
+    assert [module.leaf for module in resolve_targets(structure, "mlp", "0")] == feed_forward
+    words = peft_targets(structure, resolve_targets(structure, "query+value", "all"))
+    assert "transformer.encoder.block.1.layer.0.SelfAttention.q" in words.target_modules
 
 
 def test_layers_of_several_kinds_are_refused():

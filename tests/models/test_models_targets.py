@@ -10,6 +10,7 @@ from lora_search.models.roles import block_roles, projections_of
 from lora_search.models.targets import (
     TargetRow,
     adapter_parameters,
+    fused_notes,
     resolve_targets,
     target_notes,
     targets_table,
@@ -74,6 +75,36 @@ def test_a_fused_projection_is_adapted_whole_and_it_is_said(model_type):
         f"query+value is {leaf} in this model: one module computes query, key and value together and is adapted whole",
     )
     assert target_notes(structure, "attention") == ()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "gated"),
+    [
+        ({"mlp.gate_up_proj": (8, 48), "mlp.down_proj": (24, 8)}, {"mlp.gate_up_proj"}),
+        ({"mlp.gate_proj": (8, 24), "mlp.up_proj": (8, 24), "mlp.down_proj": (24, 8)}, set()),
+        ({"mlp.c_fc": (8, 32), "mlp.c_proj": (32, 8)}, set()),
+        # twice what goes into another component's is nobody's gate
+        ({"intermediate.dense": (8, 16), "output.dense": (16, 8), "lift": (8, 32)}, set()),
+    ],
+)
+def test_a_module_that_gives_twice_what_the_next_one_takes_is_gated(shapes, gated):
+    roles = block_roles({"attn.q_proj": (8, 8), **shapes})
+    assert {leaf for leaf, role in roles.items() if role.gated} == gated
+
+
+def test_what_is_several_in_one_is_said():
+    config = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 48}
+    assert fused_notes(structure_from(tiny_config("phi3", **config))) == (
+        "self_attn.qkv_proj computes query, key and value together: an adapter on it is on all of that",
+        "mlp.gate_up_proj computes a gate and what it gates together: an adapter on it is on all of that",
+    )
+    latent = {**config, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "n_routed_experts": 2}
+    structure = structure_from(tiny_config("deepseek_v3", **latent))
+    assert target_notes(structure, "query+value")[0] == (
+        "query+value is self_attn.kv_a_proj_with_mqa in this model: one module computes key and value together and is"
+        " adapted whole"
+    )
+    assert fused_notes(structure_from(tiny_config("llama"))) == ()
 
 
 def test_separate_projections_need_no_note(bert):

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
-    PreTrainedTokenizerFast,
     XLNetConfig,
     XLNetLMHeadModel,
 )
+from word_tokenizer import WORDS, save_tokenizer
 
 from lora_search import Experiment, export_adapter, run_study
 from lora_search.errors import InputError, ModelError
@@ -28,21 +27,7 @@ from lora_search.spec.experiment import SearchSpec
 from lora_search.study import plan_study, prepare, trial_export
 from lora_search.study.trial_export import check_export
 
-WORDS = [f"w{number}" for number in range(40)]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-
-
-def save_tokenizer(folder: Path, special: list[str], *added: str, pad: str = "<pad>", **settings: Any) -> int:
-    """A tokenizer by words with these special tokens first; returns how many tokens it knew before ``added``."""
-    words = {word: index for index, word in enumerate([*special, *WORDS])}
-    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.post_processor = processors.BertProcessing(("</s>", words["</s>"]), ("<s>", words["<s>"]))
-    names = {"pad_token": pad, "unk_token": "<unk>", "eos_token": "</s>", "bos_token": "<s>", "cls_token": "<s>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **names, **settings)
-    tokenizer.add_tokens(list(added))
-    tokenizer.save_pretrained(folder)
-    return len(words)
 
 
 @pytest.fixture
@@ -114,6 +99,22 @@ def test_a_head_of_another_kind_is_passed_over_by_the_export_too(
     assert check_export(prepare(experiment())) == ()
 
 
+@pytest.mark.parametrize(
+    ("ends", "said"), [(True, "got 2 in data row 5, and 1 in most"), (False, "puts no token 3 into")]
+)
+def test_an_encoder_decoder_needs_the_end_of_every_text(
+    tmp_path: Path, experiment: Callable[..., Experiment], ends: bool, said: str
+) -> None:
+    sizes = {"vocab_size": save_tokenizer(tmp_path / "base", KLUE), "d_model": 16, "d_ff": 32, "d_kv": 8}
+    config = AutoConfig.for_model(
+        "t5", num_layers=2, num_heads=2, decoder_start_token_id=0, eos_token_id=2 if ends else 3, **sizes
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path / "base")
+    texts = [f"w{number} w{number + 1}" for number in range(20)]
+    with pytest.raises(ModelError, match=said):
+        prepare(experiment([*texts[:4], "w1 </s> w3", *texts[5:]] if ends else texts))
+
+
 def save_bert(folder: Path, *added: str, **settings: Any) -> None:
     sizes = {"vocab_size": save_tokenizer(folder, KLUE, *added), **SMALL, **settings}
     torch.manual_seed(0)
@@ -146,8 +147,9 @@ def test_more_kinds_of_token_than_the_model_tells_apart(tmp_path: Path, experime
 def test_a_model_that_reads_its_padding_is_refused_in_one_line(
     tmp_path: Path, experiment: Callable[..., Experiment]
 ) -> None:
-    """XLNet classifies by the last token of the row and has no limit of positions."""
-    size = save_tokenizer(tmp_path / "base", KLUE, padding_side="left")
+    """XLNet has no linear modules in its attention; it classifies by the last token of the row, and here its tokenizer
+    pads on the right, where it should not."""
+    size = save_tokenizer(tmp_path / "base", KLUE)
     sizes = {"vocab_size": size, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}
     XLNetLMHeadModel(XLNetConfig(**sizes, pad_token_id=0, bos_token_id=1, eos_token_id=2)).save_pretrained(
         tmp_path / "base"

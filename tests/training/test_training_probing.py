@@ -58,8 +58,8 @@ def test_layers_that_see_tokens_first_are_not_taken_for_rows():
     query = model.bert.encoder.layer[1].attention.self.query
     query.register_forward_pre_hook(lambda m, args: (args[0].transpose(0, 1),))
     query.register_forward_hook(lambda m, args, out: out.transpose(0, 1))
-    facts = facts_of(frozen(model))
-    assert "bert.encoder.layer.1.attention.self.query" in facts.shared
+    name = "bert.encoder.layer.1.attention.self.query"
+    assert facts_of(frozen(model)) == ForwardFacts(False, frozenset(), tokens_first=frozenset({name}))
 
 
 def test_padding_is_found_where_the_shortest_texts_are_all_the_same():
