@@ -64,7 +64,7 @@ def add_cells(folder: Path, row: Mapping[str, Any], cells: int) -> None:
 
 def trial_record(row: Mapping[str, Any]) -> TrialRecord:
     """A row of ``fabricated_studies`` as the ledger takes it."""
-    adapter = AdapterSpec(**{name: row[name] for name in ("rank", "alpha", "targets", "layers", "scaling")})
+    adapter = AdapterSpec(**{name: row[name] for name in AdapterSpec.model_fields})
     nuisance = Nuisance(learning_rate=row["learning_rate"], dropout=row["dropout"])
     return TrialRecord(
         row["trial"], adapter, nuisance, row["adapter_parameters"], row["head_parameters"], row["origin"], row["state"],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lora_search.adapters.initial import key_of
 from lora_search.adapters.layers import Matrices, PackedLayerNorm, PackedLinear, PackedLora, TokensFirst
 from lora_search.adapters.rows import Rows
+from lora_search.adapters.variants import Biases, Magnitude, PackedVariant
 
 _NUMBER_BITS = 31
 
@@ -49,6 +50,12 @@ class Slots(Protocol):
 
     def matrices(self, module: str, kind: str, gradients: Tensor) -> Matrices:
         """One parameter of every slot, its gradient in ``gradients`` (slots, columns)."""
+
+    def magnitude(self, module: str, gradients: Tensor) -> Magnitude | None:
+        """The magnitudes of every slot, their gradient in ``gradients``; None where none has any."""
+
+    def biases(self, module: str, gradients: Tensor) -> Biases | None:
+        """The biases of every slot, their gradient in ``gradients``; None where none trains its own."""
 
 
 class Lane:
@@ -93,7 +100,12 @@ class Lane:
         members = self.pack.members(name)
         if name in self.pack.target_modules:
             a, b = self._matrices(name, "lora_A"), self._matrices(name, "lora_B")
-            return PackedLora(original, a, b, self, members, key_of(name) % (1 << _NUMBER_BITS))
+            number = key_of(name) % (1 << _NUMBER_BITS)
+            magnitude = self.pack.magnitude(name, self.gradients)
+            biases = self.pack.biases(name, self.gradients)
+            if magnitude is None and biases is None:
+                return PackedLora(original, a, b, self, members, number)
+            return PackedVariant(original, a, b, self, members, number, magnitude, biases)
         weight = self._matrices(name, "weight")
         bias = self._matrices(name, "bias") if self.pack.has(name, "bias") else None
         if isinstance(original, nn.LayerNorm):

@@ -45,12 +45,12 @@ class Matrices:
     gradient: Tensor
 
 
-def _stack(x: Tensor, run: Run) -> Tensor:
+def stacked(x: Tensor, run: Run) -> Tensor:
     """Rows of a run as (slots, rows per slot * tokens, features)."""
     return x[run.row_slice()].reshape(run.slots, -1, x.shape[-1])
 
 
-def _unstack(x: Tensor, run: Run) -> Tensor:
+def unstacked(x: Tensor, run: Run) -> Tensor:
     """The same as a view, so that it can be written to; ``x`` is contiguous."""
     return x[run.row_slice()].view(run.slots, -1, x.shape[-1])
 
@@ -71,8 +71,8 @@ class _LoraFunction(torch.autograd.Function):
         inner = []
         for run in runs:
             a, b = module.a.compute[run.slot_slice()], module.b.compute[run.slot_slice()]
-            u = torch.bmm(_stack(dropped, run), a.transpose(1, 2))
-            _unstack(y, run).baddbmm_(u, b.transpose(1, 2))
+            u = torch.bmm(stacked(dropped, run), a.transpose(1, 2))
+            unstacked(y, run).baddbmm_(u, b.transpose(1, 2))
             inner.append(u)
         ctx.module, ctx.runs = module, runs
         ctx.save_for_backward(dropped, mask, *inner)
@@ -89,13 +89,13 @@ class _LoraFunction(torch.autograd.Function):
         for run, u in zip(ctx.runs, inner, strict=True):
             slots = run.slot_slice()
             a, b = module.a.compute[slots], module.b.compute[slots]
-            gs = _stack(g, run)
+            gs = stacked(g, run)
             v = torch.bmm(gs, b)
             # products shaped (wide, rank) run faster on CPUs than (rank, wide)
-            module.a.gradient[slots].add_(torch.bmm(_stack(dropped, run).transpose(1, 2), v).transpose(1, 2))
+            module.a.gradient[slots].add_(torch.bmm(stacked(dropped, run).transpose(1, 2), v).transpose(1, 2))
             module.b.gradient[slots].add_(torch.bmm(u.transpose(1, 2), gs).transpose(1, 2))
             if gx is not None:
-                _unstack(gx if through is None else through, run).baddbmm_(v, a)
+                unstacked(gx if through is None else through, run).baddbmm_(v, a)
         if gx is not None and through is not None:
             gx.add_(through * mask)
         return gx, None, None, None
@@ -178,10 +178,10 @@ class _HeadLinearFunction(torch.autograd.Function):
         y = x32.new_empty(*x.shape[:-1], module.weight.compute.shape[1])
         for run in runs:
             slots = run.slot_slice()
-            out = torch.bmm(_stack(x32, run), module.weight.compute[slots].transpose(1, 2))
+            out = torch.bmm(stacked(x32, run), module.weight.compute[slots].transpose(1, 2))
             if module.bias is not None:
                 out.add_(module.bias.compute[slots].unsqueeze(1))
-            _unstack(y, run).copy_(out)
+            unstacked(y, run).copy_(out)
         ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
         ctx.save_for_backward(x32)
         return y
@@ -194,12 +194,12 @@ class _HeadLinearFunction(torch.autograd.Function):
         gx = torch.empty_like(x32) if ctx.needs_input_grad[0] else None
         for run in ctx.runs:
             slots = run.slot_slice()
-            gs = _stack(g, run)
-            module.weight.gradient[slots].add_(torch.bmm(gs.transpose(1, 2), _stack(x32, run)))
+            gs = stacked(g, run)
+            module.weight.gradient[slots].add_(torch.bmm(gs.transpose(1, 2), stacked(x32, run)))
             if module.bias is not None:
                 module.bias.gradient[slots].add_(gs.sum(1))
             if gx is not None:
-                _unstack(gx, run).copy_(torch.bmm(gs, module.weight.compute[slots]))
+                unstacked(gx, run).copy_(torch.bmm(gs, module.weight.compute[slots]))
         return None if gx is None else gx.to(ctx.dtype), None, None
 
 
@@ -230,10 +230,10 @@ class _HeadNormFunction(torch.autograd.Function):
         y = torch.empty_like(normal)
         for run in runs:
             slots = run.slot_slice()
-            out = _stack(normal, run) * module.weight.compute[slots].unsqueeze(1)
+            out = stacked(normal, run) * module.weight.compute[slots].unsqueeze(1)
             if module.bias is not None:
                 out = out + module.bias.compute[slots].unsqueeze(1)
-            _unstack(y, run).copy_(out)
+            unstacked(y, run).copy_(out)
         ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
         ctx.save_for_backward(normal, deviation)
         return y
@@ -246,11 +246,11 @@ class _HeadNormFunction(torch.autograd.Function):
         gn = torch.empty_like(normal)
         for run in ctx.runs:
             slots = run.slot_slice()
-            gs = _stack(g, run)
-            module.weight.gradient[slots].add_((gs * _stack(normal, run)).sum(1))
+            gs = stacked(g, run)
+            module.weight.gradient[slots].add_((gs * stacked(normal, run)).sum(1))
             if module.bias is not None:
                 module.bias.gradient[slots].add_(gs.sum(1))
-            _unstack(gn, run).copy_(gs * module.weight.compute[slots].unsqueeze(1))
+            unstacked(gn, run).copy_(gs * module.weight.compute[slots].unsqueeze(1))
         if not ctx.needs_input_grad[0]:
             return None, None, None
         gx = deviation * (gn - gn.mean(-1, keepdim=True) - normal * (gn * normal).mean(-1, keepdim=True))

@@ -2,9 +2,10 @@
 
 Storage is one float32 matrix (slots, parameters) each for values and gradients; every parameter of every slot is a
 view into it. So AdamW is a dozen vector operations whatever the number of modules, and a slot is saved, loaded or
-emptied as one row. Columns are laid out in *planes*, one per rank, [plane 1 | ... | plane R | heads], and a plane as
-[a row of every A | a column of every B]. A slot of rank r has all it trains in the first r planes and the heads;
-``blocks`` names these parts, so that a small rank beside a large one costs what it has, and not what the large one has.
+emptied as one row. Columns are laid out in *planes*, one per rank, [plane 1 | ... | plane R | rest], and a plane as
+[a row of every A | a column of every B]. The rest are magnitudes and biases of adapted modules, where a slot trains
+them, and the heads. A slot of rank r has all it trains in the first r planes and the rest; ``blocks`` names these
+parts, so that a small rank beside a large one costs what it has, and not what the large one has.
 
 The *compute* copy holds A and scale * B in the precision of the matrix products; ``refresh`` remakes it after an
 update.
@@ -14,7 +15,7 @@ A pack does not know data, losses or schedules, and nothing of how a model is lo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from lora_search.adapters.lane import Lane
 from lora_search.adapters.layers import Matrices
 from lora_search.adapters.rows import Rows
 from lora_search.adapters.sharing import shared_zeros
+from lora_search.adapters.variants import BIAS, MAGNITUDE, Biases, Magnitude, Magnitudes, matrix_of
 
 _BLOCK = 2**17
 """Most numbers of a block on a CPU; AdamW goes over four such blocks at once."""
@@ -37,7 +39,8 @@ _BLOCK = 2**17
 class SlotAdapter:
     """What one slot trains: LoRA of ``rank`` times ``scale`` on ``modules``, and the head.
 
-    ``key`` seeds the initial weights. The masks of ``dropout`` are drawn from the keys of the rows (see ``Rows``).
+    ``key`` seeds the initial weights. The masks of ``dropout`` are drawn from the keys of the rows (see ``Rows``). With
+    ``use_dora`` it has magnitudes too, with ``trains_bias`` the biases of ``modules`` (see ``variants``).
     """
 
     modules: frozenset[str]
@@ -45,11 +48,13 @@ class SlotAdapter:
     scale: float
     key: int
     dropout: float = 0.0
+    use_dora: bool = False
+    trains_bias: bool = False
 
 
 @dataclass(frozen=True)
 class _Parameter:
-    """Where one parameter lies in the columns: A, B or a head tensor of ``module``.
+    """Where one parameter lies in the columns: A, B, a magnitude, a bias or a head tensor of ``module``.
 
     ``strides`` are those within a row of the storage: a plane apart along the rank, one along the features.
     """
@@ -105,6 +110,19 @@ def _features(module: nn.Module) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1]
 
 
+def _is_dora(adapter: SlotAdapter, module: str) -> bool:
+    return adapter.use_dora and module in adapter.modules
+
+
+def _trains_bias(adapter: SlotAdapter, module: str) -> bool:
+    return adapter.trains_bias and module in adapter.modules
+
+
+def _bias_of(module: nn.Module) -> Tensor:
+    bias: Tensor = module.bias  # type: ignore[assignment]
+    return bias.detach().float()
+
+
 class AdapterPack:
     """Slots over ``model``.
 
@@ -145,6 +163,9 @@ class AdapterPack:
         self._plane = self._a_width + sum(width for _, width in features.values())
         self._layout, columns = self._lay_out(named, features)
         zeros = shared_zeros if lanes > 1 else partial(torch.zeros, device=self.device)
+        dora = {name: [s for s, adapter in enumerate(adapters) if _is_dora(adapter, name)] for name in features}
+        self._magnitudes = Magnitudes(named, {name: own for name, own in dora.items() if own}, len(adapters), zeros)
+        self._biases = {p.module: _bias_of(named[p.module]) for p in self._layout if p.kind == BIAS}
         self.values = zeros(len(adapters), columns)
         self.lane_gradients = zeros(lanes, len(adapters), columns)
         self._compute = zeros(len(adapters), self.max_rank * self._plane, dtype=dtype)
@@ -170,11 +191,22 @@ class AdapterPack:
             layout.append(_Parameter(name, "lora_B", (width, self.max_rank), start, (1, self._plane)))
             start += width
         start *= self.max_rank
+        for name, kind in self._beside(named):
+            layout.append(_Parameter(name, kind, (features[name][1],), start, (1,)))
+            start += features[name][1]
         for name in self.head_modules:
             for kind, parameter in named[name].named_parameters(recurse=False):
                 layout.append(_Parameter(name, kind, tuple(parameter.shape), start, parameter.stride()))
                 start += parameter.numel()
         return tuple(layout), start
+
+    def _beside(self, named: Mapping[str, nn.Module]) -> Iterator[tuple[str, str]]:
+        """(module, kind) of what is trained of adapted modules besides A and B."""
+        for name in self.target_modules:
+            if any(_is_dora(adapter, name) for adapter in self.adapters):
+                yield name, MAGNITUDE
+            if named[name].bias is not None and any(_trains_bias(adapter, name) for adapter in self.adapters):
+                yield name, BIAS
 
     @property
     def dropout(self) -> Tensor | None:
@@ -198,6 +230,11 @@ class AdapterPack:
             for parameter in self._layout:
                 if parameter.kind == "lora_A":
                     self._draw_a(key, parameter, [s for s in alike if parameter.module in self.adapters[s].modules])
+                elif parameter.kind == MAGNITUDE:
+                    own = [s for s in alike if _is_dora(self.adapters[s], parameter.module)]
+                    parameter.of_all(self.values)[own] = self._magnitudes.initial(parameter.module)
+                elif parameter.kind == BIAS:  # of a slot that does not train it too: it has the module's own
+                    parameter.of_all(self.values)[alike] = self._biases[parameter.module]
                 elif parameter.kind == "weight" and len(parameter.shape) == 1:  # a layer norm starts as the identity
                     parameter.of_all(self.values)[alike] = 1.0
                 elif parameter.kind == "weight":
@@ -221,8 +258,15 @@ class AdapterPack:
                 yield parameter.name, (slice(adapter.rank), slice(None)), parameter
             elif parameter.kind == "lora_B" and parameter.module in adapter.modules:
                 yield parameter.name, (slice(None), slice(adapter.rank)), parameter
-            elif not parameter.kind.startswith("lora_"):
+            elif self._trains_whole(adapter, parameter):
                 yield parameter.name, (slice(None),) * len(parameter.shape), parameter
+
+    def _trains_whole(self, adapter: SlotAdapter, parameter: _Parameter) -> bool:
+        if parameter.kind == MAGNITUDE:
+            return _is_dora(adapter, parameter.module)
+        if parameter.kind == BIAS:
+            return _trains_bias(adapter, parameter.module)
+        return not parameter.kind.startswith("lora_")
 
     def _read(self, storage: Tensor, slot: int) -> dict[str, Tensor]:
         return {
@@ -231,8 +275,8 @@ class AdapterPack:
         }
 
     def state(self, slot: int) -> dict[str, Tensor]:
-        """Copies of a slot's weights: ``MODULE.lora_A`` (rank, in), ``MODULE.lora_B`` (out, rank), head tensors by
-        name."""
+        """Copies of a slot's weights: ``MODULE.lora_A`` (rank, in), ``MODULE.lora_B`` (out, rank),
+        ``MODULE.lora_magnitude_vector`` and ``MODULE.base_layer.bias`` (out,), head tensors by name."""
         return self._read(self.values, slot)
 
     def slot_gradients(self, slot: int) -> dict[str, Tensor]:
@@ -272,12 +316,19 @@ class AdapterPack:
                 yield Block(run, slice(column, min(stop, column + most)), kind)
 
     def refresh(self, slots: Sequence[int] | None = None) -> None:
-        """Remake the compute copy of some slots (None: all) from the values: A as it is, B times the slot's scale."""
-        for block in self.blocks(range(len(self.adapters)) if slots is None else slots):
+        """Remake the compute copy of some slots (None: all) from the values: A as it is, B times the slot's scale; and
+        the factors of their magnitudes."""
+        slots = range(len(self.adapters)) if slots is None else slots
+        for block in self.blocks(slots):
             if block.kind == "lora_A":
                 block.of(self._compute).copy_(block.of(self.values))
             elif block.kind == "lora_B":
                 torch.mul(block.of(self.values), self._scale[block.slots], out=block.of(self._compute))
+        for name, members in self._magnitudes.members.items():
+            own = [slot for slot in slots if slot in members]
+            if own:
+                a, b, m = (self._of_all(name, kind, self.values)[own] for kind in ("lora_A", "lora_B", MAGNITUDE))
+                self._magnitudes.refresh(name, own, a, b * self._scale[own, :, None], m)
 
     def finish_gradients(self, block: Block) -> Tensor:
         """The gradients of a block, (slots, columns): those of all lanes together, and of B instead of scale * B.
@@ -297,18 +348,25 @@ class AdapterPack:
     @property
     def nbytes(self) -> int:
         """Bytes of all slots together: values, every lane's gradients and the compute copy."""
-        return self.values.nbytes + self.lane_gradients.nbytes + self._compute.nbytes
+        return self.values.nbytes + self.lane_gradients.nbytes + sum(made.nbytes for made in self.computed)
 
     @property
     def computed(self) -> tuple[Tensor, ...]:
         """What is made of the values for the forward."""
-        return (self._compute,)
+        return (self._compute, *self._magnitudes.tensors)
 
     def matrix_columns(self) -> Tensor:
-        """bool (columns,): those of matrices, as opposed to biases and norms."""
+        """bool (columns,): those of matrices, as opposed to vectors."""
+        return self._columns(lambda parameter: len(parameter.shape) > 1)
+
+    def decayed_columns(self) -> Tensor:
+        """bool (columns,): those whose weights decay, as in transformers' Trainer: all but biases and norms."""
+        return self._columns(lambda parameter: len(parameter.shape) > 1 or parameter.kind == MAGNITUDE)
+
+    def _columns(self, chosen: Callable[[_Parameter], bool]) -> Tensor:
         columns = torch.ones(1, self.values.shape[1], dtype=torch.bool, device=self.device)
         for parameter in self._layout:
-            if len(parameter.shape) < 2:
+            if not chosen(parameter):
                 parameter.of(columns, 0).fill_(False)
         return columns[0]
 
@@ -323,9 +381,25 @@ class AdapterPack:
 
     def matrices(self, module: str, kind: str, gradients: Tensor) -> Matrices:
         """One parameter of every slot, its gradient in ``gradients`` (slots, columns)."""
-        parameter = next(p for p in self._layout if p.module == module and p.kind == kind)
-        source = self._compute if kind.startswith("lora_") else self.values
-        return Matrices(parameter.of_all(source), parameter.of_all(gradients))
+        source = self._compute if kind in ("lora_A", "lora_B") else self.values
+        return Matrices(self._of_all(module, kind, source), self._of_all(module, kind, gradients))
+
+    def magnitude(self, module: str, gradients: Tensor) -> Magnitude | None:
+        """The magnitudes of every slot; None where none has any."""
+        if not self.has(module, MAGNITUDE):
+            return None
+        return self._magnitudes.of(module, self._of_all(module, MAGNITUDE, gradients))
+
+    def biases(self, module: str, gradients: Tensor) -> Biases | None:
+        """The biases of every slot; None where none trains its own."""
+        if not self.has(module, BIAS):
+            return None
+        trains = torch.tensor([[float(_trains_bias(a, module))] for a in self.adapters], device=self.device)
+        return Biases(self._of_all(module, BIAS, self.values), trains, self._of_all(module, BIAS, gradients))
+
+    def _of_all(self, module: str, kind: str, storage: Tensor) -> Tensor:
+        """One parameter of every slot in a storage, (slots, *shape)."""
+        return next(p for p in self._layout if p.module == module and p.kind == kind).of_all(storage)
 
     # -- lanes ---------------------------------------------------------------------------------------------------
 
@@ -355,7 +429,8 @@ class AdapterPack:
 
 
 def merge_into(model: nn.Module, state: Mapping[str, Tensor], scale: float) -> None:
-    """Write one slot's weights into the model itself: W0 + scale * B A, and the head tensors, in place.
+    """Write one slot's weights into the model itself: W0 + scale * B A, scaled to its magnitudes if it has any, the
+    biases and the head tensors, in place.
 
     Args:
         model: the module tree the state was trained on.
@@ -364,11 +439,13 @@ def merge_into(model: nn.Module, state: Mapping[str, Tensor], scale: float) -> N
     """
     with torch.no_grad():
         for name, value in state.items():
-            module_name, kind = name.rsplit(".", 1)
+            module_name, kind = name.replace(f".{BIAS}", ".bias").rsplit(".", 1)
             module = model.get_submodule(module_name)
             if kind == "lora_A":
-                update = scale * (state[f"{module_name}.lora_B"] @ value)
-                weight: Tensor = module.weight  # type: ignore[assignment]
-                weight += update if isinstance(module, nn.Linear) else update.t()
-            elif kind != "lora_B":
+                weight = matrix_of(module)
+                weight += scale * (state[f"{module_name}.lora_B"] @ value)
+                magnitude = state.get(f"{module_name}.{MAGNITUDE}")
+                if magnitude is not None:
+                    weight *= (magnitude / weight.norm(dim=1)).unsqueeze(1)
+            elif not kind.startswith("lora_"):
                 getattr(module, kind).copy_(value)

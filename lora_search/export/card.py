@@ -163,7 +163,7 @@ def _row(tables: StudyTables, trial: int, roles: str) -> Row:
     record = tables.trials[tables.trials["trial"] == trial].iloc[0]
     cells = tables.cells[(tables.cells["trial"] == trial) & (tables.cells["state"] == "complete")]
     scores = cells["score"].tolist()
-    spec = {name: record[name] for name in ("rank", "targets", "layers")}
+    spec = {name: record[name] for name in ("rank", "targets", "layers", "use_dora")}
     return Row(
         roles=roles,
         trial=trial,

@@ -156,6 +156,9 @@ def check_recipe(trainer: str | None, chosen: ChosenTrial, task: str = "text-cla
     if task != "text-classification":
         rule = f"must be left out for {task}: recipes are of text classification"
         raise InputError.about("recipe", rule, got=quoted(trainer))
+    if trainer != "trl" and chosen.adapter.bias != "none":
+        rule = "must be trl for an adapter that trains biases, for which the others have no setting"
+        raise InputError.about("recipe", rule, got=f"{trainer} for trial {chosen.trial}")
     if trainer != "trl" and not chosen.adapter.alpha.is_integer():
         raise InputError.about(
             "recipe",

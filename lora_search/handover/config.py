@@ -52,8 +52,9 @@ def adapter_config(
         "layers_pattern": None,
         "modules_to_save": list(targets.modules_to_save),
         "fan_in_fan_out": all(module.kind == "conv1d" for module in modules),
-        "bias": "none",
+        "bias": adapter.bias,
         "init_lora_weights": True,
+        **({"use_dora": True} if adapter.use_dora else {}),
     }
 
 

@@ -15,6 +15,7 @@ from lora_search.models.targets import (
     target_groups,
     target_notes,
     targets_table,
+    trained_parameters,
 )
 from lora_search.models.task_head import TaskHead
 
@@ -41,4 +42,5 @@ __all__ = [
     "target_groups",
     "target_notes",
     "targets_table",
+    "trained_parameters",
 ]

@@ -38,6 +38,7 @@ class LinearModule:
         in_features, out_features: y (..., out_features) = x (..., in_features) W^T + b.
         kind: ``linear`` holds W as (out, in), ``conv1d`` (GPT-2) as (in, out).
         role: what the block uses it for.
+        has_bias: whether there is a b.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LinearModule:
     out_features: int
     kind: Kind
     role: Role
+    has_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,10 @@ def _block_modules(block_name: str, layer: int, block: nn.Module) -> list[Linear
     shapes = {leaf: _shape(module) for leaf, (module, _) in kinds.items()}
     roles = block_roles(shapes)
     return [
-        LinearModule(f"{block_name}.{leaf}", layer, leaf, *shapes[leaf], kind=kind, role=roles[leaf])
-        for leaf, (_, kind) in kinds.items()
+        LinearModule(
+            f"{block_name}.{leaf}", layer, leaf, *shapes[leaf], kind, roles[leaf], has_bias=module.bias is not None
+        )
+        for leaf, (module, kind) in kinds.items()
     ]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lora_search.errors import Mistake, ModelError
 from lora_search.models.roles import projections_of
 from lora_search.models.structure import Kind, LinearModule, ModelStructure
+from lora_search.spec.adapter import AdapterSpec
 from lora_search.spec.names import TARGET_GROUPS, layer_indices
 from lora_search.spec.quoting import cut
 from lora_search.spec.suggestions import ChoiceError
@@ -46,6 +47,17 @@ def resolve_targets(structure: ModelStructure, targets: str, layers: str) -> tup
 def adapter_parameters(modules: Iterable[LinearModule], rank: int) -> int:
     """Parameters of a LoRA of this rank, sum of r (in + out): A is (r, in), B is (out, r) (Hu et al. 2021, 4.1)."""
     return sum(rank * (module.in_features + module.out_features) for module in modules)
+
+
+def trained_parameters(modules: Iterable[LinearModule], adapter: AdapterSpec) -> int:
+    """Parameters that an adapter trains of these modules: A and B, a magnitude for each row of a DoRA's matrices, and
+    the biases where it trains them."""
+    modules = tuple(modules)
+    beside = sum(
+        module.out_features * (adapter.use_dora + (module.has_bias and adapter.bias == "lora_only"))
+        for module in modules
+    )
+    return adapter_parameters(modules, adapter.rank) + beside
 
 
 def target_groups(module: LinearModule) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ import pandas as pd
 from lora_search.plots.formats import DASH, NO_BREAK, Unit, adapter, duration, mebibytes, percent
 from lora_search.plots.landscape import Landscape, Point, baseline_title
 from lora_search.plots.marks import GUESS, roles
+from lora_search.spec import variants_of
 
+_WHERE_VARIED = ("scaling", "use_dora", "bias", "dropout")
 _FINGERPRINT = re.compile(r"[0-9a-f]{32,}")
 
 
@@ -159,14 +161,15 @@ def comparison_rows(trials: pd.DataFrame, scene: Landscape, verdict: Mapping[str
 
 
 def trial_rows(trials: pd.DataFrame, scene: Landscape) -> tuple[list[tuple[str, str]], list[Row]]:
-    """Columns (key, heading) and rows of the trials table; scaling and dropout only where they vary."""
+    """Columns (key, heading) and rows of the trials table; some only where they vary."""
     columns = [
         ("trial", "trial"), ("rank", "rank"), ("alpha", "alpha"), ("targets", "target modules"), ("layers", "layers"),
-        ("scaling", "scaling"), ("learning_rate", "learning rate"), ("dropout", "dropout"),
+        ("scaling", "scaling"), ("use_dora", "DoRA"), ("bias", "bias"), ("learning_rate", "learning rate"),
+        ("dropout", "dropout"),
         ("adapter_parameters", "adapter parameters"), ("score", "score"), ("spread", "± folds"), ("cells", "trainings"),
         ("seconds", "compute"), ("state", "state"),
     ]  # fmt: skip
-    columns = [item for item in columns if item[0] not in ("scaling", "dropout") or trials[item[0]].nunique() > 1]
+    columns = [item for item in columns if item[0] not in _WHERE_VARIED or trials[item[0]].nunique() > 1]
     named = roles(scene)
     rows = []
     for record in trials.sort_values("trial").to_dict("records"):
@@ -182,9 +185,10 @@ def trial_rows(trials: pd.DataFrame, scene: Landscape) -> tuple[list[tuple[str, 
             "state": Cell(str(record["state"]), str(record["state"]), "" if pd.isna(failure) else str(failure)),
             "adapter_parameters": Cell(f"{record['adapter_parameters']:,}", int(record["adapter_parameters"])),
             "learning_rate": Cell(f"{record['learning_rate']:.2g}", record["learning_rate"]),
+            "use_dora": Cell("yes" if record["use_dora"] else "no", int(record["use_dora"])),
         } | {
             key: Cell(f"{record[key]:g}" if isinstance(record[key], int | float) else str(record[key]), record[key])
-            for key in ("rank", "alpha", "targets", "layers", "scaling", "dropout", "cells")
+            for key in ("rank", "alpha", "targets", "layers", "scaling", "bias", "dropout", "cells")
         }
         rows.append(Row(trial, named.get(trial, ()), cells, str(record["state"])))
     return columns, rows
@@ -243,8 +247,8 @@ def _comparisons(verdict: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
 
 
 def _adapter(record: Mapping[str, Any]) -> str:
-    scaling = ", rsLoRA" if record["scaling"] == "rslora" else ""
-    return adapter(int(record["rank"]), str(record["targets"]), str(record["layers"]), longest=60) + scaling
+    variants = "".join(f", {name}" for name in variants_of(record))
+    return adapter(int(record["rank"]), str(record["targets"]), str(record["layers"]), longest=60) + variants
 
 
 def _nuisance(record: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """experiment.toml -> Experiment: what the user wrote, validated and frozen."""
 
 from lora_search.spec import facts
-from lora_search.spec.adapter import ADAPTER_FIELDS, AdapterSpec, Nuisance
+from lora_search.spec.adapter import ADAPTER_FIELDS, AdapterSpec, Nuisance, variants_of
 from lora_search.spec.experiment import DataSpec, Experiment, ModelSpec
 from lora_search.spec.fields import Range
 from lora_search.spec.loading import experiment_to_toml, json_schema, load_experiment, naming_sources
@@ -24,4 +24,5 @@ __all__ = [
     "layer_indices",
     "load_experiment",
     "naming_sources",
+    "variants_of",
 ]

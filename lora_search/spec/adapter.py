@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Scaling = Literal["lora", "rslora"]
+Bias = Literal["none", "lora_only"]
 
 
 class AdapterSpec(BaseModel):
@@ -19,6 +21,8 @@ class AdapterSpec(BaseModel):
         targets: a group (``query+value``, ``attention``, ``mlp``, ``all-linear``) or module names joined by commas.
         layers: ``all``, ``top-2``, ``top-1/3`` or layer indices joined by commas, counted from 0 at the input.
         scaling: ``lora`` (alpha / rank, Hu et al. 2021) or ``rslora`` (alpha / sqrt(rank), Kalajdzievski 2023).
+        use_dora: whether it is a DoRA, which learns the magnitudes of the rows of W + B A as well (Liu et al. 2024).
+        bias: ``lora_only`` trains the biases of the adapted modules too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +32,8 @@ class AdapterSpec(BaseModel):
     targets: str
     layers: str = "all"
     scaling: Scaling = "lora"
+    use_dora: bool = False
+    bias: Bias = "none"
 
     @property
     def scale(self) -> float:
@@ -35,9 +41,19 @@ class AdapterSpec(BaseModel):
         return self.alpha / (math.sqrt(self.rank) if self.scaling == "rslora" else self.rank)
 
     def __str__(self) -> str:
-        scaling = ", rsLoRA" if self.scaling == "rslora" else ""
         layers = "all layers" if self.layers == "all" else f"layers {self.layers}"
-        return f"r={self.rank}, alpha={self.alpha:g}, {self.targets}, {layers}{scaling}"
+        variants = "".join(f", {name}" for name in variants_of(self.model_dump()))
+        return f"r={self.rank}, alpha={self.alpha:g}, {self.targets}, {layers}{variants}"
+
+
+def variants_of(adapter: Mapping[str, Any]) -> tuple[str, ...]:
+    """How an adapter differs from a plain LoRA, in the names of the field; of its fields, some of which may lack."""
+    names = {
+        "rsLoRA": adapter.get("scaling") == "rslora",
+        "DoRA": bool(adapter.get("use_dora")),
+        "biases": adapter.get("bias") == "lora_only",
+    }
+    return tuple(name for name, has in names.items() if has)
 
 
 ADAPTER_FIELDS = tuple(AdapterSpec.model_fields)

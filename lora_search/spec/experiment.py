@@ -12,9 +12,11 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from lora_search.metrics import VERDICT_METRICS, has_own_unit
+from lora_search.spec.adapter import AdapterSpec, Bias, Scaling
 from lora_search.spec.baselines import BaselinesSpec
 from lora_search.spec.fields import (
     Columns,
+    DoraChoices,
     Dropouts,
     LayerChoices,
     LearningRate,
@@ -95,17 +97,21 @@ class CrossValidationSpec(Section):
 class SearchSpec(Section):
     """``[search]``: the scientific choices, the nuisance values and the number of trials.
 
-    Ranks, ratios, targets, layers and dropouts are lists of choices, or one value. ``layers = [3, 4, 5]`` is one choice
-    of three layers. ``learning_rate`` is found for every adapter, anywhere (``"auto"``) or within ``{low, high}``; one
-    value is the same for all. ``trials`` are settings tried: an adapter at two rates is two trials. ``cells`` limits
-    the trainings before the finalists' extra repeats; adapters that are left without are the least promising.
+    Ranks, ratios, targets, layers, dropouts and ``use_dora`` are lists of choices, or one value. ``layers = [3, 4, 5]``
+    is one choice of three layers. All adapters have one ``scaling`` (``"rslora"``: alpha over the root of the rank) and
+    one ``bias`` (``"lora_only"``: those of the adapted modules are trained too). ``learning_rate`` is found for every
+    adapter, anywhere (``"auto"``) or within ``{low, high}``; one value is the same for all. ``trials`` are settings
+    tried: an adapter at two rates is two trials. ``cells`` limits the trainings before the finalists' extra repeats;
+    adapters that are left without are the least promising.
     """
 
     rank: Ranks = Field(default=(1, 2, 4, 8, 16))
     alpha_over_rank: Ratios = Field(default=(1.0, 2.0))
     targets: TargetChoices = Field(default=("query+value", "attention", "all-linear"))
     layers: LayerChoices = Field(default=("all", "top-1/2", "top-1/3"))
-    scaling: Literal["lora", "rslora"] = "lora"
+    scaling: Scaling = "lora"
+    use_dora: DoraChoices = Field(default=(False,))
+    bias: Bias = "none"
     learning_rate: LearningRate = "auto"
     dropout: Dropouts = Field(default=(0.0,))
     trials: int = Field(default=24, ge=1, le=100_000)
@@ -128,15 +134,29 @@ class SearchSpec(Section):
         """How many different trials there can be; None where learning rates are looked for, and they are endless."""
         if self.tunes_rate:
             return None
-        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.dropout)
+        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.use_dora, self.dropout)
         return math.prod(len(values) for values in choices)
+
+    def adapter(
+        self, rank: int, alpha_over_rank: float, targets: str, layers: str, use_dora: bool | None = None
+    ) -> AdapterSpec:
+        """An adapter of these choices; ``use_dora`` may be left out where it is none."""
+        return AdapterSpec(
+            rank=rank,
+            alpha=alpha_over_rank * rank,
+            targets=targets,
+            layers=layers,
+            scaling=self.scaling,
+            use_dora=self.use_dora[0] if use_dora is None else use_dora,
+            bias=self.bias,
+        )
 
     @property
     def total(self) -> int:
         """Trials a study makes: those asked for, or every point of a space that has fewer."""
         return self.trials if self.points is None else min(self.trials, self.points)
 
-    @field_validator("rank", "alpha_over_rank", "targets", "layers", "dropout")
+    @field_validator("rank", "alpha_over_rank", "targets", "layers", "use_dora", "dropout")
     @classmethod
     def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:
@@ -150,9 +170,10 @@ class TrainingSpec(Section):
     """``[training]``: what is the same for every cell.
 
     Batches are of ``batch_size`` examples; the learning rate warms up over ``warmup_ratio`` of the steps, then decays
-    linearly to zero; gradients are clipped to ``max_grad_norm`` per adapter. ``gradient_checkpointing`` computes layers
-    twice to keep less of them in memory, for the same result; auto does where memory is short. With ``stop_stalled`` a
-    training of the search that still answers like one who knows nothing after half of its steps ends there.
+    linearly to zero; gradients are clipped to ``max_grad_norm`` per adapter. The learning rate is A's; that of B and of
+    all vectors is ``loraplus_lr_ratio`` times it (LoRA+). ``gradient_checkpointing`` computes layers twice to keep less
+    of them in memory, for the same result; auto does where memory is short. With ``stop_stalled`` a training of the
+    search that still answers like one who knows nothing after half of its steps ends there.
     """
 
     epochs: int = Field(default=3, ge=1, le=10_000)
@@ -161,6 +182,7 @@ class TrainingSpec(Section):
     weight_decay: float = Field(default=0.0, ge=0, le=1000)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    loraplus_lr_ratio: float = Field(default=1.0, ge=1, le=1e6)
     gradient_checkpointing: Literal["auto", True, False] = "auto"
     stop_stalled: bool = True
 

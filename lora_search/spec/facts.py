@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 Value = TypeVar("Value")
 Cells = Collection[tuple[int, int, int]]
@@ -67,6 +67,7 @@ class Point(TypedDict):
     alpha_over_rank: float
     targets: str
     layers: str
+    use_dora: NotRequired[bool]
 
 
 Ending = Literal["complete", "pruned", "failed"]

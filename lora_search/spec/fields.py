@@ -72,6 +72,10 @@ Ratio = Annotated[float, Field(gt=0, le=1e30)]
 Ratios = Annotated[tuple[Ratio, ...], BeforeValidator(listed, json_schema_input_type=Ratio | tuple[Ratio, ...])]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dropouts = Annotated[tuple[Dropout, ...], BeforeValidator(listed, json_schema_input_type=Dropout | tuple[Dropout, ...])]
+DoraChoice = Annotated[bool, Field(strict=True)]
+DoraChoices = Annotated[
+    tuple[DoraChoice, ...], BeforeValidator(listed, json_schema_input_type=DoraChoice | tuple[DoraChoice, ...])
+]
 Targets = Annotated[str, BeforeValidator(canonical_targets, json_schema_input_type=str | tuple[str, ...])]
 TargetChoices = Annotated[
     tuple[Targets, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str | tuple[str, ...], ...])

@@ -20,6 +20,10 @@ from lora_search.spec.toml import toml_key, toml_value
 KeyPath = tuple[str | int, ...]
 
 _KEY_WIDTH = 60
+_PEFT_NAMES = {
+    "r": "rank", "lora_alpha": "alpha_over_rank", "target_modules": "targets", "layers_to_transform": "layers",
+    "lora_dropout": "dropout", "use_rslora": "scaling",
+}  # fmt: skip
 _LONG = 1e15  # from which on a bound is easier to read as a power of ten
 _TYPES = {
     "bool": "must be true or false",
@@ -134,8 +138,11 @@ def _keys(location: KeyPath) -> KeyPath:
 
 
 def _meant_key(path: KeyPath) -> KeyPath | None:
-    """The key an unknown one stands for: its name in another table, or the nearest name, in its own table first."""
+    """The key an unknown one stands for: what PEFT calls so, its name in another table, or the nearest name, in its own
+    table first."""
     name = str(path[-1])
+    if name in _PEFT_NAMES:
+        return "search", _PEFT_NAMES[name]
     known = [key for key, _ in _known_keys(Experiment)]
     beside = {str(key[-1]): key for key in known if key[:-1] == path[:-1]}
     elsewhere = {str(key[-1]): key for key in reversed(known) if key[:-1] != path[:-1]}

@@ -14,10 +14,11 @@ _SHARES = {"1/2": "half", "1/3": "third", "2/3": "two thirds", "1/4": "quarter",
 
 
 def adapter_name(adapter: Mapping[str, Any]) -> str:
-    """``{"rank": 2, "targets": "query+value", "layers": "top-1/3"}`` -> "rank 2 on query+value of the top third"."""
+    """``{"rank": 2, "targets": "query+value", "layers": "top-1/3"}`` -> "rank 2 on query+value of the top third"; one
+    that is a DoRA is called so."""
     where = f" of {layers_name(str(adapter['layers']))}" if "layers" in adapter else ""
     targets = f" on {str(adapter['targets']).replace(',', ', ')}" if "targets" in adapter else ""
-    return f"rank {adapter.get('rank', '?')}{targets}{where}"
+    return f"{'DoRA of ' if adapter.get('use_dora') else ''}rank {adapter.get('rank', '?')}{targets}{where}"
 
 
 def layers_name(layers: str) -> str:

@@ -26,6 +26,8 @@ _TRIAL_COLUMNS: Mapping[str, Any] = {
     "targets": "str",
     "layers": "str",
     "scaling": "str",
+    "use_dora": "bool",
+    "bias": "str",
     "learning_rate": "float64",
     "dropout": "float64",
     "adapter_parameters": "int64",

@@ -44,9 +44,9 @@ class StudyTables:
         experiment: what was asked.
         environment: versions, hardware, seeds and fold hashes of the first run; of later, different runs under
             ``resumed_in``.
-        trials: one row per trial: trial, state, origin, rank, alpha, targets, layers, scaling, learning_rate, dropout,
-            adapter_parameters, head_parameters, cells (complete ones), score_mean, score_std, seconds, wall_seconds,
-            failure.
+        trials: one row per trial: trial, state, origin, rank, alpha, targets, layers, scaling, use_dora, bias,
+            learning_rate, dropout, adapter_parameters, head_parameters, cells (complete ones), score_mean, score_std,
+            seconds, wall_seconds, failure.
         cells: one row per recorded cell: trial, repeat, fold, state, score (the verdict's metric), a column for every
             score there is (accuracy, macro_f1, matthews_correlation, log_loss), train_loss, examples, train_examples,
             steps, tokens, seconds, wall_seconds, pack, pack_cells, failure, finished_at.

@@ -59,7 +59,7 @@ class TrialRecord:
         trial: its number, the same as Optuna's.
         adapter: what is compared.
         nuisance: what is tuned so that the comparison is fair.
-        adapter_parameters: sum of r (in + out) over the adapted modules.
+        adapter_parameters: sum of r (in + out) over the adapted modules, and of what else of them is trained.
         head_parameters: what is trained besides the adapter: the task head and any pooler the checkpoint lacked.
         origin: ``guess`` (what people would guess), ``sampler`` or ``warm-start``.
         state: ``pruned`` is a trial that racing stopped.

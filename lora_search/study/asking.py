@@ -18,7 +18,7 @@ from lora_search.store.reader import StudyTables
 from lora_search.store.records import Origin, TrialRecord
 from lora_search.study.preparation import Prepared
 from lora_search.study.schedule import generation_of
-from lora_search.study.space import guesses, sampler_for, suggest_adapter, suggest_nuisance
+from lora_search.study.space import ADAPTER_CHOICES, guesses, sampler_for, suggest_adapter, suggest_nuisance
 
 
 class TrialSource:
@@ -60,24 +60,20 @@ class TrialSource:
         """An adapter of the space as the choices it is made of."""
         ratios = self.search.alpha_over_rank
         ratio = min(ratios, key=lambda choice: abs(choice * adapter.rank - adapter.alpha))
-        return {
+        point: Point = {
             "rank": adapter.rank,
             "alpha_over_rank": ratio,
             "targets": adapter.targets,
             "layers": adapter.layers,
         }
+        if len(self.search.use_dora) > 1:
+            point["use_dora"] = adapter.use_dora
+        return point
 
     def guessed(self) -> list[AdapterSpec]:
         """The adapters people would guess."""
-        scaling = self.search.scaling
         return [
-            AdapterSpec(
-                rank=guess["rank"],
-                alpha=guess["alpha_over_rank"] * guess["rank"],
-                targets=guess["targets"],
-                layers=guess["layers"],
-                scaling=scaling,
-            )
+            self.search.adapter(**{name: choice for name, choice in guess.items() if name in ADAPTER_CHOICES})
             for guess in self.guesses
         ]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lora_search.models import adapter_parameters, quiet_libraries
+from lora_search.models import quiet_libraries, trained_parameters
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.baselines import title_of
 from lora_search.statistics.budget import CONTENDERS
@@ -166,7 +166,10 @@ def _plan(experiment: Experiment) -> Plan:
     later = _most_later(experiment)
     mean = sum(seconds[depth] * share[depth] for depth in seconds) / sum(share.values())
     sizes = [
-        adapter_parameters(modules, rank) for modules in prepared.modules.values() for rank in experiment.search.rank
+        trained_parameters(modules, experiment.search.adapter(rank, 1.0, *choice, use_dora))
+        for choice, modules in prepared.modules.items()
+        for rank in experiment.search.rank
+        for use_dora in experiment.search.use_dora
     ]
     return Plan(
         experiment=experiment,
@@ -274,7 +277,7 @@ def _specs_by_depth(prepared: Prepared) -> dict[int, list[AdapterSpec]]:
     rank = sorted(search.rank)[len(search.rank) // 2]
     found: dict[int, list[AdapterSpec]] = {}
     for targets, layers in prepared.modules:
-        spec = AdapterSpec(rank=rank, alpha=rank, targets=targets, layers=layers, scaling=search.scaling)
+        spec = search.adapter(rank, 1.0, targets, layers, search.use_dora[-1])
         found.setdefault(prepared.depth(spec), []).append(spec)
     return found
 

@@ -13,20 +13,21 @@ from itertools import product
 import torch
 
 from lora_search.data import Dataset, EncodedExamples, Splits
-from lora_search.errors import DataError, InputError, Mistake
+from lora_search.errors import DataError, InputError, Mistake, ModelError
 from lora_search.models import (
     FrozenBase,
     LinearModule,
     ModelStructure,
-    adapter_parameters,
     load_base,
     position_limit,
     resolve_targets,
     structure_notes,
     target_notes,
+    trained_parameters,
 )
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.experiment import SearchSpec
+from lora_search.spec.quoting import quoted
 from lora_search.store.records import CellKey
 from lora_search.study.tokens import check_tokens
 from lora_search.tasks import Task, check_keys, structure_of, task_of
@@ -52,7 +53,7 @@ class Prepared:
         return self.modules.get(key) or resolve_targets(self.base.structure, *key)
 
     def adapter_parameters(self, adapter: AdapterSpec) -> int:
-        return adapter_parameters(self.modules_of(adapter), adapter.rank)
+        return trained_parameters(self.modules_of(adapter), adapter)
 
     def cell(self, key: CellKey, adapter: AdapterSpec, nuisance: Nuisance) -> Cell:
         """One training of one trial."""
@@ -139,6 +140,9 @@ def _resolved(search: SearchSpec, structure: ModelStructure) -> dict[tuple[str, 
                 mistakes.extend(error.details)
         if mistakes:
             raise InputError(dict.fromkeys(mistakes))
+    if search.bias != "none" and not any(module.has_bias for modules in found.values() for module in modules):
+        rule = 'must be "none" for a model whose adapted modules have no bias'
+        raise ModelError.about("search.bias", rule, got=quoted(search.bias))
     return found
 
 

@@ -24,7 +24,7 @@ from lora_search.spec.facts import Point
 
 _RANDOM_FIRST = 8
 _DRAWS = 16
-ADAPTER_CHOICES = ("rank", "alpha_over_rank", "targets", "layers")
+ADAPTER_CHOICES = ("rank", "alpha_over_rank", "targets", "layers", "use_dora")
 _GUESSES = (
     # (rank, alpha, targets), on all layers: PEFT's documentation examples, then the habit of every linear module
     (8, 16.0, "query+value"),
@@ -34,19 +34,14 @@ _GUESSES = (
 
 def _choices(search: SearchSpec) -> dict[str, tuple[Any, ...]]:
     names = (*ADAPTER_CHOICES, "dropout")
-    return {name: getattr(search, name) for name in names}
+    # what leaves no choice is no parameter: studies of before there was one go on as they began
+    return {name: getattr(search, name) for name in names if name != "use_dora" or len(search.use_dora) > 1}
 
 
 def suggest_adapter(trial: optuna.Trial, search: SearchSpec) -> AdapterSpec:
     """The adapter that the sampler, or an enqueued guess, gives a trial; the same one if asked again."""
-    rank = trial.suggest_categorical("rank", search.rank)
-    return AdapterSpec(
-        rank=rank,
-        alpha=trial.suggest_categorical("alpha_over_rank", search.alpha_over_rank) * rank,
-        targets=trial.suggest_categorical("targets", search.targets),
-        layers=trial.suggest_categorical("layers", search.layers),
-        scaling=search.scaling,
-    )
+    names = [name for name in _choices(search) if name in ADAPTER_CHOICES]
+    return search.adapter(**{name: trial.suggest_categorical(name, getattr(search, name)) for name in names})
 
 
 def suggest_nuisance(trial: optuna.Trial, search: SearchSpec, rate: float) -> Nuisance:
@@ -78,6 +73,8 @@ def guesses(search: SearchSpec, layers: str) -> list[dict[str, Any]]:
             "layers": layers,
             "dropout": min(search.dropout),
         }
+        if len(search.use_dora) > 1:
+            point["use_dora"] = False
         if point not in found:
             found.append(point)
     return found

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lora_search.adapters import to_peft_state
 from lora_search.adapters.initial import initial_a, initial_head_weight, key_of
+from lora_search.adapters.variants import BIAS, MAGNITUDE, matrix_of
 from lora_search.errors import InputError, LoraSearchError, ModelError
 from lora_search.models import LinearModule
 from lora_search.spec import AdapterSpec, Nuisance
@@ -82,8 +83,7 @@ def _widest(prepared: Prepared) -> tuple[AdapterSpec, tuple[LinearModule, ...]]:
     """The adapter of the space on the most modules, of the lowest rank."""
     search = prepared.experiment.search
     targets, layers = max(prepared.modules, key=lambda choice: len(prepared.modules[choice]))
-    rank = min(search.rank)
-    adapter = AdapterSpec(rank=rank, alpha=rank, targets=targets, layers=layers, scaling=search.scaling)
+    adapter = search.adapter(min(search.rank), 1.0, targets, layers, any(search.use_dora))
     return adapter, prepared.modules[targets, layers]
 
 
@@ -125,6 +125,12 @@ def _untrained(prepared: Prepared, adapter: AdapterSpec, modules: tuple[LinearMo
         state[f"{module.name}.lora_A"] = initial_a(key, module.name, adapter.rank, module.in_features)
         shape = (module.out_features, adapter.rank)
         state[f"{module.name}.lora_B"] = initial_head_weight(key, f"{module.name}.lora_B", shape, _DEVIATION)
+        frozen = prepared.base.model.get_submodule(module.name)
+        moved = 1.0 + initial_head_weight(key, module.name, shape[:1], _DEVIATION)
+        if adapter.use_dora:
+            state[f"{module.name}.{MAGNITUDE}"] = moved * matrix_of(frozen).float().norm(dim=1)
+        if module.has_bias and adapter.bias == "lora_only":
+            state[f"{module.name}.{BIAS}"] = moved + frozen.bias.detach().float()
     for head in prepared.base.structure.head_modules:
         for name, parameter in prepared.base.model.get_submodule(head).named_parameters(recurse=False):
             state[f"{head}.{name}"] = parameter.detach()

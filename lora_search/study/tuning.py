@@ -93,10 +93,8 @@ class RateSearch:
         """Every adapter there can be, smallest first."""
         search = self.search
         found = [
-            AdapterSpec(rank=rank, alpha=ratio * rank, targets=targets, layers=layers, scaling=search.scaling)
-            for rank, ratio, targets, layers in product(
-                search.rank, search.alpha_over_rank, search.targets, search.layers
-            )
+            search.adapter(*choice)
+            for choice in product(search.rank, search.alpha_over_rank, search.targets, search.layers, search.use_dora)
         ]
         return tuple(sorted(found, key=self.prepared.adapter_parameters))
 

@@ -53,6 +53,8 @@ class Cell:
             scale=self.adapter.scale,
             key=key_of(self.seed, "weights", self.key.repeat, self.key.fold),
             dropout=self.nuisance.dropout,
+            use_dora=self.adapter.use_dora,
+            trains_bias=self.adapter.bias == "lora_only",
         )
 
 

@@ -29,8 +29,10 @@ class PackedAdamW:
         learning_rates: peak learning rate of each slot.
         total_steps: length of each slot's schedule.
         warmup_ratio: share of the steps in which the rate rises from zero.
-        weight_decay: applied to matrices, not to biases and norms.
+        weight_decay: applied to all but biases and norms.
         max_grad_norm: each slot's gradient is scaled down to this norm.
+        loraplus_lr_ratios: of each slot how many times faster B learns than A (LoRA+, Hayou et al. 2024); with B, as in
+            PEFT, whatever is a vector. None: as fast.
     """
 
     BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -44,6 +46,7 @@ class PackedAdamW:
         warmup_ratio: float,
         weight_decay: float,
         max_grad_norm: float,
+        loraplus_lr_ratios: Sequence[float] | None = None,
     ) -> None:
         self.pack = pack
         self.learning_rates = tuple(learning_rates)
@@ -53,7 +56,10 @@ class PackedAdamW:
         self.first = torch.zeros_like(pack.values)
         self.second = torch.zeros_like(pack.values)
         self.steps = [0] * len(self.learning_rates)
-        self._decay = pack.matrix_columns().float() * weight_decay if weight_decay else None
+        self._decay = pack.decayed_columns().float() * weight_decay if weight_decay else None
+        self._vectors = ~pack.matrix_columns()
+        faster = loraplus_lr_ratios is not None and any(ratio != 1.0 for ratio in loraplus_lr_ratios)
+        self._ratios = self._column(loraplus_lr_ratios or ()) if faster else None
 
     def step(self, active: Sequence[int]) -> None:
         """Update the slots in ``active`` (ascending) from the gradients of a whole step, and zero these."""
@@ -70,7 +76,13 @@ class PackedAdamW:
         roots = [(1 - self.BETA2 ** (step + 1)) ** 0.5 for step in self.steps]
         columns = shrink, self._column(rates), self._column(sizes), self._column(roots)
         for block in blocks:
-            self._update(block, *(column[block.slots] for column in columns))
+            shrunk, rate, size, root = (column[block.slots] for column in columns)
+            if self._ratios is not None and block.kind != "lora_A":
+                ratio = self._ratios[block.slots]
+                if block.kind != "lora_B":
+                    ratio = torch.where(self._vectors[block.columns], ratio, 1.0)
+                rate, size = rate * ratio, size * ratio
+            self._update(block, shrunk, rate, size, root)
         for slot in active:
             self.steps[slot] += 1
         self.pack.refresh(active)
@@ -79,7 +91,8 @@ class PackedAdamW:
         return on_device(values, self.pack.device, torch.float32).unsqueeze(1)
 
     def _update(self, block: Block, shrink: Tensor, rate: Tensor, size: Tensor, root: Tensor) -> None:
-        """``shrink``, ``rate``, ``size`` (of the step) and ``root`` (of the second moment's correction): (slots, 1)."""
+        """``shrink``, ``rate``, ``size`` (of the step) and ``root`` (of the second moment's correction): (slots, 1), or
+        (slots, columns)."""
         value, gradient = block.of(self.pack.values), block.of(self.pack.gradients)
         first, second = block.of(self.first), block.of(self.second)
         gradient.mul_(shrink)

@@ -127,6 +127,7 @@ class PackRun:
             warmup_ratio=training.warmup_ratio,
             weight_decay=training.weight_decay,
             max_grad_norm=training.max_grad_norm,
+            loraplus_lr_ratios=[training.loraplus_lr_ratio if cell.modules else 1.0 for cell in cells],
         )
         self.tallies = [Tally() for _ in cells]
         self.epoch_units = [units_of(objective, cell.train) for cell in cells]

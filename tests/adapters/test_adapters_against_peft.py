@@ -44,7 +44,7 @@ CASES = {
 }
 
 
-def build(name, scaling="lora"):
+def build(name, variant="lora"):
     """A tiny model, the pack over it and PEFT's model over a copy, both with the same weights."""
     torch.manual_seed(0)
     model_class, config, targets, head, save = CASES[name]
@@ -56,15 +56,18 @@ def build(name, scaling="lora"):
         path for path, _ in model.named_modules() if stack in path and path.rsplit(".", 1)[-1] in targets
     )
     rank, alpha = 3, 5.0
-    scale = alpha / (rank**0.5 if scaling == "rslora" else rank)
-    pack = AdapterPack(model, [SlotAdapter(modules, rank, scale, key=7)], head)
+    scale = alpha / (rank**0.5 if variant == "rslora" else rank)
+    kind = {"use_dora": variant in ("dora", "dora and biases"), "trains_bias": "biases" in variant}
+    pack = AdapterPack(model, [SlotAdapter(modules, rank, scale, key=7, **kind)], head)
     peft_config = LoraConfig(
         task_type="SEQ_CLS",
         r=rank,
         lora_alpha=alpha,
         target_modules=sorted(modules),
         modules_to_save=save,
-        use_rslora=scaling == "rslora",
+        use_rslora=variant == "rslora",
+        use_dora=kind["use_dora"],
+        bias="lora_only" if kind["trains_bias"] else "none",
         fan_in_fan_out=name == "gpt2",
     )
     peft_model = get_peft_model(twin, peft_config).eval()
@@ -72,10 +75,12 @@ def build(name, scaling="lora"):
     for key in state:  # a zero B would hide errors in A's gradient
         if key.endswith("lora_B"):
             state[key] = torch.randn_like(state[key]) * 0.1
+        if key.endswith(("magnitude_vector", "base_layer.bias")):
+            state[key] = state[key] + 0.1 * torch.randn_like(state[key])
     pack.load(0, state)
     own = peft_model.state_dict()
     for key, value in to_peft_state(state).items():
-        target = [k for k in own if k.replace(".default", "").replace("modules_to_save.", "") == key]
+        target = [k for k in own if in_our_words(k) == key]
         assert target, key
         own[target[0]].copy_(value)
     return model, pack, peft_model
@@ -92,13 +97,24 @@ def batch():
 
 def peft_gradients(peft_model):
     gradients = {n: p.grad for n, p in peft_model.named_parameters() if p.grad is not None}
-    return {n.replace(".default", "").replace("modules_to_save.", ""): g for n, g in gradients.items()}
+    return {in_our_words(n): g for n, g in gradients.items()}
 
 
-@pytest.mark.parametrize("scaling", ["lora", "rslora"])
-@pytest.mark.parametrize("name", CASES)
-def test_logits_and_every_gradient_equal_pefts(name, scaling):
-    model, pack, peft_model = build(name, scaling)
+def in_our_words(name):
+    name = name.replace(".default", "").replace("modules_to_save.", "")
+    return name.removesuffix(".weight") if "magnitude" in name else name
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        *((name, variant) for name in CASES for variant in ("lora", "rslora")),
+        *((name, variant) for name in ("bert", "gpt2") for variant in ("dora", "biases", "dora and biases")),
+        ("llama", "dora"),
+    ],
+)
+def test_logits_and_every_gradient_equal_pefts(name, variant):
+    model, pack, peft_model = build(name, variant)
     ids, mask, labels = batch()
     theirs = peft_model(input_ids=ids, attention_mask=mask).logits
     cross_entropy(theirs, labels).backward()
@@ -117,9 +133,9 @@ def test_logits_and_every_gradient_equal_pefts(name, scaling):
         torch.testing.assert_close(value, expected[key], atol=1e-5, rtol=1e-5, msg=key)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_state_has_pefts_names_and_survives_a_round_trip(name):
-    _, pack, peft_model = build(name)
+@pytest.mark.parametrize(("name", "variant"), [*((name, "lora") for name in CASES), ("bert", "dora and biases")])
+def test_state_has_pefts_names_and_survives_a_round_trip(name, variant):
+    _, pack, peft_model = build(name, variant)
     state = pack.state(0)
     named = to_peft_state(state)
     assert set(named) == set(get_peft_model_state_dict(peft_model))

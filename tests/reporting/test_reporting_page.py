@@ -219,7 +219,7 @@ def _record(folder: Path, tables: StudyTables) -> None:
     generator = np.random.default_rng(0)
     with Ledger.open(folder, tables.experiment, ENVIRONMENT) as ledger:
         for row in tables.trials.to_dict("records"):
-            adapter = AdapterSpec(**{name: row[name] for name in ("rank", "alpha", "targets", "layers", "scaling")})
+            adapter = AdapterSpec(**{name: row[name] for name in AdapterSpec.model_fields})
             nuisance = Nuisance(learning_rate=row["learning_rate"], dropout=row["dropout"])
             ledger.add_trial(
                 TrialRecord(

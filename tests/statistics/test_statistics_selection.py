@@ -35,6 +35,8 @@ def frames(
             "targets": "query+value",
             "layers": "top-1/3" if trial < 2 else "all",
             "scaling": "lora",
+            "use_dora": False,
+            "bias": "none",
             "learning_rate": 1e-3,
             "dropout": 0.0,
             "adapter_parameters": 1000 * RANKS[trial],
@@ -236,6 +238,8 @@ def test_verdict_json_has_the_contract_and_survives_json() -> None:
         "targets": "query+value",
         "layers": "top-1/3",
         "scaling": "lora",
+        "use_dora": False,
+        "bias": "none",
     }
     assert content["warnings"] == ["Look."]
     assert content["corrected_score"] is None

@@ -47,6 +47,8 @@ def tables(stopped):
             "state": ["pruned" if trial in stopped else "complete" for trial in range(TRIALS)],
             "adapter_parameters": [1000 * (TRIALS - trial) for trial in range(TRIALS)],
             "scaling": "lora",
+            "use_dora": False,
+            "bias": "none",
             "learning_rate": 1e-3,
         }
         | {name: [point(trial)[name] for trial in range(TRIALS)] for name in ("rank", "targets", "layers")}

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from word_tokenizer import SPECIAL, WORDS, save_tokenizer
 
 from lora_search import Experiment
+from lora_search.errors import ModelError
 from lora_search.handover import adapter_config
 from lora_search.models import adapter_parameters, quiet_libraries
 from lora_search.spec import AdapterSpec, Nuisance
@@ -137,7 +138,7 @@ def save_texts(path: Path, task: str) -> None:
     path.write_text("".join(lines))
 
 
-def prepared_family(family: Family, folder: Path) -> Prepared:
+def prepared_family(family: Family, folder: Path, **search: Any) -> Prepared:
     save_model(folder / "base", family)
     save_texts(folder / "data.jsonl", family.task)
     targets = [family.group, *(["query+value"] if family.query_value else [])]
@@ -148,7 +149,7 @@ def prepared_family(family: Family, folder: Path) -> Prepared:
                 "model": {"base": str(folder / "base"), "task": family.task},
                 "data": {"train": str(folder / "data.jsonl")},
                 "cv": {"folds": 2},
-                "search": {"rank": [1, 3], "targets": targets, "layers": ["all", "top-1"], "trials": 1},
+                "search": {"rank": [1, 3], "targets": targets, "layers": ["all", "top-1"], "trials": 1, **search},
                 "training": {"epochs": 1, "batch_size": 4, "precision": "fp32"},
                 "verdict": {"metric": METRICS[family.task], "extra_repeats": 0},
             }
@@ -200,3 +201,8 @@ def test_a_family_is_found_packed_cached_exported_and_reloaded(family: Family, t
     theirs = get_peft_model(prepared.base.model, LoraConfig(**config))
     expected = adapter_parameters(cells[0].modules, 3) + prepared.base.structure.head_parameters
     assert theirs.get_nb_trainable_parameters()[0] == expected
+
+
+def test_biases_that_no_adapted_module_has_cannot_be_trained(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r'search.bias: must be "none" for a model whose adapted modules have no bias'):
+        prepared_family(FAMILIES["mistral"], tmp_path, bias="lora_only")

@@ -69,6 +69,20 @@ def test_guesses_are_in_the_space(search):
     assert len(guesses(search, layers)) == len({"query+value", "all-linear"} & set(search.targets))
 
 
+@pytest.mark.parametrize("use_dora", [(False,), (True,), (False, True)])
+def test_dora_is_a_parameter_where_there_is_a_choice(use_dora):
+    search = SearchSpec.model_validate({"use_dora": use_dora, "bias": "lora_only", "learning_rate": 1e-3})
+    study = memory_study()
+    study.sampler = sampler_for(search, 0, 0)
+    trial = study.ask()
+    adapter, _ = suggest(trial, search)
+    assert adapter.use_dora in use_dora
+    assert adapter.bias == "lora_only"
+    assert ("use_dora" in trial.params) == (len(use_dora) == 2)
+    assert [point.get("use_dora") for point in guesses(search, "all")] == [False if len(use_dora) == 2 else None] * 2
+    assert search.points == 5 * 2 * 3 * 3 * len(use_dora)
+
+
 @given(searches)
 @settings(max_examples=30)
 def test_an_enqueued_guess_is_what_is_asked_first(search):

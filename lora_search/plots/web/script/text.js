@@ -72,9 +72,9 @@ const cut = (text, longest = 28) => (text.length <= longest ? text : text.slice(
 const counted = (count, noun) => `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 function adapterText(row, longest = 28) {
-  const scaling = row.scaling === "rslora" ? ", rsLoRA" : "";
+  const variants = (row.scaling === "rslora" ? ", rsLoRA" : "") + (row.use_dora ? ", DoRA" : "") + (row.bias === "lora_only" ? ", biases" : "");
   const alpha = row.group?.twin ? ` \u03b1=${significant(row.alpha, 4)}` : "";
-  return `r=${row.rank}${alpha}, ${cut(row.targets, longest)}, ${layersText(row.layers)}${scaling}`;
+  return `r=${row.rank}${alpha}, ${cut(row.targets, longest)}, ${layersText(row.layers)}${variants}`;
 }
 
 const STATE_WORDS = { complete: "complete", pruned: "stopped", failed: "failed", running: "running" };
