@@ -1,21 +1,16 @@
-"""Trains what is no adapter and is compared with them: after the search, on the same folds, outside Optuna's space.
-
-Every training is recorded as soon as it exists; a run that goes on trains what is missing. The search, racing and the
-verdict's choice see nothing of it: baselines are tables of their own.
-"""
+"""What is no adapter and is compared with them, on the same folds, outside Optuna's space: which trainings there are,
+and how each is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from lora_search.errors import InputError
-from lora_search.spec import AdapterSpec, Nuisance, facts
-from lora_search.store.ledger import Ledger
+from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.store.records import BaselineKey, BaselineResult, CellKey, CellResult
 from lora_search.study.preparation import Prepared
-from lora_search.study.progress import StudyProgress
 from lora_search.study.schedule import PACK_SLOTS
 from lora_search.study.untrained import majority, tfidf
 from lora_search.tasks import task_of
@@ -25,7 +20,7 @@ from lora_search.training.whole import Kind, WholeModel, has_biases
 
 WHOLE: tuple[Kind, ...] = get_args(Kind)
 """Those that train a copy of the model, one training at a time."""
-_TITLES = {
+_PHRASES = {
     "majority": "the share of each label",
     "tfidf": "logistic regression on TF-IDF",
     "head": "the head alone",
@@ -88,7 +83,7 @@ def baseline_parts(prepared: Prepared) -> list[Part]:
         return []
     spec, folds = prepared.experiment.baselines, prepared.experiment.cv.folds
     layers = prepared.base.structure.layer_count
-    titles = _TITLES | (_OF_NUMBERS if task_of(prepared.experiment.model.task).on_words == "numbers" else {})
+    titles = _PHRASES | (_OF_NUMBERS if task_of(prepared.experiment.model.task).on_words == "numbers" else {})
     parts: list[Part] = []
     for name in spec.ordered:
         keys = [BaselineKey(name, rate, 0, fold) for rate in spec.rates_of(name) for fold in range(folds)]
@@ -113,107 +108,71 @@ def check_baselines(prepared: Prepared) -> None:
         raise InputError.about(key, f"must be left out for {name}, whose layers have no biases", got='"bitfit"')
 
 
-class BaselineRunner:
-    """Trains the baselines of one study.
+class BaselineTrainer:
+    """Trains parts over an engine.
 
     Args:
         prepared: the experiment.
-        ledger: where results go.
         engine: of the study.
-        progress: who is told.
     """
 
-    def __init__(self, prepared: Prepared, ledger: Ledger, engine: Engine, progress: StudyProgress) -> None:
+    def __init__(self, prepared: Prepared, engine: Engine) -> None:
         self.prepared = prepared
-        self.ledger = ledger
         self.engine = engine
-        self.progress = progress
+        self._whole: WholeModel | None = None
 
-    def left(self) -> list[Part]:
-        """What is not wholly recorded."""
-        recorded = self.ledger.baseline_keys()
-        return [part for part in baseline_parts(self.prepared) if not set(part.keys) <= recorded]
+    def train(self, part: Part, listener: Callable[[Step], None]) -> list[BaselineResult] | None:
+        """Train a part; None where memory has no room for it.
 
-    def work_left(self) -> float:
-        """Of everything that is left."""
-        return sum(part.work for part in self.left())
+        The copy of the model that parts of one kind share is kept until ``forget``, or until a part of another kind.
+        """
+        try:
+            return list(self._of_whole(part, listener) if part.baseline in WHOLE else self._of_part(part, listener))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self.forget()
+        release_memory(self.prepared.device)
+        return None
 
-    def train(self) -> None:
-        """Train and record what is left."""
-        left = self.left()
-        whole: WholeModel | None = None
-        skipped: set[str] = set()
-        for place, part in enumerate(left):
-            if part.baseline in skipped:
-                continue
-            self.progress.expect(sum(later.work for later in left[place:]))
-            self.progress.pack(part.title, part.work)
-            try:
-                if part.baseline in WHOLE:
-                    if whole is None or whole.kind != part.baseline:
-                        whole = None  # before the next copy of the model is made
-                        whole = WholeModel(self.engine, part.baseline)
-                    self._record(self._of_whole(whole, part))
-                else:
-                    self._record(self._of_part(part))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                skipped.add(part.baseline)
-            if part.baseline in skipped:
-                whole = None
-                release_memory(self.prepared.device)
-                self.progress.note(f"{part.what} found no room in memory and is left out")
-            self.ledger.write_tables()
+    def forget(self) -> None:
+        """Let go of the copy of the model."""
+        self._whole = None
 
-    def measure(self, trials: Iterator[int] | set[int]) -> None:
-        """Keep what a step of these trials' trainings holds, to compare with that of the baselines."""
-        known = self.ledger.fact(facts.STEP_BYTES)
-        kept = {} if known is None else dict(known)
-        records = {record.trial: record for record in self.ledger.trials()}
-        missing = [trial for trial in sorted(trials) if str(trial) not in kept]
-        for trial in missing:
-            record = records[trial]
-            cell = self.prepared.cell(CellKey(trial, 0, 0), record.adapter, record.nuisance)
-            kept[str(trial)] = self.engine.step_bytes(cell)
-        if missing:
-            self.ledger.set_fact(facts.STEP_BYTES, kept)
-
-    def _record(self, found: Iterator[BaselineResult]) -> None:
-        recorded = self.ledger.baseline_keys()
-        for trained in found:
-            if trained.key not in recorded:
-                self.ledger.add_baseline(trained)
-
-    def _of_whole(self, whole: WholeModel, part: Part) -> Iterator[BaselineResult]:
+    def _of_whole(self, part: Part, listener: Callable[[Step], None]) -> Iterator[BaselineResult]:
+        whole = self._whole
+        if whole is None or whole.kind != part.baseline:
+            whole = self._whole = None  # before the next copy of the model is made
+            whole = self._whole = WholeModel(self.engine, part.baseline)  # type: ignore[arg-type]
         for key in part.keys:
             cell = baseline_cell(self.prepared, key)
             held = whole.step_bytes(cell)
-            result = whole.train(cell, self.progress.step)
+            result = whole.train(cell, listener)
             yield BaselineResult(key, result, whole.trainable_parameters, held)
 
-    def _of_part(self, part: Part) -> Iterator[BaselineResult]:
+    def _of_part(self, part: Part, listener: Callable[[Step], None]) -> Iterator[BaselineResult]:
         cells = [baseline_cell(self.prepared, key) for key in part.keys]
         if part.baseline == "head":
-            yield from self._heads(part, cells)
+            yield from self._heads(part, cells, listener)
             return
         answer = {"majority": majority, "tfidf": tfidf}[part.baseline]
         for key, cell in zip(part.keys, cells, strict=True):
             result, parameters = answer(self.prepared, cell)
             yield BaselineResult(key, result, parameters, None)
 
-    def _heads(self, part: Part, cells: list[Cell]) -> Iterator[BaselineResult]:
+    def _heads(self, part: Part, cells: list[Cell], listener: Callable[[Step], None]) -> Iterator[BaselineResult]:
         """As adapters are trained, packed and over cached layers; where each is told from the others by a number."""
         numbered = [replace(cell, key=replace(cell.key, trial=place)) for place, cell in enumerate(cells)]
         held: dict[int, int] = {}  # of a fold the same at every rate
         for cell in cells:
             if cell.key.fold not in held:
                 held[cell.key.fold] = self.engine.step_bytes(cell)
-        results: list[CellResult] = [trained.result for trained in self.engine.train(numbered, -1, self._step)]
+
+        def told(step: Step) -> None:
+            """The numbers of the heads are none of trials, so nobody is told their losses."""
+            listener(replace(step, losses={}))
+
+        results: list[CellResult] = [trained.result for trained in self.engine.train(numbered, -1, told)]
         parameters = self.prepared.base.structure.head_parameters
         for key, result in zip(part.keys, results, strict=True):
             yield BaselineResult(key, result, parameters, held[key.fold])
-
-    def _step(self, step: Step) -> None:
-        """The numbers of the heads are none of trials, so nobody is told their losses."""
-        self.progress.step(replace(step, losses={}))

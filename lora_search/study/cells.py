@@ -1,16 +1,21 @@
-"""Trains packs of cells and records each result as soon as it exists."""
+"""Has packs of cells trained, and records each result as soon as it exists."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 
 from lora_search.spec import facts
 from lora_search.store.ledger import Ledger
-from lora_search.store.records import CellKey, TrialRecord
+from lora_search.store.records import CellKey, CellResult, TrialRecord
+from lora_search.study.crew import Crew
+from lora_search.study.executors.tasks import Pack, Training
 from lora_search.study.preparation import Prepared
 from lora_search.study.progress import StudyProgress, pack_title
-from lora_search.training import Engine
+from lora_search.study.schedule import packs_of
+from lora_search.study.settings import tightest
+
+UNNUMBERED = -1
+"""The number of a pack that is none of the study."""
 
 _STALLED = (
     "a training that still answers like one who knows nothing after half of its steps ends there"
@@ -19,49 +24,63 @@ _STALLED = (
 
 
 class CellRunner:
-    """The study's hands.
+    """Has packs of cells trained.
 
     Args:
         prepared: the experiment.
         ledger: where results go.
-        engine: what trains.
+        crew: who trains.
         progress: who is told.
     """
 
-    def __init__(self, prepared: Prepared, ledger: Ledger, engine: Engine, progress: StudyProgress) -> None:
+    def __init__(self, prepared: Prepared, ledger: Ledger, crew: Crew, progress: StudyProgress) -> None:
         self.prepared = prepared
         self.ledger = ledger
-        self.engine = engine
+        self.crew = crew
         self.progress = progress
         self._told: set[str] = set()
 
-    def train(self, keys: Sequence[CellKey], trials: Mapping[int, TrialRecord]) -> None:
-        """Train a pack that is not wholly recorded: all of it, so that it is the pack it would have been."""
+    def train(self, keys: Iterable[CellKey], trials: Mapping[int, TrialRecord]) -> None:
+        """Train cells in packs; a pack that is not wholly recorded is trained whole, so that it is the pack it would
+        have been."""
         recorded = self.ledger.cell_keys()
-        if all(key in recorded for key in keys):
-            return
-        self.progress.pack(pack_title(keys), sum(self.work_of(trials[key.trial]) for key in keys))
-        number = self.ledger.next_pack()
-        stops = self.prepared.experiment.training.stop_stalled
-        cells = [
-            replace(self.prepared.cell(key, trials[key.trial].adapter, trials[key.trial].nuisance), may_stall=stops)
-            for key in keys
-        ]
-        results = self.engine.train(cells, number, self.progress.step)
-        # before the cells: a run that ends in between trains them again, with these
-        self._record_budgets()
-        for trained in results:
-            if trained.result.key not in recorded:
-                self.ledger.add_cell(trained.result)
-        for note in (*self.engine.notes, *self.ledger.notes):
-            self.note(note)
-        if any(trained.stalled for trained in results):
-            self.note(_STALLED)
+        packs = packs_of(self.prepared, trials, keys, workers=self.crew.executor.workers)
+        left = [pack for pack in packs if not recorded.issuperset(pack)]
+        first = self.ledger.next_pack()
+        tasks = [self._task(pack, trials, first + place) for place, pack in enumerate(left)]
+        for _, outcome in self.crew.done(tasks):
+            # before the cells: a run that ends in between trains them again, with these
+            self._record_budgets(outcome.budgets)
+            for result in outcome.cells:
+                if result.key not in recorded:
+                    self.ledger.add_cell(result)
+            for note in (*outcome.notes, *self.ledger.notes):
+                self.note(note)
+            if outcome.stalled:
+                self.note(_STALLED)
 
-    def _record_budgets(self) -> None:
-        """What the pack was found to have room for, so that a resumed study does not find it out again."""
-        if self.engine.budgets != self.ledger.fact(facts.BUDGETS):
-            self.ledger.set_fact(facts.BUDGETS, self.engine.budgets)
+    def train_apart(self, trainings: Sequence[Training], title: str, work: float) -> tuple[CellResult, ...]:
+        """Train what is no cell of the study, and record nothing."""
+        ((_, outcome),) = self.crew.done([Pack(tuple(trainings), UNNUMBERED, title, work)])
+        return outcome.cells
+
+    def _task(self, keys: Sequence[CellKey], trials: Mapping[int, TrialRecord], number: int) -> Pack:
+        stops = self.prepared.experiment.training.stop_stalled
+        records = [trials[key.trial] for key in keys]
+        trainings = tuple(
+            Training(key, record.adapter, record.nuisance, may_stall=stops)
+            for key, record in zip(keys, records, strict=True)
+        )
+        return Pack(trainings, number, pack_title(keys), sum(self.work_of(record) for record in records))
+
+    def _record_budgets(self, found: facts.Budgets) -> None:
+        """What a pack was found to have room for, so that a resumed study does not find it out again; of several
+        workers, what the one with the least room found."""
+        kept = self.ledger.fact(facts.BUDGETS)
+        if kept is not None and self.crew.executor.workers > 1:
+            found = tightest(kept, found)
+        if found != kept:
+            self.ledger.set_fact(facts.BUDGETS, found)
 
     def work_of(self, record: TrialRecord) -> float:
         """Cost of one cell of a trial, in layers computed."""

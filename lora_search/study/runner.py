@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
@@ -29,17 +30,21 @@ from lora_search.store.opening import quiet_optuna
 from lora_search.store.reader import StudyTables, read_study
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.asking import note_score
-from lora_search.study.baselines import BaselineRunner, check_baselines
+from lora_search.study.baselines import check_baselines
 from lora_search.study.cells import CellRunner
+from lora_search.study.comparing import BaselineRunner
+from lora_search.study.crew import Crew
 from lora_search.study.environment import describe_environment
+from lora_search.study.executors import executor_of
+from lora_search.study.executors.tasks import Executor, Training
 from lora_search.study.faults import refusals_as_input_errors
 from lora_search.study.live import LiveFile
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
 from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import finalist_requests
-from lora_search.study.refit import check_unchanged, refit_cell
-from lora_search.study.schedule import Step, packs_of
-from lora_search.study.settings import facts_of, moved_from, settings_of
+from lora_search.study.refit import check_unchanged
+from lora_search.study.schedule import Step
+from lora_search.study.settings import moved_from
 from lora_search.study.trial_export import check_export
 from lora_search.study.tuning import search_of
 from lora_search.training import Engine
@@ -86,10 +91,14 @@ def run_study(
     with quiet_optuna(), quiet_libraries(), terminated_as_interrupt():
         prepared = _checked(prepare(experiment), folder)
         environment = describe_environment(prepared)
-        with refusals_as_input_errors(folder), Ledger.open(folder, experiment, environment) as ledger:
+        with (
+            refusals_as_input_errors(folder),
+            executor_of(prepared, Engine) as executor,
+            Ledger.open(folder, experiment, environment) as ledger,
+        ):
             progress = LiveFile(progress, folder)
             try:
-                return StudyRun(prepared, ledger, progress).run()
+                return StudyRun(prepared, ledger, progress, executor).run()
             except KeyboardInterrupt as interrupt:
                 ledger.write_tables()
                 raise Interrupted(folder, terminated=isinstance(interrupt, Terminated)) from None
@@ -116,20 +125,29 @@ def _checked(prepared: Prepared, folder: Path) -> Prepared:
 
 
 class StudyRun:
-    """One run of a study, over an open ledger."""
+    """One run of a study, over an open ledger.
 
-    def __init__(self, prepared: Prepared, ledger: Ledger, progress: StudyProgress) -> None:
+    Args:
+        prepared: the experiment.
+        ledger: where everything is recorded, by this run alone.
+        progress: who is told.
+        executor: who trains.
+    """
+
+    def __init__(self, prepared: Prepared, ledger: Ledger, progress: StudyProgress, executor: Executor) -> None:
         self.prepared = prepared
         self.experiment = prepared.experiment
         self.ledger = ledger
         self.progress = progress
         kept = ledger.facts()
-        engine = Engine(prepared.base, prepared.data, self.experiment.training, settings_of(prepared, kept))
-        self._moved_from = moved_from(prepared.device, kept)
-        ledger.set_facts(facts_of(engine))
-        self.cells = CellRunner(prepared, ledger, engine, progress)
+        found = executor.begin(kept)
+        self._device = found[facts.DEVICE.name]
+        self._moved_from = moved_from(torch.device(self._device), kept)
+        ledger.set_facts(found)
+        crew = Crew(executor, progress)
+        self.cells = CellRunner(prepared, ledger, crew, progress)
         self.search = search_of(prepared, ledger)
-        self.baselines = BaselineRunner(prepared, ledger, engine, progress)
+        self.baselines = BaselineRunner(prepared, ledger, crew, progress)
 
     def run(self) -> StudyTables:
         """Until every trial is finished and the verdict is as good as the budget makes it. Returns the tables."""
@@ -141,9 +159,8 @@ class StudyRun:
         for note in self.prepared.notes:
             self.cells.note(note)
         if self._moved_from is not None:
-            device = self.prepared.device.type
             self.cells.note(
-                f"this study ran on {self._moved_from} before and goes on on {device}, which rounds otherwise"
+                f"this study ran on {self._moved_from} before and goes on on {self._device}, which rounds otherwise"
             )
         if self.prepared.base.head.frozen:
             self._score_base_alone()
@@ -183,8 +200,7 @@ class StudyRun:
         closed = [ending for ending in step.finished if records[ending[0]].state == "running"]
         self._finish([(records[trial], state, reason) for trial, state, reason in closed])
         if step.cells:
-            for pack in packs_of(self.prepared, records, step.cells):
-                self.cells.train(pack, records)
+            self.cells.train(step.cells, records)
             failures = self._failures({key.trial for key in step.cells})
             running = [trial for trial in failures if records[trial].state == "running"]
             self._finish([(records[trial], "failed", failures[trial]) for trial in running])
@@ -209,8 +225,7 @@ class StudyRun:
             for trial in readmitted:
                 self.progress.note(f"trial {trial} was stopped and may be the best after all: training what it lacks")
             self.progress.expect(sum(self.cells.work_of(records[key.trial]) for key in keys))
-            for pack in packs_of(self.prepared, records, keys):
-                self.cells.train(pack, records)
+            self.cells.train(keys, records)
             # in Optuna, where a trial ends once, it stays as it ended first
             failures = self._failures({key.trial for key in keys})
             sound = [trial for trial in failures if records[trial].state != "failed"]
@@ -224,9 +239,8 @@ class StudyRun:
             adapter = AdapterSpec(rank=1, alpha=1.0, targets="all-linear", layers="all")
             nuisance = Nuisance(learning_rate=1.0)
             keys = [CellKey(UNTRAINED, 0, fold) for fold in range(self.experiment.cv.folds)]
-            cells = [replace(self.prepared.cell(key, adapter, nuisance), modules=()) for key in keys]
-            self.progress.pack("the base as it is, to compare with", 0.0)
-            results = [trained.result for trained in self.cells.engine.train(cells, -1, self.progress.step)]
+            trainings = [Training(key, adapter, nuisance, adapted=False) for key in keys]
+            results = self.cells.train_apart(trainings, "the base as it is, to compare with", 0.0)
             alone = (facts.HeadAlone(UNTRAINED, r.key.repeat, r.key.fold, r.scores, r.failure) for r in results)
             self.ledger.set_fact(facts.HEAD_ALONE, tuple(alone))
 
@@ -253,17 +267,16 @@ class StudyRun:
             self.cells.note("the hold-out is kept until the verdict is decided")
             return
         record = next(record for record in self.ledger.trials() if record.trial == recommended.trial)
-        cell = refit_cell(self.prepared, record.trial, record.adapter, record.nuisance)
-        self._announce(f"trial {record.trial} on all examples, to score the hold-out", self.cells.work_of(record))
-        (trained,) = self.cells.engine.train([cell], pack=-1, listener=self.progress.step)
-        score = facts.HoldoutScore(record.trial, trained.result.scores, trained.result.failure)
-        self.ledger.set_fact(facts.HOLDOUT, score)
-        self._judge()
-
-    def _announce(self, title: str, work: float) -> None:
-        """A training that is no cell of the study, after all of them."""
+        on_everything = CellKey(record.trial, 0, self.experiment.cv.folds)
+        work = self.cells.work_of(record)
         self.progress.expect(work)
-        self.progress.pack(title, work)
+        (result,) = self.cells.train_apart(
+            [Training(on_everything, record.adapter, record.nuisance)],
+            f"trial {record.trial} on all examples, to score the hold-out",
+            work,
+        )
+        self.ledger.set_fact(facts.HOLDOUT, facts.HoldoutScore(record.trial, result.scores, result.failure))
+        self._judge()
 
     def _finish(self, endings: Sequence[tuple[TrialRecord, facts.Ending, str | None]]) -> None:
         """Close trials, each in Optuna first: a run that ends in between finds it finished there and closes it here."""

@@ -66,12 +66,18 @@ def rungs_of(generation: int, folds: int, repeats: int) -> list[list[tuple[int, 
     return [columns[:first], *([column] for column in columns[first:])]
 
 
-def packs_of(prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterable[CellKey]) -> list[list[CellKey]]:
+def packs_of(
+    prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterable[CellKey], workers: int = 1
+) -> list[list[CellKey]]:
     """Cells in packs: of one lowest layer, top layers first.
+
+    With several workers packs are small enough for each to have its share of the work, and the longest come first, so
+    that none begins when the others are through.
 
     Args:
         trials: the trials the cells belong to, by number.
         keys: the cells; those of a rung see the same batches, those of several folds share the frozen layers only.
+        workers: how many packs are trained at the same time.
     """
 
     def by_targets(key: CellKey) -> tuple[int, int, str, int]:
@@ -81,11 +87,16 @@ def packs_of(prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterab
     by_depth: dict[int, list[CellKey]] = {}
     for key in keys:
         by_depth.setdefault(prepared.depth(trials[key.trial].adapter), []).append(key)
+    layers = {depth: prepared.base.structure.layer_count - depth for depth in by_depth} if workers > 1 else {}
+    share = sum(layers[depth] * len(by_depth[depth]) for depth in layers) / workers
     packs: list[list[CellKey]] = []
-    for depth in sorted(by_depth, reverse=True):
+    for depth in sorted(by_depth, reverse=workers == 1):
         # those of a fold have the same batches; among them, neighbours in rank pad each other's matrices least
         alike = sorted(
             by_depth[depth], key=lambda key: (key.repeat, key.fold, trials[key.trial].adapter.rank, key.trial)
         )
-        packs.extend(alike[start : start + PACK_SLOTS] for start in range(0, len(alike), PACK_SLOTS))
+        slots = PACK_SLOTS if workers == 1 else min(PACK_SLOTS, max(1, int(share / layers[depth])))
+        if workers > 1:
+            slots = -(-len(alike) // -(-len(alike) // slots))  # as many packs as that takes, of equal size
+        packs.extend(alike[start : start + slots] for start in range(0, len(alike), slots))
     return [sorted(pack, key=by_targets) for pack in packs]

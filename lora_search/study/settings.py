@@ -67,6 +67,14 @@ def facts_of(engine: Engine) -> dict[str, Any]:
     }
 
 
+def tightest(one: facts.Budgets, other: facts.Budgets) -> facts.Budgets:
+    """What two workers both have room for."""
+    return {
+        "token_budget": min(one["token_budget"], other["token_budget"]),
+        "checkpointing": one["checkpointing"] or other["checkpointing"],
+    }
+
+
 def _recorded_dtype(prepared: Prepared, precision: str) -> torch.dtype:
     try:
         return choose_dtype(precision, prepared.device, 1)
