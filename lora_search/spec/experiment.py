@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from lora_search.metrics import VERDICT_METRICS, has_own_unit
 from lora_search.spec.adapter import AdapterSpec, Bias, Scaling
 from lora_search.spec.baselines import BaselinesSpec
+from lora_search.spec.execution import ExecutionSpec
 from lora_search.spec.fields import (
     Columns,
     DoraChoices,
@@ -229,4 +230,5 @@ class Experiment(Section):
     search: SearchSpec = SearchSpec()
     training: TrainingSpec = TrainingSpec()
     baselines: BaselinesSpec = BaselinesSpec()
+    execution: ExecutionSpec = ExecutionSpec()
     verdict: VerdictSpec

@@ -8,6 +8,7 @@ from typing import Any
 from lora_search.errors import Mistake
 from lora_search.spec import Experiment
 from lora_search.spec.baselines import LEARNING_RATES
+from lora_search.spec.execution import ExecutionSpec
 from lora_search.spec.quoting import cut
 from lora_search.spec.toml import toml_value
 
@@ -17,6 +18,7 @@ MAY_CHANGE: frozenset[str] = frozenset(
     {
         "baselines.include",
         *(f"baselines.learning_rate.{name}" for name in LEARNING_RATES),
+        *(f"execution.{name}" for name in ExecutionSpec.model_fields),
         "search.trials",
         "search.cells",
         "training.gradient_checkpointing",
@@ -25,8 +27,8 @@ MAY_CHANGE: frozenset[str] = frozenset(
         "verdict.extra_repeats",
     }
 )
-"""How long to search, in how much memory, what to compare with, and when to be content: none changes what a recorded
-cell means."""
+"""How long to search, in how much memory, by whom, what to compare with, and when to be content: none changes what a
+recorded cell means."""
 
 
 def differences(study: Experiment, experiment: Experiment) -> list[Mistake]:

@@ -21,6 +21,7 @@ from lora_search.store.records import CellKey
 from lora_search.study.baselines import WHOLE, Part, baseline_cell, baseline_parts, check_baselines
 from lora_search.study.capacity import information, rule_of_thumb
 from lora_search.study.environment import describe_environment
+from lora_search.study.executors import workers_sentence
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
 from lora_search.study.schedule import GENERATION, packs_of
@@ -56,6 +57,7 @@ class Plan:
         baselines: their trainings and seconds, by name.
         memory: estimated peak, bytes by part.
         packs: lines about which cells would be trained together first, and what one costs.
+        workers: who would train.
     """
 
     experiment: Experiment
@@ -76,6 +78,7 @@ class Plan:
     seconds: float
     memory: dict[str, int]
     packs: tuple[str, ...]
+    workers: str
     later: int
     later_seconds: float
     baselines: Mapping[str, tuple[int, float]]
@@ -104,6 +107,7 @@ class Plan:
             *([] if self.bits is None else [f"rule of thumb: {rule_of_thumb(self.bits, self.smallest, self.largest)}"]),
             *self.packs,
             f"machine: {self.device}, base in {self.precision}",
+            f"workers: {self.workers}",
             f"memory: about {_mebibytes(total)} ({parts})",
             f"time: about {duration(max(1.0, self.seconds))} if {self._stopped} is stopped early",
             *self._after(),
@@ -147,6 +151,7 @@ def plan_study(experiment: Experiment) -> Plan:
 def _plan(experiment: Experiment) -> Plan:
     prepared = prepare(experiment)
     check_baselines(prepared)
+    workers = workers_sentence(experiment.execution)
     tried = check_export(prepared)
     dtype = measured_dtype(prepared)
     settings = EngineSettings(prepared.device, dtype, lanes=lanes_of(prepared.device))
@@ -188,6 +193,7 @@ def _plan(experiment: Experiment) -> Plan:
         head_parameters=prepared.base.structure.head_parameters,
         bits=information(prepared),
         seconds=mean * cells,
+        workers=workers,
         later=later,
         later_seconds=mean * later,
         baselines=_baselines(prepared, engine, seconds[max(seconds)]),

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
+from lora_search.errors import MachineError
+from lora_search.spec.execution import ExecutionSpec
+from lora_search.study.executors.identity import identity_of
 from lora_search.study.executors.inline import InlineExecutor
+from lora_search.study.executors.pool import Fleet, Pool
+from lora_search.study.executors.processes import Processes, Share
+from lora_search.study.executors.ray_actors import RayFleet, imported_ray
 from lora_search.study.executors.tasks import Executor
 from lora_search.study.executors.worker import MakeEngine, Worker
 from lora_search.study.preparation import Prepared
@@ -18,9 +27,79 @@ def executor_of(prepared: Prepared, make_engine: MakeEngine) -> Iterator[Executo
     Args:
         prepared: the experiment.
         make_engine: makes what trains.
+
+    Raises:
+        MachineError: this machine, or the cluster, has not what is asked for.
     """
-    executor = InlineExecutor(Worker(prepared, make_engine))
+    executor = _executor(prepared, make_engine)
     try:
         yield executor
     finally:
         executor.close()
+
+
+def _executor(prepared: Prepared, make_engine: MakeEngine) -> Executor:
+    experiment = prepared.experiment
+    fleet: Fleet
+    if experiment.execution.engine == "ray":
+        fleet = RayFleet(experiment, make_engine)
+    elif shares := shares_of(experiment.execution):
+        fleet = Processes(experiment, make_engine, shares)
+    else:
+        return InlineExecutor(Worker(prepared, make_engine))
+    return Pool(fleet, identity_of(prepared))
+
+
+def shares_of(execution: ExecutionSpec) -> list[Share]:
+    """What each worker process has of this machine; none where this process is the worker.
+
+    Raises:
+        MachineError: this machine has not what is asked for.
+    """
+    gpus = _visible_gpus()
+    if execution.gpus_per_worker and not gpus:
+        got = f"{execution.gpus_per_worker:g}"
+        raise MachineError.about("execution.gpus_per_worker", "must be 0 on a machine without a GPU", got=got)
+    each = 1.0 if execution.gpus_per_worker is None else execution.gpus_per_worker
+    used = gpus if each else []
+    workers = execution.workers or (int(len(used) / each) if used else 1)
+    if workers == 1 and execution.cpus_per_worker is None and (each or not gpus):
+        return []
+    threads = execution.cpus_per_worker or max(1, torch.get_num_threads() // workers)
+    return [Share(threads, used[int(place * each) % len(used)] if used else None) for place in range(workers)]
+
+
+def workers_sentence(execution: ExecutionSpec) -> str:
+    """Who would train, for a plan.
+
+    Raises:
+        MachineError: this machine has not what is asked for.
+    """
+    if execution.engine == "ray":
+        imported_ray()
+        where = "a Ray of this machine's own" if execution.address is None else f"Ray at {execution.address}"
+        workers = "as many as there is room for" if execution.workers is None else f"{execution.workers}"
+        share = f"{execution.cpus_per_worker or 1} CPU"
+        if execution.gpus_per_worker is None:
+            share += " and a GPU where there are any"
+        elif execution.gpus_per_worker:
+            share += f" and {execution.gpus_per_worker:g} GPU"
+        return f"{workers} on {where}, each with {share}"
+    shares = shares_of(execution)
+    if not shares:
+        return "this process"
+    gpus = len({share.gpu for share in shares if share.gpu is not None})
+    on = f" on {gpus} GPU{'s' if gpus > 1 else ''}" if gpus else ""
+    threads = shares[0].threads
+    several = f"{len(shares)} processes" if len(shares) > 1 else "one process of its own"
+    return f"{several}{on}, {threads} CPU{'s' if threads > 1 else ''} each"
+
+
+def _visible_gpus() -> list[str]:
+    """As ``CUDA_VISIBLE_DEVICES`` names them."""
+    if not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(index) for index in range(torch.cuda.device_count())]
