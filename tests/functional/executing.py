@@ -1,7 +1,7 @@
 """What every executor must do, as one suite; see ``test_functional_executors`` and ``test_functional_ray``.
 
-A class of this contract has the fixtures ``executor``, ``began`` (what that answers to ``begin``) and ``kill``, which
-kills the worker that gets the first task; None where there is none but this process.
+A class of the contract has the fixtures ``executor`` and ``began`` (what that answers to ``begin``), and where workers
+can be killed ``kill``, of the one that gets the first task.
 """
 
 from __future__ import annotations
@@ -114,11 +114,13 @@ class ExecutorContract:
         assert done == [7, 8, 9]
         assert list(executor.events(lambda task, step: None)) == []
 
+
+class MortalContract(ExecutorContract):
+    """And of workers that can be killed: two of them."""
+
     def test_of_a_worker_that_dies_only_its_own_task_is_lost(
         self, executor: Executor, began: Any, alone: list[Outcome], kill: Any
     ) -> None:
-        if kill is None:
-            pytest.skip("this process is the worker")
         tasks = [pack(0, (0, 0, 0), (1, 0, 0)), pack(1, (0, 0, 1)), pack(2, (1, 0, 1))]
         for task in tasks:
             executor.submit(task)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import subprocess
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
-from executing import ExecutorContract, assert_same_but_for_rounding
+import torch
+from executing import ExecutorContract, MortalContract, assert_same_but_for_rounding
 
 from lora_search import run_study
 from lora_search.errors import MachineError
 from lora_search.spec.execution import ExecutionSpec
 from lora_search.store.files import LIVE_FILE
-from lora_search.study import prepare
 from lora_search.study.executors.choosing import shares_of, workers_sentence
 from lora_search.study.executors.identity import identity_of
 from lora_search.study.executors.inline import InlineExecutor
+from lora_search.study.executors.messages import Begin, Broken, Lost, answered, greeting
 from lora_search.study.executors.pool import Pool
 from lora_search.study.executors.processes import Processes, Share
+from lora_search.study.executors.serving import serve_to_the_end
+from lora_search.study.executors.tasks import Refused
 from lora_search.study.executors.worker import Worker
 from lora_search.study.progress import Silent
 from lora_search.training import Engine
@@ -37,16 +43,35 @@ class TestThisProcess(ExecutorContract):
     def began(cls, executor):
         return executor.begin({})
 
-    @pytest.fixture
-    def kill(self):
-        return None
+
+class Forked:
+    """A worker process forked from a server that has only imported: as one that is started, in less time."""
+
+    context = multiprocessing.get_context("forkserver")
+
+    def __init__(self, link: Connection) -> None:
+        self.process = self.context.Process(target=serve_to_the_end, args=(link,))
+        self.process.start()
+        self.pid = self.process.pid
+        self.kill = self.process.kill
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired("a worker", timeout or 0.0)
+        return self.process.exitcode
 
 
-class TestProcesses(ExecutorContract):
+def forked(link: Connection, share: Share, errors: Any) -> Forked:
+    return Forked(link)
+
+
+class TestProcesses(MortalContract):
     @pytest.fixture(scope="class")
     @classmethod
     def fleet(cls, prepared):
-        return Processes(prepared.experiment, Engine, [Share(1), Share(1)])
+        Forked.context.set_forkserver_preload(["lora_search.study.runner", "transformers.models.bert.modeling_bert"])
+        return Processes(prepared.experiment, Engine, [Share(1), Share(1)], forked)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -108,13 +133,47 @@ def test_a_study_on_two_workers_of_which_one_is_killed_is_that_of_one_process(wo
     assert list(alone_again.cells[alone_again.cells["trial"] < 4]["finished_at"]) == list(recorded["finished_at"])
 
 
-def test_a_worker_that_cannot_be_one_ends_the_run_before_it_begins(world, tmp_path):
-    (tmp_path / "data.csv").write_text(Path(world.data).read_text())
-    experiment = world.experiment(data={"train": str(tmp_path / "data.csv")})
-    ours = identity_of(prepare(experiment))
-    (tmp_path / "data.csv").unlink()
-    with pytest.raises(MachineError, match=r"no worker can be used: data\.train: .*data\.csv"):
-        Pool(Processes(experiment, Engine, [Share(1)]), ours)
+def test_a_worker_that_cannot_be_one_says_why_in_one_line(world, tmp_path):
+    experiment = world.experiment(data={"train": str(tmp_path / "data.csv")}, model={"base": str(tmp_path / "model")})
+    worker, said = greeting(experiment, Engine)
+    assert worker is None
+    assert isinstance(said, Refused)
+    assert "data.train: " in said.reason
+    assert "model.base: " in said.reason
+    assert "\n" not in said.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), Lost("memory ran out (CUDA out of memory)")),
+        (MachineError("a process was ended from outside"), Lost("a process was ended from outside")),
+        (MemoryError(), Lost("memory ran out (MemoryError)")),
+    ],
+)
+def test_a_worker_without_memory_is_of_no_more_use(error, answer):
+    assert answered(Failing(error), None, lambda step: None) == answer
+
+
+def test_a_bug_in_a_worker_comes_with_its_traceback():
+    answer = answered(Failing(ValueError("wrong")), None, lambda step: None)
+    assert isinstance(answer, Broken)
+    assert answer.report.endswith("ValueError: wrong\n")
+    refused = answered(Failing(MachineError("needs a GPU")), Begin({}), lambda step: None)
+    assert refused == Refused("needs a GPU")
+
+
+class Failing:
+    """A worker of which nothing comes but an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def begin(self, kept: Any) -> Any:
+        raise self.error
+
+    def work(self, task: Any, listener: Any) -> Any:
+        raise self.error
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from lora_search.spec import Experiment
 from lora_search.study.executors.messages import Answer, Lost, Order
@@ -35,11 +35,41 @@ class Share:
     gpu: str | None = None
 
 
+class Running(Protocol):
+    """A process, as far as it matters here: what ``subprocess.Popen`` has."""
+
+    pid: int
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, negative of a signal; ``subprocess.TimeoutExpired`` while it runs on."""
+
+
+def launched(link: Connection, share: Share, errors: IO[bytes]) -> Running:
+    """Start a worker process.
+
+    Args:
+        link: its end of the connection.
+        share: of this machine.
+        errors: where its standard error goes.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": str(share.threads), "CUDA_VISIBLE_DEVICES": share.gpu or ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", _SERVING, str(link.fileno())],
+        env=environment,
+        pass_fds=[link.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+    )
+
+
 @dataclass
 class _Process:
     """A worker, its connection, and the file its standard error goes to."""
 
-    running: subprocess.Popen[bytes]
+    running: Running
     link: Connection
     errors: IO[bytes]
 
@@ -66,9 +96,17 @@ class Processes:
         experiment: as the driver read it.
         make_engine: see ``Worker``; importable by its name.
         shares: of each worker.
+        launch: starts a process.
     """
 
-    def __init__(self, experiment: Experiment, make_engine: MakeEngine, shares: Sequence[Share]) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        make_engine: MakeEngine,
+        shares: Sequence[Share],
+        launch: Callable[[Connection, Share, IO[bytes]], Running] = launched,
+    ) -> None:
+        self._launch = launch
         self._experiment = experiment
         self._make_engine = make_engine
         self._shares = list(shares)
@@ -88,19 +126,10 @@ class Processes:
             self._started[place].running.kill()
             self._started.pop(place).end()
         share = self._shares[place]
-        environment = os.environ | {"OMP_NUM_THREADS": str(share.threads)}
-        environment["CUDA_VISIBLE_DEVICES"] = share.gpu or ""
         ours, theirs = Pipe()
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with the process
         with theirs:
-            running = subprocess.Popen(
-                [sys.executable, "-m", _SERVING, str(theirs.fileno())],
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-            )
+            running = self._launch(theirs, share, errors)
         self._started[place] = _Process(running, ours, errors)
         self._send(place, Setting(self._experiment, self._make_engine, share.threads))
 

@@ -45,16 +45,17 @@ def serve(link: Connection) -> None:
         link.send(answered(worker, link.recv(), lambda step: link.send(Stepped(step))))
 
 
-def main() -> None:
+def serve_to_the_end(link: Connection) -> None:
+    """As ``serve``; when the driver is gone, the process ends."""
     # Ctrl-C reaches every process of a terminal; the driver handles it, and ends this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with quiet_libraries():
-            serve(Connection(int(sys.argv[1])))
+            serve(link)
     except (EOFError, BrokenPipeError, ConnectionError):
         # the driver is gone; without what is run at an exit, which may wait for what was computing
         os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    serve_to_the_end(Connection(int(sys.argv[1])))
