@@ -18,6 +18,7 @@ from lora_search.study.executors.ray_actors import RayFleet, imported_ray
 from lora_search.study.executors.tasks import Executor
 from lora_search.study.executors.worker import MakeEngine, Worker
 from lora_search.study.preparation import Prepared
+from lora_search.study.progress import counted
 
 
 @contextmanager
@@ -79,20 +80,19 @@ def workers_sentence(execution: ExecutionSpec) -> str:
         imported_ray()
         where = "a Ray of this machine's own" if execution.address is None else f"Ray at {execution.address}"
         workers = "as many as there is room for" if execution.workers is None else f"{execution.workers}"
-        share = f"{execution.cpus_per_worker or 1} CPU"
+        share = counted(execution.cpus_per_worker or 1, "CPU")
         if execution.gpus_per_worker is None:
             share += " and a GPU where there are any"
         elif execution.gpus_per_worker:
-            share += f" and {execution.gpus_per_worker:g} GPU"
+            share += f" and {execution.gpus_per_worker:g} of a GPU" if execution.gpus_per_worker < 1 else " and a GPU"
         return f"{workers} on {where}, each with {share}"
     shares = shares_of(execution)
     if not shares:
         return "this process"
     gpus = len({share.gpu for share in shares if share.gpu is not None})
-    on = f" on {gpus} GPU{'s' if gpus > 1 else ''}" if gpus else ""
-    threads = shares[0].threads
+    on = f" on {counted(gpus, 'GPU')}" if gpus else ""
     several = f"{len(shares)} processes" if len(shares) > 1 else "one process of its own"
-    return f"{several}{on}, {threads} CPU{'s' if threads > 1 else ''} each"
+    return f"{several}{on}, {counted(shares[0].threads, 'CPU')} each"
 
 
 def _visible_gpus() -> list[str]:
