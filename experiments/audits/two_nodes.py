@@ -54,6 +54,7 @@ class Cluster:
         # the two are as different machines to Ray, which on one machine it has to be allowed
         self.environment = os.environ | {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+            "RAY_AUTH_MODE": "disabled",  # else Ray leaves a key in the user's home
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "OMP_NUM_THREADS": "1",
         }
@@ -80,7 +81,7 @@ class Cluster:
                     continue
                 # the head's store of all knows its own address alone
                 ours = self.address in words or f"--gcs-server-port={self.address.partition(':')[2]}" in words
-                if ours and f"--node-ip-address={node}" in words:
+                if ours and any(f"-{name}={node}" in words for name in ("ip-address", "monitor-ip")):
                     found.append(int(entry.name))
         return found
 

@@ -30,9 +30,11 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'lora
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """Of one node with two CPUs; a driver that is connected already does not end it."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a key in the user's home
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        yield
+        ray.shutdown()
 
 
 class TestActors(MortalContract):

@@ -18,7 +18,7 @@ from lora_search.study.executors.tasks import Died, Finished, Outcome, Pack, Ref
 from lora_search.study.progress import Silent
 from lora_search.training import Step
 
-OURS = Identity({"torch": "2.13"}, "data", "model")
+OURS = Identity({"torch": "2.13"}, "code", "data", "model")
 FACTS = {"precision": "fp32", "device": "cpu", "lanes": 2, "budgets": {"token_budget": 1024, "checkpointing": False}}
 TOLD = {name: value for name, value in FACTS.items() if name != "lanes"}
 
@@ -147,10 +147,11 @@ def test_workers_that_die_before_they_begin_are_not_started_for_ever():
 @pytest.mark.parametrize(
     ("theirs", "reason"),
     [
-        (Identity({"torch": "2.6"}, "data", "model"), "must run torch 2.13 as this process does, got 2.6"),
-        (Identity({}, "data", "model"), "must run torch 2.13 as this process does, got none"),
-        (Identity(OURS.packages, "other", "model"), "must load the data that this process loads"),
-        (Identity(OURS.packages, "data", "other"), "must load the model that this process loads"),
+        (Identity({"torch": "2.6"}, "code", "data", "model"), "must run torch 2.13 as this process does, got 2.6"),
+        (Identity({}, "code", "data", "model"), "must run torch 2.13 as this process does, got none"),
+        (Identity(OURS.packages, "other", "data", "model"), "must load the code that this process loads"),
+        (Identity(OURS.packages, "code", "other", "model"), "must load the data that this process loads"),
+        (Identity(OURS.packages, "code", "data", "other"), "must load the model that this process loads"),
     ],
 )
 def test_who_would_compute_something_else_is_left_out(theirs, reason):

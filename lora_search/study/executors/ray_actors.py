@@ -266,7 +266,8 @@ def _room(there: dict[str, float], execution: ExecutionSpec) -> tuple[dict[str, 
     for name, resource, wanted in rooms:
         if wanted > there.get(resource, 0.0):
             has = f"{there.get(resource, 0.0):g} {resource}s"
-            raise MachineError.about(f"execution.{name}", f"must be no more than the cluster has, {has}", got=wanted)
+            got = f"{wanted:g}"
+            raise MachineError.about(f"execution.{name}", f"must be no more than the cluster has, {has}", got=got)
     room = min(int(there[resource] / wanted) for _, resource, wanted in rooms if wanted)
     return resources, execution.workers or room
 
