@@ -21,7 +21,7 @@ from lora_search.store.records import CellKey
 from lora_search.study.baselines import WHOLE, Part, baseline_cell, baseline_parts, check_baselines
 from lora_search.study.capacity import information, rule_of_thumb
 from lora_search.study.environment import describe_environment
-from lora_search.study.executors import workers_sentence
+from lora_search.study.executors import THIS_PROCESS, workers_sentence
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
 from lora_search.study.schedule import GENERATION, packs_of
@@ -109,7 +109,7 @@ class Plan:
             f"machine: {self.device}, base in {self.precision}",
             f"workers: {self.workers}",
             f"memory: about {_mebibytes(total)} ({parts})",
-            f"time: about {duration(max(1.0, self.seconds))} if {self._stopped} is stopped early",
+            f"time: about {duration(max(1.0, self.seconds))}{self._by} if {self._stopped} is stopped early",
             *self._after(),
         ]
 
@@ -127,6 +127,11 @@ class Plan:
             about = f"about {duration(max(1.0, seconds))}"
             lines.append(f"to compare with: {counted(trainings, 'training')}, {about}: {names}")
         return lines
+
+    @property
+    def _by(self) -> str:
+        """Whose time it is: what was measured is this process, and others may be elsewhere."""
+        return "" if self.workers == THIS_PROCESS else " by one worker"
 
     @property
     def _stopped(self) -> str:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lora_search.study.executors.inline import InlineExecutor
 from lora_search.study.executors.messages import Begin, Broken, Lost, answered, greeting
 from lora_search.study.executors.pool import Pool
 from lora_search.study.executors.processes import Processes, Share
+from lora_search.study.executors.ray_actors import connect
 from lora_search.study.executors.serving import serve_to_the_end
 from lora_search.study.executors.tasks import Refused
 from lora_search.study.executors.worker import Worker
@@ -201,3 +203,47 @@ def test_shares_of_a_machine(monkeypatch, asked, gpus, threads, shares, sentence
     execution = ExecutionSpec(**asked)
     assert shares_of(execution) == shares
     assert workers_sentence(execution) == sentence
+
+
+def test_a_plan_says_who_would_train(world, tmp_path, lora_search):
+    spec = world.file(tmp_path, search={"trials": 1}, execution={"workers": 2, "cpus_per_worker": 1})
+    answer = lora_search("plan", spec)
+    assert answer.code == 0
+    assert "workers: 2 processes, 1 CPU each" in answer.out.splitlines()
+    assert "by one worker if no trial is stopped early" in answer.out
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_without_ray_there_is_one_clear_line(world, tmp_path, lora_search, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    spec = world.file(tmp_path, execution={"engine": "ray"})
+    answer = lora_search(command, spec)
+    assert answer.code == 2
+    said = "execution.engine: needs Ray, which is not installed, got \"ray\"; pip install 'lora-search[ray]'"
+    assert answer.err.splitlines() == [f"{spec}: {said}"]
+    assert not (tmp_path / "results" / "critics").exists()
+
+
+def test_without_gpus_there_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr("lora_search.study.executors.choosing._visible_gpus", list)
+    with pytest.raises(MachineError, match=r"^execution.gpus_per_worker: must be 0 on a machine without a GPU, got 1$"):
+        workers_sentence(ExecutionSpec(gpus_per_worker=1))
+
+
+class NoCluster:
+    """Ray, where nobody answers."""
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **settings: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise ConnectionError(f"Failed to connect to Ray cluster at {settings['address']}")
+
+
+def test_an_address_where_nobody_answers_is_one_clear_line_and_signals_stay_ours():
+    before = signal.getsignal(signal.SIGTERM)
+    said = "execution.address: must be that of a running Ray cluster, got 10.0.0.1:6379: Failed to connect to Ray"
+    with pytest.raises(MachineError, match=said):
+        connect(NoCluster(), ExecutionSpec(engine="ray", address="10.0.0.1:6379"))
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -16,7 +16,7 @@ from lora_search import run_study
 from lora_search.errors import MachineError
 from lora_search.spec.execution import ExecutionSpec
 from lora_search.store.files import LIVE_FILE
-from lora_search.study.executors import choosing
+from lora_search.study.executors import choosing, ray_actors
 from lora_search.study.executors.choosing import workers_sentence
 from lora_search.study.executors.identity import identity_of
 from lora_search.study.executors.pool import Pool
@@ -73,11 +73,10 @@ class Watched(RayFleet):
 
 
 class Killing(Silent):
-    """Kills a worker when the second wave of packs is under way."""
+    """Kills a worker at the first step that one tells of."""
 
     def __init__(self, live: Path) -> None:
         self.live = live
-        self.packs: list[str] = []
         self.notes: list[str] = []
         self.curves = 0
         self.killed = False
@@ -85,21 +84,19 @@ class Killing(Silent):
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
-    def pack(self, title: str, work: float) -> None:
-        self.packs.append(title)
-
     def step(self, step: Any) -> None:
         self.curves += len(json.loads(self.live.read_text())["curves"])
         (fleet,) = Watched.made
-        if len(self.packs) == 2 and not self.killed:
+        if not self.killed:
             self.killed = True
             ray.kill(fleet.actors[0])
 
 
 def test_a_study_of_which_a_worker_is_killed_is_that_of_one_process(world, tmp_path, monkeypatch):
     monkeypatch.setattr(choosing, "RayFleet", Watched)
+    monkeypatch.setattr(ray_actors, "_STEP_SECONDS", 0.05)
     # long enough for a worker to be asked how far it is, and so slow that rounding does not grow
-    spec = {"search": {"learning_rate": 0.001}, "training": {"epochs": 30}, "baselines": {"include": ["majority"]}}
+    spec = {"search": {"learning_rate": 0.001}, "training": {"epochs": 20}, "baselines": {"include": ["majority"]}}
     alone = run_study(world.experiment(**spec), tmp_path / "alone", progress=False)
     experiment = world.experiment(**spec, execution={"engine": "ray"})
     told = Killing(tmp_path / experiment.name / LIVE_FILE)

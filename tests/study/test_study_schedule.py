@@ -13,7 +13,11 @@ from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.schedule import GENERATION, PACK_SLOTS, generation_of, packs_of, rungs_of
 
 DEPTHS = {"all": 0, "top-1/2": 3, "top-1/3": 4}
-PREPARED = SimpleNamespace(depth=lambda adapter: DEPTHS[adapter.layers])
+LAYERS = 6
+PREPARED = SimpleNamespace(
+    depth=lambda adapter: DEPTHS[adapter.layers],
+    base=SimpleNamespace(structure=SimpleNamespace(layer_count=LAYERS)),
+)
 
 
 TARGETS = ["query+value", "attention", "all-linear"]
@@ -42,6 +46,23 @@ def test_every_cell_is_in_one_pack_with_cells_of_its_depth(records, folds, rando
     assert all(1 <= len(pack) <= PACK_SLOTS for pack in packs)
     shuffled = random.sample(keys, len(keys))
     assert packs_of(PREPARED, records, shuffled) == packs
+
+
+@given(trials, st.integers(2, 40), st.randoms())
+def test_with_several_workers_each_has_its_share_and_the_longest_come_first(records, workers, random):
+    keys = [CellKey(trial, 0, 0) for trial in records]
+    packs = packs_of(PREPARED, records, keys, workers)
+    assert sorted(key for pack in packs for key in pack) == sorted(keys)
+    layers = [{LAYERS - DEPTHS[records[key.trial].adapter.layers] for key in pack} for pack in packs]
+    assert all(len(depth) == 1 for depth in layers)
+    of_each = [min(depth) for depth in layers]
+    assert of_each == sorted(of_each, reverse=True)
+    share = sum(LAYERS - DEPTHS[record.adapter.layers] for record in records.values()) / workers
+    assert all(len(pack) == 1 or cost * len(pack) <= share for pack, cost in zip(packs, of_each, strict=True))
+    assert all(len(pack) <= PACK_SLOTS for pack in packs)
+    sizes = {cost: [len(pack) for pack, own in zip(packs, of_each, strict=True) if own == cost] for cost in of_each}
+    assert all(max(own) - own[-1] < len(own) for own in sizes.values()), "packs of one depth are about equally large"
+    assert packs_of(PREPARED, records, random.sample(keys, len(keys)), workers) == packs
 
 
 @given(trials)

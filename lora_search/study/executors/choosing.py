@@ -20,6 +20,8 @@ from lora_search.study.executors.worker import MakeEngine, Worker
 from lora_search.study.preparation import Prepared
 from lora_search.study.progress import counted
 
+THIS_PROCESS = "this process"
+
 
 @contextmanager
 def executor_of(prepared: Prepared, make_engine: MakeEngine) -> Iterator[Executor]:
@@ -88,7 +90,7 @@ def workers_sentence(execution: ExecutionSpec) -> str:
         return f"{workers} on {where}, each with {share}"
     shares = shares_of(execution)
     if not shares:
-        return "this process"
+        return THIS_PROCESS
     gpus = len({share.gpu for share in shares if share.gpu is not None})
     on = f" on {counted(gpus, 'GPU')}" if gpus else ""
     several = f"{len(shares)} processes" if len(shares) > 1 else "one process of its own"
