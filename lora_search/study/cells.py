@@ -11,7 +11,7 @@ from lora_search.study.crew import Crew
 from lora_search.study.executors.tasks import Pack, Training
 from lora_search.study.preparation import Prepared
 from lora_search.study.progress import StudyProgress, pack_title
-from lora_search.study.schedule import packs_of
+from lora_search.study.schedule import packs_of, shares_for
 from lora_search.study.settings import tightest
 
 UNNUMBERED = -1
@@ -31,9 +31,11 @@ class CellRunner:
         ledger: where results go.
         crew: who trains.
         progress: who is told.
+        device: the kind that is computed on.
     """
 
-    def __init__(self, prepared: Prepared, ledger: Ledger, crew: Crew, progress: StudyProgress) -> None:
+    def __init__(self, prepared: Prepared, ledger: Ledger, crew: Crew, progress: StudyProgress, device: str) -> None:
+        self.device = device
         self.prepared = prepared
         self.ledger = ledger
         self.crew = crew
@@ -44,7 +46,8 @@ class CellRunner:
         """Train cells in packs; a pack that is not wholly recorded is trained whole, so that it is the pack it would
         have been."""
         recorded = self.ledger.cell_keys()
-        packs = packs_of(self.prepared, trials, keys, workers=self.crew.executor.workers)
+        shares = shares_for(self.crew.executor.workers, self.device)
+        packs = packs_of(self.prepared, trials, keys, shares)
         left = [pack for pack in packs if not recorded.issuperset(pack)]
         first = self.ledger.next_pack()
         tasks = [self._task(pack, trials, first + place) for place, pack in enumerate(left)]

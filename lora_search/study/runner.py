@@ -145,7 +145,7 @@ class StudyRun:
         self._moved_from = moved_from(torch.device(self._device), kept)
         ledger.set_facts(found)
         crew = Crew(executor, progress)
-        self.cells = CellRunner(prepared, ledger, crew, progress)
+        self.cells = CellRunner(prepared, ledger, crew, progress, self._device)
         self.search = search_of(prepared, ledger)
         self.baselines = BaselineRunner(prepared, ledger, crew, progress)
 

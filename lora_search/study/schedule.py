@@ -50,6 +50,11 @@ GENERATION = 8
 PACK_SLOTS = 16
 """Most cells in one pack."""
 
+_SHARES_PER_WORKER = {"cpu": 2.0, "cuda": 0.5}
+"""Into how many packs the work of a step is cut for each of several workers, by the device. On a CPU cells gain little
+by being in one pack, and with twice as many packs as workers fewer of these have nothing to do at a step's end; on a
+GPU a larger pack takes hardly longer than a smaller one. Chosen by experiments/benchmarks/schedule_simulator.py."""
+
 
 def generation_of(trial: int) -> int:
     return trial // GENERATION
@@ -66,18 +71,28 @@ def rungs_of(generation: int, folds: int, repeats: int) -> list[list[tuple[int, 
     return [columns[:first], *([column] for column in columns[first:])]
 
 
+def shares_for(workers: int, device: str) -> int:
+    """Into how many shares the work of a step is cut.
+
+    Args:
+        workers: how many packs are trained at the same time.
+        device: the kind they compute on.
+    """
+    return 1 if workers == 1 else max(2, round(workers * _SHARES_PER_WORKER.get(device, 1.0)))
+
+
 def packs_of(
-    prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterable[CellKey], workers: int = 1
+    prepared: Prepared, trials: Mapping[int, TrialRecord], keys: Iterable[CellKey], shares: int = 1
 ) -> list[list[CellKey]]:
     """Cells in packs: of one lowest layer, top layers first.
 
-    With several workers packs are small enough for each to have its share of the work, and the longest come first, so
+    For several workers no pack, unless of one cell, is more than its share of the work, and the longest come first, so
     that none begins when the others are through.
 
     Args:
         trials: the trials the cells belong to, by number.
         keys: the cells; those of a rung see the same batches, those of several folds share the frozen layers only.
-        workers: how many packs are trained at the same time.
+        shares: into which the work is cut (see ``shares_for``); 1 for one worker.
     """
 
     def by_targets(key: CellKey) -> tuple[int, int, str, int]:
@@ -87,16 +102,16 @@ def packs_of(
     by_depth: dict[int, list[CellKey]] = {}
     for key in keys:
         by_depth.setdefault(prepared.depth(trials[key.trial].adapter), []).append(key)
-    layers = {depth: prepared.base.structure.layer_count - depth for depth in by_depth} if workers > 1 else {}
-    share = sum(layers[depth] * len(by_depth[depth]) for depth in layers) / workers
+    layers = {depth: prepared.base.structure.layer_count - depth for depth in by_depth} if shares > 1 else {}
+    share = sum(layers[depth] * len(by_depth[depth]) for depth in layers) / shares
     packs: list[list[CellKey]] = []
-    for depth in sorted(by_depth, reverse=workers == 1):
+    for depth in sorted(by_depth, reverse=shares == 1):
         # those of a fold have the same batches; among them, neighbours in rank pad each other's matrices least
         alike = sorted(
             by_depth[depth], key=lambda key: (key.repeat, key.fold, trials[key.trial].adapter.rank, key.trial)
         )
-        slots = PACK_SLOTS if workers == 1 else min(PACK_SLOTS, max(1, int(share / layers[depth])))
-        if workers > 1:
+        slots = PACK_SLOTS if shares == 1 else min(PACK_SLOTS, max(1, int(share / layers[depth])))
+        if shares > 1:
             slots = -(-len(alike) // -(-len(alike) // slots))  # as many packs as that takes, of equal size
         packs.extend(alike[start : start + slots] for start in range(0, len(alike), slots))
     return [sorted(pack, key=by_targets) for pack in packs]

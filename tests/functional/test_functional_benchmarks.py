@@ -61,3 +61,29 @@ def test_a_memory_measurement_takes_off_what_was_loaded_and_the_adapters_own_sta
     assert measured["own_state"] % 3 == 0
     assert measured["peak_beyond_own_state"] == measured["peak"] - measured["own_state"]
     assert measured["growth_beyond_own_state"] == measured["peak"] - measured["loaded"] - measured["own_state"]
+
+
+def test_a_recorded_study_is_dealt_to_workers_step_by_step():
+    simulator = benchmark_module("schedule_simulator")
+    study = simulator.read_recorded(EXPERIMENTS.parent / "results/recorded/quickstart")
+    cells = [key for step in study.steps for key in step]
+    assert len(cells) == len(set(cells)) == sum(pack[0] for pack in study.packs)
+    assert all(len({(key.trial, key.repeat, key.fold) for key in step}) == len(step) for step in study.steps)
+    seconds_of = simulator.line_through(study.packs)
+    assert seconds_of(1, 2.0) > seconds_of(1, 1.0) > 0
+    driver = {"row_seconds": 0.0, "judging": 0.5}
+    alone = simulator.simulate(study, 1, seconds_of, 1, **driver)
+    assert alone["training"] * alone["seconds"] + 0.5 * len(study.steps) == pytest.approx(alone["seconds"])
+    many = simulator.simulate(study, 1000, seconds_of, 2000, **driver)
+    longest = sum(max(seconds_of(1, study.layers(key)) for key in step) for step in study.steps)
+    assert many["seconds"] == pytest.approx(longest + 0.5 * len(study.steps)), "the longest training of each step"
+    wide = study.wider(3)
+    assert [len(step) for step in wide.steps] == [3 * len(step) for step in study.steps]
+    rows = [{"workers": 1, "times_as_fast": 1.0}, {"workers": 2, "times_as_fast": 1.9}]
+    assert simulator.saturation([*rows, {"workers": 4, "times_as_fast": 2.0}]) == 2
+
+
+def test_larger_packs_are_faster_on_a_gpu():
+    seconds_of = benchmark_module("schedule_simulator").as_on_gpu([(1, 6.0, 12.0)], [(1, 100.0), (4, 300.0)])
+    assert seconds_of(1, 6.0) == 12.0
+    assert seconds_of(4, 24.0) == pytest.approx(16.0)

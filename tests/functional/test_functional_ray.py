@@ -73,7 +73,7 @@ class Watched(RayFleet):
 
 
 class Killing(Silent):
-    """Kills a worker at the first step that one tells of."""
+    """Kills the workers at the first step that one tells of: one at least is at something."""
 
     def __init__(self, live: Path) -> None:
         self.live = live
@@ -89,10 +89,11 @@ class Killing(Silent):
         (fleet,) = Watched.made
         if not self.killed:
             self.killed = True
-            ray.kill(fleet.actors[0])
+            for actor in fleet.actors.values():
+                ray.kill(actor)
 
 
-def test_a_study_of_which_a_worker_is_killed_is_that_of_one_process(world, tmp_path, monkeypatch):
+def test_a_study_of_which_the_workers_are_killed_is_that_of_one_process(world, tmp_path, monkeypatch):
     monkeypatch.setattr(choosing, "RayFleet", Watched)
     monkeypatch.setattr(ray_actors, "_STEP_SECONDS", 0.05)
     # long enough for a worker to be asked how far it is, and so slow that rounding does not grow

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.store.records import CellKey, TrialRecord
-from lora_search.study.schedule import GENERATION, PACK_SLOTS, generation_of, packs_of, rungs_of
+from lora_search.study.schedule import GENERATION, PACK_SLOTS, generation_of, packs_of, rungs_of, shares_for
 
 DEPTHS = {"all": 0, "top-1/2": 3, "top-1/3": 4}
 LAYERS = 6
@@ -49,20 +49,26 @@ def test_every_cell_is_in_one_pack_with_cells_of_its_depth(records, folds, rando
 
 
 @given(trials, st.integers(2, 40), st.randoms())
-def test_with_several_workers_each_has_its_share_and_the_longest_come_first(records, workers, random):
+def test_no_pack_is_more_than_its_share_and_the_longest_come_first(records, shares, random):
     keys = [CellKey(trial, 0, 0) for trial in records]
-    packs = packs_of(PREPARED, records, keys, workers)
+    packs = packs_of(PREPARED, records, keys, shares)
     assert sorted(key for pack in packs for key in pack) == sorted(keys)
     layers = [{LAYERS - DEPTHS[records[key.trial].adapter.layers] for key in pack} for pack in packs]
     assert all(len(depth) == 1 for depth in layers)
     of_each = [min(depth) for depth in layers]
     assert of_each == sorted(of_each, reverse=True)
-    share = sum(LAYERS - DEPTHS[record.adapter.layers] for record in records.values()) / workers
+    share = sum(LAYERS - DEPTHS[record.adapter.layers] for record in records.values()) / shares
     assert all(len(pack) == 1 or cost * len(pack) <= share for pack, cost in zip(packs, of_each, strict=True))
     assert all(len(pack) <= PACK_SLOTS for pack in packs)
     sizes = {cost: [len(pack) for pack, own in zip(packs, of_each, strict=True) if own == cost] for cost in of_each}
     assert all(max(own) - own[-1] < len(own) for own in sizes.values()), "packs of one depth are about equally large"
-    assert packs_of(PREPARED, records, random.sample(keys, len(keys)), workers) == packs
+    assert packs_of(PREPARED, records, random.sample(keys, len(keys)), shares) == packs
+
+
+def test_one_worker_has_the_packs_it_always_had_and_several_have_enough():
+    assert [shares_for(1, device) for device in ("cpu", "cuda")] == [1, 1]
+    assert [shares_for(workers, "cpu") for workers in (2, 8)] == [4, 16]
+    assert [shares_for(workers, "cuda") for workers in (2, 8)] == [2, 4]
 
 
 @given(trials)
