@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from lora_search.study.executors.tasks import Event, Finished, Task, Told
@@ -32,7 +33,7 @@ class InlineExecutor:
     def events(self, told: Told) -> Iterator[Event]:
         while self._waiting:
             task = self._waiting.popleft()
-            yield Finished(task, self._worker.work(task, lambda step, task=task: told(task, step)))  # type: ignore[misc]
+            yield Finished(task, self._worker.work(task, partial(told, task)))
 
     def close(self) -> None:
         self._waiting.clear()

@@ -8,7 +8,6 @@ pack that takes the memory. A worker whose node is gone waits, started anew, for
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import threading
 import time
@@ -109,6 +108,8 @@ class RayFleet:
         except BaseException:
             self.close()
             raise
+        # Ray leaves the GPUs of a node in sight of those that asked for none of them
+        self._no_gpu = {} if self._resources["num_gpus"] else {"CUDA_VISIBLE_DEVICES": ""}
         self._class = self._ray.remote(Actor)
 
     @property
@@ -128,7 +129,7 @@ class RayFleet:
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=2,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), **self._no_gpu}},
         ).remote(self._experiment, self._make_engine, threads)
         self._actors[place] = actor
         self._ask(place, actor.greet.remote())
@@ -229,7 +230,6 @@ def connect(ray: Any, execution: ExecutionSpec) -> bool:
     # Ray would end its processes at SIGTERM and exit; here it is an interrupt, after which a study is whole
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as it is going to be, of which it warns
     try:
         ray.init(
             address=execution.address,
