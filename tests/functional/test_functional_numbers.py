@@ -104,6 +104,7 @@ def test_the_page_shows_errors_as_they_are_and_less_above_more(
     assert payload["stops"]["margins"] == [0, 2.5, 5, 10, 15, 20, 30, 40, 50, 75, 100]
     assert payload["trials"]["score_mean"] == pytest.approx((-tables.trials["score_mean"]).tolist(), rel=1e-4)
     assert [line["name"] for line in judged["baselines"]].index("mean") == 0, "the worst first"
+    assert "label units to the recommended" in judged["html"]["beside"]
     assert lora_search("report", study).code == 0
     page = (study / "report.html").read_text(encoding="utf-8")
     assert "RMSE" in page
