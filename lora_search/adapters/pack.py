@@ -386,13 +386,13 @@ class AdapterPack:
 
     def magnitude(self, module: str, gradients: Tensor) -> Magnitude | None:
         """The magnitudes of every slot; None where none has any."""
-        if not self.has(module, MAGNITUDE):
+        if module not in self._magnitudes.members:
             return None
         return self._magnitudes.of(module, self._of_all(module, MAGNITUDE, gradients))
 
     def biases(self, module: str, gradients: Tensor) -> Biases | None:
         """The biases of every slot; None where none trains its own."""
-        if not self.has(module, BIAS):
+        if module not in self._biases:
             return None
         trains = torch.tensor([[float(_trains_bias(a, module))] for a in self.adapters], device=self.device)
         return Biases(self._of_all(module, BIAS, self.values), trains, self._of_all(module, BIAS, gradients))
