@@ -79,8 +79,9 @@ def documents(draw: st.DrawFn) -> bytes:
     tables = json.loads(json.dumps(RIGHT))
     for _ in range(draw(st.integers(0, 3))):
         name = draw(st.sampled_from([*_TABLES, "name", "seed"]) | WORDS)
-        if name in _TABLES and isinstance(tables[name], dict) and draw(st.integers(0, 5)):
-            tables[name][draw(st.sampled_from(_TABLES[name]) | WORDS)] = draw(VALUES)
+        table = tables.setdefault(name, {}) if name in _TABLES else None
+        if isinstance(table, dict) and draw(st.integers(0, 5)):
+            table[draw(st.sampled_from(_TABLES[name]) | WORDS)] = draw(VALUES)
         else:
             tables[name] = draw(VALUES)
     return draw(_changed(toml_document(tables).encode()))

@@ -20,7 +20,7 @@ from lora_search.store.reader import read_study
 from lora_search.store.status import study_status
 from lora_search.study.refit import chosen_trial
 
-KILLS = 6
+KILLS = 4
 SPEC = {
     "cv": {"folds": 3},
     "data": {"holdout": 0.2},

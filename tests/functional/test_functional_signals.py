@@ -22,7 +22,7 @@ from lora_search.reporting import page
 from lora_search.store import mending, reader
 
 SECONDS = 240
-SLOW = {"search": {"trials": 3}, "cv": {"folds": 3}, "training": {"epochs": 8}}
+SLOW = {"search": {"trials": 3}, "cv": {"folds": 3}, "training": {"epochs": 6}}
 
 
 def read(descriptor: int, awaited: str, then: Callable[[], object]) -> str:
@@ -69,7 +69,7 @@ def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, shell, lora_sea
 
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
     assert "━" in plain, "a bar"
-    assert re.search(r"epoch \d+/8  loss \d\.\d+  .*about \d+s left", plain)
+    assert re.search(r"epoch \d+/6  loss \d\.\d+  .*about \d+s left", plain)
     assert "\x1b" not in log
     assert "━" not in log
     for said, results in ((plain, "at a terminal"), (log, "job")):
