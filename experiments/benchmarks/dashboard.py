@@ -309,15 +309,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/dashboard.json")
     arguments = parser.parse_args()
     record: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
-    record |= {
+    machine = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
         "load before": round(os.getloadavg()[0], 1),
     }
     if arguments.slow_down:
-        record["slow-down"] = measure_slow_down(arguments.spec, arguments.pairs, arguments.set)
+        changed = {"set": arguments.set}
+        record["slow-down"] = machine | changed | measure_slow_down(arguments.spec, arguments.pairs, arguments.set)
     else:
-        record["studies"] = [measure_study(trials, arguments.rounds) for trials in arguments.trials]
+        record |= machine | {"studies": [measure_study(trials, arguments.rounds) for trials in arguments.trials]}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json_text(record), encoding="utf-8")
     print(json.dumps(record, indent=2))
