@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lora_search.data.dataset import Dataset
 from lora_search.data.duplicates import copies, fold_groups
-from lora_search.data.examples import sample
+from lora_search.data.examples import about_rows, sample
 from lora_search.data.messages import Exchange, exchanges_of
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, columns_of
@@ -124,15 +124,11 @@ def load_chat(spec: DataSpec, seed: int) -> ChatDataset:
     joined = fold_groups(len(used), used.groups, duplicates)
     report = ChatReport(
         source=spec.train,
-        rows=len(raw),
+        **about_rows(raw, used, duplicates),
         dropped={},
         sampled_from=sampled_from,
         label_counts={LABEL: len(used)},
         group_column=spec.group,
-        group_count=None if used.groups is None else len(set(used.groups)),
-        duplicate_texts=len(duplicates),
-        duplicate_examples=sum(map(len, duplicates)),
-        contradictions=(),
         notes=table.notes,
         shape=shape.phrase,
         shape_found=spec.format in (None, "auto"),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_search.data.duplicates import copies, fold_groups
-from lora_search.data.examples import clean, sample
+from lora_search.data.examples import about_rows, clean, sample
 from lora_search.data.labels import in_order, lookalikes
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, read_table
@@ -95,21 +95,13 @@ def _report(
     read, kept = Counter(raw.labels), Counter(used.labels)
     return DataReport(
         source=spec.train,
-        rows=len(raw),
+        **about_rows(raw, used, duplicates, used.labels),
         dropped={label: read[label] for label in spec.drop_labels},
         sampled_from=sampled_from,
         label_counts={label: kept[label] for label in in_order(kept, raw.label_names)},
         lookalikes=lookalikes(kept),
         notes=raw.notes,
         group_column=spec.group,
-        group_count=None if used.groups is None else len(set(used.groups)),
-        duplicate_texts=len(duplicates),
-        duplicate_examples=sum(len(positions) for positions in duplicates),
-        contradictions=tuple(
-            tuple(used.rows[position] for position in positions)
-            for positions in duplicates
-            if len({used.labels[position] for position in positions}) > 1
-        ),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +63,14 @@ def sample_of_strata(examples: RawExamples, strata: Sequence[str], size: int, se
     """
     names, numbers = np.unique(np.array(strata, dtype=object), return_inverse=True)
     merged = merged_strata(numbers.astype(np.int64), -(-len(examples) // size) + 1)
-    by_stratum = replace(examples, labels=tuple(names[label] if label < len(names) else _OTHERS for label in merged))
+    return sample_by(examples, [names[label] if label < len(names) else _OTHERS for label in merged], size, seed)
+
+
+def sample_by(examples: RawExamples, strata: Sequence[str], size: int, seed: int) -> RawExamples:
+    """As ``sample``, by strata instead of labels, none of which may be too small."""
     place = {row: position for position, row in enumerate(examples.rows)}
-    return examples.take(place[row] for row in sample(by_stratum, size, seed).rows)
+    chosen = sample(replace(examples, labels=tuple(strata)), size, seed)
+    return examples.take(place[row] for row in chosen.rows)
 
 
 def sample(examples: RawExamples, size: int, seed: int) -> RawExamples:
@@ -164,3 +170,29 @@ def _gaps(key: str, column: str | None, what: str, values: Sequence[str] | None,
     blank = [row for value, row in zip(values or (), rows, strict=False) if not value.strip()]
     rule = f"column {quoted(column)} must be filled in"
     return [Mistake(rule, key, f"{what} in {rows_phrase(blank)}")] if blank else []
+
+
+def about_rows(
+    raw: RawExamples,
+    used: RawExamples,
+    duplicates: Sequence[Sequence[int]],
+    answers: Sequence[Hashable] | None = None,
+) -> dict[str, Any]:
+    """What every ``DataReport`` says of rows, by its attributes.
+
+    Args:
+        raw: as read. used: what became of them.
+        duplicates: positions in ``used`` that hold the same texts, for each such text.
+        answers: of ``used``, where copies of a text may contradict each other.
+    """
+    return {
+        "rows": len(raw),
+        "group_count": None if used.groups is None else len(set(used.groups)),
+        "duplicate_texts": len(duplicates),
+        "duplicate_examples": sum(map(len, duplicates)),
+        "contradictions": tuple(
+            tuple(used.rows[position] for position in positions)
+            for positions in duplicates
+            if answers is not None and len({answers[position] for position in positions}) > 1
+        ),
+    }

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from lora_search.data.dataset import Dataset, fingerprint_of
 from lora_search.data.duplicates import copies, fold_groups
-from lora_search.data.examples import check_none_lost, gaps, sample_of_strata, unknown_to_drop
+from lora_search.data.examples import about_rows, check_none_lost, gaps, sample_of_strata, unknown_to_drop
 from lora_search.data.labels import in_order, lookalikes, lookalikes_sentence
 from lora_search.data.report import DataReport
 from lora_search.data.sources import ReadLabels, as_strings, name_of, read_table
@@ -126,19 +126,11 @@ def load_label_sets(spec: DataSpec, seed: int) -> LabelSetDataset:
     labels = _rarest(members)
     report = LabelSetReport(
         source=spec.train,
-        rows=len(raw),
+        **about_rows(raw, used, duplicates, [row.tobytes() for row in members]),
         dropped={label: counts[label] for label in spec.drop_labels},
         sampled_from=sampled_from,
         label_counts=dict(Counter([*names, "none"][label] for label in labels)),
         group_column=spec.group,
-        group_count=None if used.groups is None else len(set(used.groups)),
-        duplicate_texts=len(duplicates),
-        duplicate_examples=sum(map(len, duplicates)),
-        contradictions=tuple(
-            tuple(used.rows[position] for position in positions)
-            for positions in duplicates
-            if len({tuple(members[position]) for position in positions}) > 1
-        ),
         lookalikes=lookalikes(dict(zip(names, having.tolist(), strict=True))),
         notes=raw.notes,
         having=dict(zip(names, having.tolist(), strict=True)),

@@ -7,14 +7,14 @@ the range of ranks has its share.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_search.data.dataset import Dataset, fingerprint_of
 from lora_search.data.duplicates import copies, fold_groups
-from lora_search.data.examples import gaps, sample
+from lora_search.data.examples import about_rows, gaps, sample_by
 from lora_search.data.report import DataReport
 from lora_search.data.sources import number_labels, read_table
 from lora_search.errors import DataError
@@ -85,9 +85,8 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
     used, sampled_from = raw, None
     if spec.max_examples is not None and spec.max_examples < len(raw):
         sampled_from = len(raw)
-        strata = tuple(map(str, rank_strata(every, min(_BINS, spec.max_examples))))
-        chosen = sample(replace(raw, labels=strata), spec.max_examples, seed)
-        used = raw.take(row - 1 for row in chosen.rows)
+        strata = rank_strata(every, min(_BINS, spec.max_examples))
+        used = sample_by(raw, list(map(str, strata)), spec.max_examples, seed)
     values = np.array([float(label) for label in used.labels])
     if sampled_from is not None:
         _check(values, column)
@@ -96,19 +95,11 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
     groups = fold_groups(len(used), used.groups, duplicates)
     report = NumberReport(
         source=spec.train,
-        rows=len(raw),
+        **about_rows(raw, used, duplicates, values.tolist()),
         dropped={},
         sampled_from=sampled_from,
         label_counts=dict(Counter(f"tenth {label}" for label in sorted(labels.tolist()))),
         group_column=spec.group,
-        group_count=None if used.groups is None else len(set(used.groups)),
-        duplicate_texts=len(duplicates),
-        duplicate_examples=sum(map(len, duplicates)),
-        contradictions=tuple(
-            tuple(used.rows[position] for position in positions)
-            for positions in duplicates
-            if len({values[position] for position in positions}) > 1
-        ),
         notes=raw.notes,
         column=column,
         lowest=float(values.min()),

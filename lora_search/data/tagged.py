@@ -20,7 +20,7 @@ from lora_search.data.compression import content_of, uncompressed_suffix
 from lora_search.data.conll import DOCUMENT, SUFFIXES, read_conll
 from lora_search.data.dataset import Dataset
 from lora_search.data.duplicates import copies, fold_groups
-from lora_search.data.examples import sample_of_strata
+from lora_search.data.examples import about_rows, sample_of_strata
 from lora_search.data.labels import in_order
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, columns_of
@@ -153,15 +153,11 @@ def load_tagged(spec: DataSpec, seed: int) -> TaggedDataset:
     groups = fold_groups(len(used), used.groups, duplicates)
     report = TagReport(
         source=spec.train,
-        rows=len(raw),
+        **about_rows(raw, used, duplicates),
         dropped={},
         sampled_from=sampled_from,
         label_counts=dict(Counter(strata_of)),
         group_column=read.group_column,
-        group_count=None if used.groups is None else len(set(used.groups)),
-        duplicate_texts=len(duplicates),
-        duplicate_examples=sum(map(len, duplicates)),
-        contradictions=(),
         notes=read.notes,
         words=sum(map(len, tags)),
         entities=dict(sorted(Counter(kind for kinds in entities for kind in kinds).items())),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_search.metrics.labels import answer_of_shares, answered
-from lora_search.metrics.metric import Array, Floats, Unit
+from lora_search.metrics.metric import Array, Floats, Unit, share
 
 _LEAST_PROBABILITY = 1e-7
 """A probability counts as no less in the log loss: certainty of the wrong class costs 16 nats, not infinitely many."""
@@ -35,7 +35,7 @@ class Accuracy:
         return np.stack([right, np.ones_like(right)], axis=1).astype(np.int64)
 
     def score(self, counts: Floats) -> Floats:
-        return np.asarray(counts[..., 0] / np.maximum(counts[..., 1], 1.0))
+        return share(counts[..., 0], counts[..., 1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """The share of the most frequent class, which is always answered."""
@@ -63,7 +63,7 @@ class MacroF1:
     def score(self, counts: Floats) -> Floats:
         hits, predicted, actual = np.split(counts, 3, axis=-1)
         either = predicted + actual
-        f1 = 2.0 * hits / np.maximum(either, 1.0)
+        f1 = share(2.0 * hits, either)
         return np.asarray(f1.sum(axis=-1) / hits.shape[-1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
@@ -125,7 +125,7 @@ class LogLoss:
         return np.stack([nats, np.ones_like(nats)], axis=1)
 
     def score(self, counts: Floats) -> Floats:
-        return np.asarray(counts[..., 0] / np.maximum(counts[..., 1], 1.0))
+        return share(counts[..., 0], counts[..., 1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """The entropy of the classes' shares, which are always answered; of labels that of each, a mean over them."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_search.metrics.metric import Array, Floats, Unit
+from lora_search.metrics.metric import Array, Floats, Unit, share
 
 COLUMNS: tuple[str, ...] = ("nats", "tokens", "right tokens")
 """What a prediction consists of: negative log probabilities of the right tokens, how many there are, and how many were
@@ -37,7 +37,7 @@ class CompletionLoss:
         return np.asarray(predicted[:, [_NATS, _TOKENS]], dtype=np.float64)
 
     def score(self, counts: Floats) -> Floats:
-        return np.asarray(counts[..., 0] / np.maximum(counts[..., 1], 1.0))
+        return share(counts[..., 0], counts[..., 1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """No bound is known from the examples alone: that of the base, untrained, is measured."""
@@ -74,7 +74,7 @@ class CompletionAccuracy:
         return np.asarray(np.rint(predicted[:, [_RIGHT, _TOKENS]]), dtype=np.int64)
 
     def score(self, counts: Floats) -> Floats:
-        return np.asarray(counts[..., 0] / np.maximum(counts[..., 1], 1.0))
+        return share(counts[..., 0], counts[..., 1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """0, a bound: the share of the most frequent token is not known from the examples alone."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_search.metrics.metric import Array, Floats, Unit
+from lora_search.metrics.metric import Array, Floats, Unit, share
 
 COLUMNS: tuple[str, ...] = (
     "hits",
@@ -45,7 +45,7 @@ class EntityF1:
         return np.asarray(np.rint(predicted[:, list(self.columns)]), dtype=np.int64)
 
     def score(self, counts: Floats) -> Floats:
-        return _share(2.0 * counts[..., 0], counts[..., 1] + counts[..., 2])
+        return share(2.0 * counts[..., 0], counts[..., 1] + counts[..., 2])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """0: no entity is found without reading."""
@@ -60,7 +60,7 @@ class EntityPrecision(EntityF1):
     title: str = "entity precision"
 
     def score(self, counts: Floats) -> Floats:
-        return _share(counts[..., 0], counts[..., 1])
+        return share(counts[..., 0], counts[..., 1])
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class EntityRecall(EntityF1):
     title: str = "entity recall"
 
     def score(self, counts: Floats) -> Floats:
-        return _share(counts[..., 0], counts[..., 2])
+        return share(counts[..., 0], counts[..., 2])
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class TokenAccuracy(EntityF1):
     columns: tuple[int, ...] = _TAGS
 
     def score(self, counts: Floats) -> Floats:
-        return _share(counts[..., 0], counts[..., 1])
+        return share(counts[..., 0], counts[..., 1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """0, a bound: what is always answering O scores is not known from the examples' strata."""
@@ -106,15 +106,11 @@ class TokenLogLoss:
         return np.asarray(predicted[:, list(_NATS)], dtype=np.float64)
 
     def score(self, counts: Floats) -> Floats:
-        return _share(counts[..., 0], counts[..., 1])
+        return share(counts[..., 0], counts[..., 1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """No bound is known from the examples' strata."""
         return float("inf")
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.asarray(part / np.maximum(whole, 1.0))
 
 
 ENTITY_F1_LENIENT = EntityF1("entity_f1_lenient", "lenient entity F1", _LENIENT)

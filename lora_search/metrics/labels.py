@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_search.metrics.metric import Array, Floats, Unit
+from lora_search.metrics.metric import Array, Floats, Unit, share
 
 THRESHOLD = 0.5
 
@@ -44,7 +44,7 @@ class MicroF1:
         return np.stack([(answers & (truth > 0)).sum(axis=1), answers.sum(axis=1), (truth > 0).sum(axis=1)], axis=1)
 
     def score(self, counts: Floats) -> Floats:
-        return np.asarray(2.0 * counts[..., 0] / np.maximum(counts[..., 1] + counts[..., 2], 1.0))
+        return share(2.0 * counts[..., 0], counts[..., 1] + counts[..., 2])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """Of the shares: what labels that most examples have bring, if there are such."""
@@ -68,7 +68,7 @@ class SubsetAccuracy:
         return np.stack([right, np.ones_like(right)], axis=1).astype(np.int64)
 
     def score(self, counts: Floats) -> Floats:
-        return np.asarray(counts[..., 0] / np.maximum(counts[..., 1], 1.0))
+        return share(counts[..., 0], counts[..., 1])
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """Of the most frequent set of labels, which is always answered."""

@@ -73,12 +73,14 @@ class Metric(Protocol):
 
 
 def scores_of(metrics: Iterable[Metric], truth: Array, predicted: Array) -> dict[str, float]:
-    """The score of one set of predictions in each metric, by its name.
+    """The score of one set of predictions in each metric, by its name; NaN where there are no examples.
 
     Args:
         metrics: of the kind of predictions.
-        truth, predicted: as ``Metric.counts`` takes them, n at least 1.
+        truth, predicted: as ``Metric.counts`` takes them.
     """
+    if not len(predicted):
+        return {metric.name: float("nan") for metric in metrics}
     return {metric.name: float(metric.score(total(metric.counts(truth, predicted)))) for metric in metrics}
 
 
@@ -86,3 +88,8 @@ def total(counts: Array) -> Floats:
     """Sums over examples, (n, counts) -> (counts,). Each column is added up as one row of numbers: in pairs, which
     loses least."""
     return np.array([column.sum() for column in np.ascontiguousarray(counts.T)], dtype=np.float64)
+
+
+def share(part: Floats, whole: Floats) -> Floats:
+    """``part`` of ``whole``, which counts something; 0 where there is none."""
+    return np.asarray(part / np.maximum(whole, 1.0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_search.metrics.metric import Array, Floats, Unit
+from lora_search.metrics.metric import Array, Floats, Unit, share
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RootMeanSquaredError:
         return np.stack([squares, np.ones_like(squares)], axis=1)
 
     def score(self, counts: Floats) -> Floats:
-        return np.asarray(np.sqrt(np.maximum(counts[..., 0], 0.0) / np.maximum(counts[..., 1], 1.0)))
+        return np.asarray(np.sqrt(share(np.maximum(counts[..., 0], 0.0), counts[..., 1])))
 
     def score_of_knowing_nothing(self, truth: Array) -> float:
         """The standard deviation: what always answering the mean scores."""

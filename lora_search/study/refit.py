@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lora_search.errors import StudyError
-from lora_search.spec import AdapterSpec, Nuisance, facts
+from lora_search.spec import AdapterSpec, Experiment, Nuisance, facts
 from lora_search.statistics.judging import judge
 from lora_search.store.frames import trial_record
 from lora_search.store.reader import StudyTables
@@ -120,11 +120,15 @@ def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[S
     return Refit(chosen, prepared, cell, trained.result, state)
 
 
+def refit_key(experiment: Experiment, trial: int) -> CellKey:
+    """One beyond the last fold, for nothing is left out: an order of examples that no fold had."""
+    return CellKey(trial, 0, experiment.cv.folds)
+
+
 def refit_cell(prepared: Prepared, trial: int, adapter: AdapterSpec, nuisance: Nuisance) -> Cell:
     """The training of a trial on every example outside the hold-out, which it predicts."""
     return Cell(
-        # one beyond the last fold, for nothing is left out: an order of examples that no fold had
-        key=CellKey(trial, 0, prepared.experiment.cv.folds),
+        key=refit_key(prepared.experiment, trial),
         adapter=adapter,
         nuisance=nuisance,
         modules=prepared.modules_of(adapter),

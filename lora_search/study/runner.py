@@ -42,7 +42,7 @@ from lora_search.study.live import LiveFile
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
 from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import finalist_requests
-from lora_search.study.refit import check_unchanged
+from lora_search.study.refit import check_unchanged, refit_key
 from lora_search.study.schedule import Step
 from lora_search.study.settings import moved_from
 from lora_search.study.trial_export import check_export
@@ -267,11 +267,10 @@ class StudyRun:
             self.cells.note("the hold-out is kept until the verdict is decided")
             return
         record = next(record for record in self.ledger.trials() if record.trial == recommended.trial)
-        on_everything = CellKey(record.trial, 0, self.experiment.cv.folds)
         work = self.cells.work_of(record)
         self.progress.expect(work)
         (result,) = self.cells.train_apart(
-            [Training(on_everything, record.adapter, record.nuisance)],
+            [Training(refit_key(self.experiment, record.trial), record.adapter, record.nuisance)],
             f"trial {record.trial} on all examples, to score the hold-out",
             work,
         )

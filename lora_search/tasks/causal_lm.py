@@ -126,8 +126,6 @@ class CompletionObjective:
         return np.array(answers, dtype=np.float32).reshape(len(examples), len(COLUMNS))
 
     def scores(self, examples: Examples, predicted: NDArray[np.float32]) -> dict[str, float]:
-        if not len(examples):
-            return dict.fromkeys((metric.name for metric in COMPLETION_METRICS), float("nan"))
         return scores_of(COMPLETION_METRICS, self.data.labels[examples], predicted)
 
     def _trained(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_search.data import Dataset, EncodedExamples, Splits, encode
+from lora_search.data import Dataset, EncodedExamples, Splits
 from lora_search.data.label_sets import load_label_sets
 from lora_search.metrics import LABEL_METRICS, THRESHOLD, Metric, scores_of
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples, OnWords, RowTexts
+from lora_search.tasks.of_texts import OfTexts
+from lora_search.tasks.task import Examples, OnWords
 
 
 @dataclass(frozen=True)
-class MultiLabelClassification:
+class MultiLabelClassification(OfTexts):
     """A head over one token or their mean gives a logit per label; the loss is the binary cross-entropy of each, a mean
     over labels and examples."""
 
@@ -55,9 +56,6 @@ class MultiLabelClassification:
             label_names=[*dataset.label_names, "example"],
         )
 
-    def encode(self, dataset: Dataset, tokenizer: Any, max_length: int) -> EncodedExamples:
-        return encode(dataset, tokenizer, max_length)
-
     def head(self, label_names: Sequence[str]) -> TaskHead:
         return TaskHead(
             task=self.name,
@@ -70,13 +68,6 @@ class MultiLabelClassification:
     def objective(self, data: EncodedExamples) -> LabelSetObjective:
         assert data.answers is not None, "of encode"
         return LabelSetObjective(data.answers)
-
-    def texts(self, dataset: Dataset, data: EncodedExamples, examples: Examples) -> RowTexts:
-        return RowTexts.of(dataset, examples)
-
-    def shown(self, data: EncodedExamples, tokenizer: Any) -> str | None:
-        """Nothing: all of a text is read."""
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +113,6 @@ class LabelSetObjective:
         return np.array(answers, dtype=np.float32).reshape(len(examples), self.members.shape[1])
 
     def scores(self, examples: Examples, predicted: NDArray[np.float32]) -> dict[str, float]:
-        if not len(examples):
-            return dict.fromkeys((metric.name for metric in LABEL_METRICS), float("nan"))
         return scores_of(LABEL_METRICS, self.members[examples], predicted)
 
     def _log_odds(self, train: Examples) -> NDArray[np.float64]:

@@ -17,17 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lora_search.data import Dataset, EncodedExamples, Splits, encode
+from lora_search.data import Dataset, EncodedExamples, Splits
 from lora_search.data.numbers import Numbers, load_numbers
 from lora_search.metrics import NUMBER_METRICS, Metric, scores_of
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
+from lora_search.tasks.of_texts import OfTexts
 from lora_search.tasks.strata import spread_over_folds
-from lora_search.tasks.task import Examples, OnWords, RowTexts
+from lora_search.tasks.task import Examples, OnWords
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(OfTexts):
     """A head over one token or their mean gives a number; the loss is its squared error, in standard deviations."""
 
     name: str = "regression"
@@ -47,9 +48,6 @@ class Regression:
         """Stratified by how great the number is, where groups allow it."""
         return spread_over_folds(dataset, noun="example", folds=folds, holdout=holdout, seed=seed)
 
-    def encode(self, dataset: Dataset, tokenizer: Any, max_length: int) -> EncodedExamples:
-        return encode(dataset, tokenizer, max_length)
-
     def head(self, label_names: Sequence[str]) -> TaskHead:
         return TaskHead(
             task=self.name,
@@ -62,13 +60,6 @@ class Regression:
     def objective(self, data: EncodedExamples) -> NumberObjective:
         assert data.answers is not None, "of encode"
         return NumberObjective(data.answers)
-
-    def texts(self, dataset: Dataset, data: EncodedExamples, examples: Examples) -> RowTexts:
-        return RowTexts.of(dataset, examples)
-
-    def shown(self, data: EncodedExamples, tokenizer: Any) -> str | None:
-        """Nothing: all of a text is read."""
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +120,4 @@ class NumberObjective:
         return np.asarray(standard * self.spread + self.centre, dtype=np.float32)
 
     def scores(self, examples: Examples, predicted: NDArray[np.float32]) -> dict[str, float]:
-        if not len(examples):
-            return dict.fromkeys((metric.name for metric in NUMBER_METRICS), float("nan"))
         return scores_of(NUMBER_METRICS, self.numbers[examples], predicted)

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_search.data import Dataset, EncodedExamples, Splits, encode, load_dataset
+from lora_search.data import Dataset, EncodedExamples, Splits, load_dataset
 from lora_search.metrics import CLASS_METRICS, Metric, scores_of
 from lora_search.models import TaskHead
 from lora_search.spec.experiment import DataSpec
-from lora_search.tasks.task import Examples, OnWords, RowTexts, frequency_losses
+from lora_search.tasks.of_texts import OfTexts
+from lora_search.tasks.task import Examples, OnWords, frequency_losses
 
 
 @dataclass(frozen=True)
-class TextClassification:
+class TextClassification(OfTexts):
     """A head over one token or their mean gives a logit per label; the loss is their cross-entropy."""
 
     name: str = "text-classification"
@@ -42,9 +43,6 @@ class TextClassification:
             dataset.labels, dataset.groups, folds=folds, holdout=holdout, seed=seed, label_names=dataset.label_names
         )
 
-    def encode(self, dataset: Dataset, tokenizer: Any, max_length: int) -> EncodedExamples:
-        return encode(dataset, tokenizer, max_length)
-
     def head(self, label_names: Sequence[str]) -> TaskHead:
         return TaskHead(
             task=self.name,
@@ -56,13 +54,6 @@ class TextClassification:
 
     def objective(self, data: EncodedExamples) -> ClassObjective:
         return ClassObjective(data.labels, len(data.label_names))
-
-    def texts(self, dataset: Dataset, data: EncodedExamples, examples: Examples) -> RowTexts:
-        return RowTexts.of(dataset, examples)
-
-    def shown(self, data: EncodedExamples, tokenizer: Any) -> str | None:
-        """Nothing: all of a text is read."""
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +95,4 @@ class ClassObjective:
         return np.array(answers, dtype=np.float32).reshape(len(examples), self.classes)
 
     def scores(self, examples: Examples, predicted: NDArray[np.float32]) -> dict[str, float]:
-        if not len(examples):
-            return dict.fromkeys((metric.name for metric in CLASS_METRICS), float("nan"))
         return scores_of(CLASS_METRICS, self.targets[examples], predicted)

@@ -123,8 +123,6 @@ class TagObjective:
         return counts
 
     def scores(self, examples: Examples, predicted: NDArray[np.float32]) -> dict[str, float]:
-        if not len(examples):
-            return dict.fromkeys((metric.name for metric in ENTITY_METRICS), float("nan"))
         return scores_of(ENTITY_METRICS, self.data.labels[examples], predicted)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ def among_all(value: Tensor, places: Tensor | None, tokens: int) -> Tensor:
     return value.new_zeros(len(value), tokens, *value.shape[2:]).index_put((every, places), value[:, 0])
 
 
-class _Attending(TorchFunctionMode):
+class _Attending(TorchFunctionMode, ABC):
     """Inside the block, of this thread, PyTorch's attention is computed by ``attend``, given it and its arguments."""
 
     def __torch_function__(
@@ -43,8 +44,9 @@ class _Attending(TorchFunctionMode):
             return self.attend(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
+    @abstractmethod
     def attend(self, attention: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        raise NotImplementedError
+        """What is computed instead."""
 
 
 class CheckedAttention(_Attending):

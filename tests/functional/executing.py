@@ -1,14 +1,15 @@
 """What every executor must do, as one suite; see ``test_functional_executors`` and ``test_functional_ray``.
 
-A class of the contract has the fixtures ``executor`` and ``began`` (what that answers to ``begin``), and where workers
-can be killed ``kill``, of the one that gets the first task.
+A class of the contract has the fixture ``executor``; where workers can be killed ``fleet`` instead, of two, and
+``kill``, of the one that gets the first task.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from lora_search.store.reader import read_predictions, read_study
 from lora_search.store.records import CellKey
 from lora_search.study import prepare
 from lora_search.study.baselines import baseline_parts
+from lora_search.study.executors.identity import identity_of
+from lora_search.study.executors.pool import Pool
 from lora_search.study.executors.tasks import Died, Executor, Finished, Measuring, Outcome, Pack, Task, Training
 from lora_search.study.executors.worker import Worker
 from lora_search.training import Engine
@@ -83,6 +86,11 @@ class ExecutorContract:
         worker.begin({})
         return [worker.work(task, lambda step: None) for task in tasks_of(prepared)]
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def began(cls, executor: Executor) -> dict[str, Any]:
+        return executor.begin({})
+
     def test_it_says_how_it_computes(self, began: dict[str, Any]) -> None:
         assert facts.PRECISION.of(began) == "fp32"
         assert facts.DEVICE.of(began) == "cpu"
@@ -116,7 +124,17 @@ class ExecutorContract:
 
 
 class MortalContract(ExecutorContract):
-    """And of workers that can be killed: two of them."""
+    """And of workers that can be killed: two of them. ``handles`` is the fleet's own name for those that live."""
+
+    handles: ClassVar[str]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def executor(cls, fleet: Any, prepared: Any) -> Iterator[Executor]:
+        pool = Pool(fleet, identity_of(prepared))
+        yield pool
+        pool.close()
+        assert not getattr(fleet, cls.handles)
 
     def test_of_a_worker_that_dies_only_its_own_task_is_lost(
         self, executor: Executor, began: Any, alone: list[Outcome], kill: Any

@@ -14,7 +14,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tiny_decoder import conversations, pairs, write_decoder, write_rows
-from tiny_world import settings, write_experiment
+from tiny_world import changed, settings, write_experiment
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lora_search import export_adapter, open_study, run_study
@@ -34,9 +34,7 @@ def experiment_of(model: Path | str, data: Path | str, /, **tables: Any) -> dict
         model, data, model={"task": "causal-lm"}, data={"max_length": 32}, search={"trials": 2, "layers": ["all"]},
         verdict={"metric": "completion_loss", "margin": 0.1},
     )  # fmt: skip
-    for key, value in tables.items():
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    return values
+    return changed(values, tables)
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,8 @@ from lora_search.errors import MachineError
 from lora_search.spec.execution import ExecutionSpec
 from lora_search.store.files import LIVE_FILE
 from lora_search.study.executors.choosing import shares_of, workers_sentence
-from lora_search.study.executors.identity import identity_of
 from lora_search.study.executors.inline import InlineExecutor
 from lora_search.study.executors.messages import Begin, Broken, Lost, answered, greeting
-from lora_search.study.executors.pool import Pool
 from lora_search.study.executors.processes import Processes, Share
 from lora_search.study.executors.ray_actors import connect
 from lora_search.study.executors.serving import serve_to_the_end
@@ -40,11 +38,6 @@ class TestThisProcess(ExecutorContract):
     @classmethod
     def executor(cls, prepared):
         return InlineExecutor(Worker(prepared, Engine, lanes=1))
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def began(cls, executor):
-        return executor.begin({})
 
 
 class Forked:
@@ -70,24 +63,13 @@ def forked(link: Connection, share: Share, errors: Any) -> Forked:
 
 
 class TestProcesses(MortalContract):
+    handles = "processes"
+
     @pytest.fixture(scope="class")
     @classmethod
     def fleet(cls, prepared):
         Forked.context.set_forkserver_preload(["lora_search.study.runner", "transformers.models.bert.modeling_bert"])
         return Processes(prepared.experiment, Engine, [Share(1), Share(1)], forked)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def executor(cls, fleet, prepared):
-        pool = Pool(fleet, identity_of(prepared))
-        yield pool
-        pool.close()
-        assert not fleet.processes
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def began(cls, executor):
-        return executor.begin({})
 
     @pytest.fixture
     def kill(self, fleet):

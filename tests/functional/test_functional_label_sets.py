@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from sklearn.metrics import f1_score
-from tiny_world import BAD, GOOD, PLAIN, settings
+from tiny_decoder import write_rows
+from tiny_world import BAD, GOOD, PLAIN, changed, settings
 
 from lora_search import export_adapter, open_study, run_study
 from lora_search.plots.predicted import predictions_view
@@ -42,16 +43,12 @@ def experiment_of(model: Path | str, data: Path | str, /, **tables: Any) -> dict
         model, data, model={"task": "multi-label-classification"}, data={"label": "feelings"},
         search={"trials": 2, "layers": ["all"], "learning_rate": RATES}, verdict={"metric": "micro_f1"},
     )  # fmt: skip
-    for key, value in tables.items():
-        values[key] = {**values.get(key, {}), **value}
-    return values
+    return changed(values, tables)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("feelings") / "feelings.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in texts()), encoding="utf-8")
-    return path
+    return write_rows(tmp_path_factory.mktemp("feelings") / "feelings.jsonl", texts())
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from tiny_decoder import write_decoder
-from tiny_world import GOOD, sentences, settings
+from tiny_decoder import write_decoder, write_rows
+from tiny_world import GOOD, changed, sentences, settings
 
 from lora_search import export_adapter, open_study, run_study
 from lora_search.plots.predicted import predictions_view
@@ -35,16 +35,12 @@ def experiment_of(model: Path | str, data: Path | str, /, **tables: Any) -> dict
         search={"trials": 2, "layers": ["all"], "learning_rate": {"low": 0.005, "high": 0.05}},
         verdict={"metric": "rmse", "margin": 20},
     )  # fmt: skip
-    for key, value in tables.items():
-        values[key] = {**values.get(key, {}), **value}
-    return values
+    return changed(values, tables)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prices") / "prices.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in prices()), encoding="utf-8")
-    return path
+    return write_rows(tmp_path_factory.mktemp("prices") / "prices.jsonl", prices())
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ from lora_search.spec.execution import ExecutionSpec
 from lora_search.store.files import LIVE_FILE
 from lora_search.study.executors import choosing, ray_actors
 from lora_search.study.executors.choosing import workers_sentence
-from lora_search.study.executors.identity import identity_of
-from lora_search.study.executors.pool import Pool
 from lora_search.study.executors.ray_actors import RayFleet
 from lora_search.study.progress import Silent
 from lora_search.training import Engine
@@ -38,24 +36,13 @@ def cluster():
 
 
 class TestActors(MortalContract):
+    handles = "actors"
+
     @pytest.fixture(scope="class")
     @classmethod
     def fleet(cls, prepared):
         execution = ExecutionSpec(engine="ray")
         return RayFleet(prepared.experiment.model_copy(update={"execution": execution}), Engine)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def executor(cls, fleet, prepared):
-        pool = Pool(fleet, identity_of(prepared))
-        yield pool
-        pool.close()
-        assert not fleet.actors
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def began(cls, executor):
-        return executor.begin({})
 
     @pytest.fixture
     def kill(self, fleet):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_world import BAD, GOOD, PLAIN, settings, write_experiment
+from tiny_decoder import write_rows
+from tiny_world import BAD, GOOD, PLAIN, changed, settings, write_experiment
 
 from lora_search import open_study, run_study
 from lora_search.metrics.spans import part_of, strict_spans
@@ -42,16 +43,12 @@ def experiment_of(model: Path, data: Path, /, **tables: Any) -> dict[str, Any]:
     values = settings(
         model, data, model={"task": "token-classification"}, search={"trials": TRIALS}, verdict={"metric": "entity_f1"}
     )
-    for key, value in tables.items():
-        values[key] = {**values.get(key, {}), **value}
-    return values
+    return changed(values, tables)
 
 
 @pytest.fixture(scope="session")
 def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tagged") / "critics.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in tagged()), encoding="utf-8")
-    return path
+    return write_rows(tmp_path_factory.mktemp("tagged") / "critics.jsonl", tagged())
 
 
 @pytest.fixture(scope="session")

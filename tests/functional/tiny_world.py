@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,11 @@ def settings(model: Path | str, data: Path | str, /, **tables: Any) -> dict[str,
         "training": {"epochs": 3, "batch_size": 8, "precision": "fp32"},
         "verdict": {"metric": "accuracy", "margin": 0.05, "confidence": 0.9, "extra_repeats": 0},
     }
+    return changed(values, tables)
+
+
+def changed(values: dict[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment of which some tables have other values, or more."""
     for key, value in tables.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
     return values

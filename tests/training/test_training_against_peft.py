@@ -1,20 +1,17 @@
 """A cell against the loop people write: PEFT, torch's AdamW, transformers' schedule, clipping, on the same batches."""
 
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 from engine_builders import make_cell, make_engine, of_keys, tiny_base, toy_data
-from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
+from peft_loop import losses_of_steps, padded_batch, peft_twin, trained_weights
 from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup
 
-from lora_search.adapters import AdapterPack, from_peft_state, to_peft_state
 from lora_search.models import trained_parameters
-from lora_search.training.batches import batch_order
 
 STEPS, BATCH, EPOCHS = 10, 4, 2
 CHOICES = {
@@ -23,49 +20,6 @@ CHOICES = {
     "gpt2": {"targets": "all-linear", "layers": "top-2"},
     "llama": {"targets": "q_proj,v_proj,down_proj", "layers": "1,2"},
 }
-
-
-def padded(base, data, examples, side="right"):
-    """What a data collator makes of the examples."""
-    rows, width = [data.input_ids[i] for i in examples], int(data.lengths[examples].max())
-    ids = torch.full((len(rows), width), base.model.config.pad_token_id)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        part = slice(len(tokens)) if side == "right" else slice(width - len(tokens), width)
-        ids[row, part] = torch.from_numpy(tokens)
-        mask[row, part] = 1
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def peft_twin(base, cell):
-    """PEFT's model over a copy of the base, with the weights the cell starts from."""
-    slot = cell.slot()
-    start = AdapterPack(base.model, [slot], base.structure.head_modules, head_deviation=0.2).state(0)
-    config = LoraConfig(
-        task_type="SEQ_CLS",
-        r=cell.adapter.rank,
-        lora_alpha=cell.adapter.alpha,
-        use_rslora=cell.adapter.scaling == "rslora",
-        use_dora=cell.adapter.use_dora,
-        bias=cell.adapter.bias,
-        target_modules=sorted(slot.modules),
-        modules_to_save=list(base.structure.modules_to_save),
-        fan_in_fan_out=base.model.config.model_type == "gpt2",
-    )
-    model = get_peft_model(copy.deepcopy(base.model), config).eval()
-    own = {ours(name): tensor for name, tensor in model.state_dict().items()}
-    for name, value in to_peft_state(start).items():
-        own[name].copy_(value)
-    return model
-
-
-def ours(name):
-    name = name.replace(".default", "").replace("modules_to_save.", "")
-    return name.removesuffix(".weight") if "magnitude" in name else name
-
-
-def trained_weights(model):
-    return from_peft_state({ours(n): p.detach() for n, p in model.named_parameters() if p.requires_grad})
 
 
 def decays(name, parameter):
@@ -86,17 +40,12 @@ def naive_loop(model, base, data, cell, weight_decay, side, loraplus_lr_ratio):
             model, torch.optim.AdamW, lr=rate, loraplus_weight_decay=weight_decay, weight_decay=0.0, **plus
         )
     schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(STEPS * 0.1), STEPS)
-    losses = []
-    for examples in batch_order(cell.train, BATCH, EPOCHS, cell.order_key):
-        logits = model(**padded(base, data, examples, side)).logits
-        loss = cross_entropy(logits, torch.from_numpy(data.labels[examples]))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
+
+    def loss_of(examples):
+        logits = model(**padded_batch(base, data, examples, side)).logits
+        return cross_entropy(logits, torch.from_numpy(data.labels[examples]))
+
+    return losses_of_steps(model, cell, loss_of, optimizer, schedule, epochs=EPOCHS, batch_size=BATCH)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +91,7 @@ def test_a_cell_is_what_the_naive_loop_trains(family, weight_decay, side, varian
         assert (theirs[name] - initial[name]).abs().max() > 1e-3 / ratio, name
         torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-4, msg=name)
     with torch.no_grad():
-        logits = model(**padded(base, data, cell.evaluate, side)).logits
+        logits = model(**padded_batch(base, data, cell.evaluate, side)).logits
     np.testing.assert_allclose(trained.result.probabilities, logits.softmax(-1).numpy(), atol=1e-5)
     np.testing.assert_allclose(
         engine.predict(cell, trained.state, cell.evaluate[::-1]), logits.softmax(-1).numpy()[::-1], atol=1e-5

@@ -17,7 +17,7 @@ from engine_builders import (
     tiny_model,
     toy_data,
 )
-from peft_loop import padded_batch, train_with_peft
+from peft_loop import labelled, padded_batch, train_with_peft
 
 from lora_search.adapters import merge_into
 from lora_search.handover import exported_state, offset_of
@@ -77,7 +77,7 @@ def test_a_cell_is_what_transformers_and_peft_train_on_standardised_numbers(fami
     cell = make_cell(base, rank=3, alpha=5.0, targets="all-linear", first=12, rate=3e-3)
     known = data.answers[cell.train]
     labels = torch.from_numpy((data.answers - known.mean()) / known.std()).float()
-    model, losses = train_with_peft(base, data, cell, labels)
+    model, losses = train_with_peft(base, cell, labelled(base, data, labels))
     steps = []
     engine = make_engine(base, data, epochs=2, batch_size=4, warmup_ratio=0.0, token_budget=64)
     trained = engine.train([cell], pack=0, listener=steps.append)[0]
@@ -172,7 +172,7 @@ def base_of_sets(family):
 def test_a_cell_of_label_sets_is_what_transformers_and_peft_train_packed_or_not(family):
     base, data = base_of_sets(family), label_sets()
     cell = make_cell(base, rank=3, alpha=5.0, targets="all-linear", first=12, rate=3e-3)
-    model, losses = train_with_peft(base, data, cell, torch.from_numpy(data.answers).float())
+    model, losses = train_with_peft(base, cell, labelled(base, data, torch.from_numpy(data.answers).float()))
     steps = []
     engine = make_engine(base, data, epochs=2, batch_size=4, warmup_ratio=0.0, token_budget=64)
     trained = engine.train([cell], pack=0, listener=steps.append)[0]

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 from engine_builders import CONFIGS, VOCABULARY, assert_same_training, cells_that_differ, make_cell, make_engine
-from peft import LoraConfig, get_peft_model
+from peft_loop import train_with_peft, trained_weights
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lora_search.adapters import AdapterPack, from_peft_state, to_peft_state
 from lora_search.data.chat import ChatReport
 from lora_search.data.chat_encoding import UNTRAINED, EncodedExchanges
 from lora_search.models import FrozenBase, inspect_model
 from lora_search.tasks import task_of, vocabulary
-from lora_search.training.batches import batch_order
 
 TASK = task_of("causal-lm")
 COUNT, FAMILIES = 24, ("gpt2", "llama", "qwen3", "opt")
@@ -108,46 +106,18 @@ def padded_batch(rows):
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def plain(name):
-    return name.replace(".default", "")
-
-
 @pytest.mark.parametrize("family", [*FAMILIES, *MORE])
 def test_a_cell_is_what_transformers_and_peft_train(family):
     """Their own loss with labels of -100, their gradients, torch's AdamW at a linear rate."""
     base, data = base_of(family), exchanges()
     cell = make_cell(base, rank=3, alpha=5.0, targets="all-linear", first=12, rate=3e-3, count=COUNT)
-    slot = cell.slot()
-    start = AdapterPack(base.model, [slot], ()).state(0)
-    config = LoraConfig(
-        task_type=TASK.peft_type,
-        r=3,
-        lora_alpha=5.0,
-        target_modules=sorted(slot.modules),
-        fan_in_fan_out=family == "gpt2",
-    )
-    model = get_peft_model(copy.deepcopy(base.model), config).eval()
-    own = {plain(name): tensor for name, tensor in model.state_dict().items()}
-    for name, value in to_peft_state(start).items():
-        own[name].copy_(value)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 6)
-    losses = []
-    for examples in batch_order(cell.train, 4, 2, cell.order_key):
-        loss = model(**padded_batch(examples)).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    model, losses = train_with_peft(base, cell, padded_batch, TASK.peft_type)
 
     steps = []
     engine = make_engine(base, data, epochs=2, batch_size=4, warmup_ratio=0.0, token_budget=30)
     trained = engine.train([cell], pack=0, listener=steps.append)[0]
     np.testing.assert_allclose([step.loss for step in steps], losses, rtol=1e-5)
-    theirs = from_peft_state({plain(n): p.detach() for n, p in model.named_parameters() if p.requires_grad})
+    theirs = trained_weights(model)
     assert trained.state.keys() == theirs.keys()
     for name, value in trained.state.items():
         torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-4, msg=name)

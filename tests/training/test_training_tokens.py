@@ -1,21 +1,18 @@
 """Tags of words: packed = alone = cached, with one row or several, and all of it = transformers and PEFT."""
 
-import copy
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from engine_builders import CONFIGS, VOCABULARY, assert_same_training, cells_that_differ, make_cell, make_engine
-from peft import LoraConfig, get_peft_model
+from peft_loop import padded_batch, train_with_peft, trained_weights
 from transformers import AutoConfig, AutoModelForTokenClassification
 
-from lora_search.adapters import AdapterPack, from_peft_state, to_peft_state
 from lora_search.data.tagged import TagReport
 from lora_search.data.tagged_encoding import UNLABELLED, EncodedSentences
 from lora_search.models import FrozenBase, inspect_model
 from lora_search.tasks import task_of
-from lora_search.training.batches import batch_order
 
 TASK = task_of("token-classification")
 TAGS = ("O", "B-x", "I-x", "B-y", "I-y")
@@ -105,18 +102,9 @@ def test_what_is_recorded_are_counts_of_every_word_of_every_sentence(family):
         assert (counts[:, 2] > 0).all(), "no entity goes with a long sentence"
 
 
-def padded(data, base, rows):
+def labelled(base, data, rows):
     width = int(data.lengths[rows].max())
-    ids = torch.full((len(rows), width), base.model.config.pad_token_id)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, : data.lengths[row]] = torch.from_numpy(data.input_ids[row])
-        mask[place, : data.lengths[row]] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": torch.from_numpy(data.targets[rows, :width])}
-
-
-def plain(name):
-    return name.replace(".default", "").replace("modules_to_save.", "")
+    return {**padded_batch(base, data, rows), "labels": torch.from_numpy(data.targets[rows, :width])}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,38 +112,15 @@ def test_a_cell_is_what_transformers_and_peft_train(family):
     """Their own loss with labels of -100, their gradients, torch's AdamW at a constant rate."""
     base, data = base_of(family), sentences()
     cell = make_cell(base, rank=3, alpha=5.0, targets="all-linear", first=12, rate=3e-3, count=COUNT)
-    slot = cell.slot()
-    start = AdapterPack(base.model, [slot], base.structure.head_modules, head_deviation=0.2).state(0)
-    config = LoraConfig(
-        task_type=TASK.peft_type,
-        r=3,
-        lora_alpha=5.0,
-        target_modules=sorted(slot.modules),
-        modules_to_save=list(base.structure.modules_to_save),
-        fan_in_fan_out=family == "gpt2",
+    model, losses = train_with_peft(
+        base, cell, lambda examples: labelled(base, data, data.rows_of(examples)), TASK.peft_type
     )
-    model = get_peft_model(copy.deepcopy(base.model), config).eval()
-    own = {plain(name): tensor for name, tensor in model.state_dict().items()}
-    for name, value in to_peft_state(start).items():
-        own[name].copy_(value)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 6)
-    losses = []
-    for examples in batch_order(cell.train, 4, 2, cell.order_key):
-        loss = model(**padded(data, base, data.rows_of(examples))).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
 
     steps = []
     engine = make_engine(base, data, epochs=2, batch_size=4, warmup_ratio=0.0, token_budget=64)
     trained = engine.train([cell], pack=0, listener=steps.append)[0]
     np.testing.assert_allclose([step.loss for step in steps], losses, rtol=1e-5)
-    theirs = from_peft_state({plain(n): p.detach() for n, p in model.named_parameters() if p.requires_grad})
+    theirs = trained_weights(model)
     assert trained.state.keys() == theirs.keys()
     for name, value in trained.state.items():
         torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-4, msg=name)
@@ -163,7 +128,7 @@ def test_a_cell_is_what_transformers_and_peft_train(family):
     objective = TASK.objective(data)
     rows = data.rows_of(cell.evaluate)
     with torch.no_grad():
-        batch = padded(data, base, rows)
+        batch = labelled(base, data, rows)
         answers = objective.answers(model(**batch).logits, torch.from_numpy(data.targets[rows]))
     expected = objective.predictions(cell.evaluate, list(answers.numpy()))
     np.testing.assert_allclose(trained.result.probabilities, expected, rtol=1e-4, atol=1e-4)

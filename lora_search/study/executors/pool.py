@@ -86,12 +86,12 @@ class Pool:
     def begin(self, kept: Mapping[str, Any]) -> dict[str, Any]:
         """As ``Executor.begin``. The first worker that is ready says how all compute; in how many processes is each
         machine's own affair."""
-        self._kept = {name: value for name, value in kept.items() if name != facts.LANES.name}
+        self._kept = _without_lanes(kept)
         first = next(number for number, place in self._places.items() if place.state == "greeted")
         self._begin(first)
         while self._facts is None:
             self._hear(_nobody)
-        return {name: value for name, value in self._facts.items() if name != facts.LANES.name}
+        return _without_lanes(self._facts)
 
     def submit(self, task: Task) -> None:
         self._waiting.append(task)
@@ -197,8 +197,7 @@ class Pool:
 
     def _begin(self, number: int) -> None:
         self._places[number].state = "beginning"
-        known = {name: value for name, value in (self._facts or {}).items() if name != facts.LANES.name}
-        self._fleet.send(number, Begin({**(self._kept or {}), **known}))
+        self._fleet.send(number, Begin({**(self._kept or {}), **_without_lanes(self._facts or {})}))
 
     def _begin_another(self) -> None:
         if not any(place.state == "beginning" for place in self._places.values()):
@@ -216,3 +215,7 @@ class Pool:
 
 def _nobody(task: Task, step: Step) -> None:
     """Before a study begins nobody is told of steps."""
+
+
+def _without_lanes(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name != facts.LANES.name}

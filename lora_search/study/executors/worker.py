@@ -10,7 +10,7 @@ from lora_search.store.records import CellKey
 from lora_search.study.baselines import BaselineTrainer, Part
 from lora_search.study.executors.tasks import Measuring, Outcome, Pack, Task, Training
 from lora_search.study.preparation import Prepared
-from lora_search.study.refit import refit_cell
+from lora_search.study.refit import refit_cell, refit_key
 from lora_search.study.settings import facts_of, settings_of
 from lora_search.training import Cell, Engine, Step
 
@@ -64,7 +64,7 @@ class Worker:
 
     def _cell(self, training: Training) -> Cell:
         key = training.key
-        if key.fold == self.prepared.experiment.cv.folds:
+        if key == refit_key(self.prepared.experiment, key.trial):
             return refit_cell(self.prepared, key.trial, training.adapter, training.nuisance)
         cell = self.prepared.cell(key, training.adapter, training.nuisance)
         return replace(cell, may_stall=training.may_stall, modules=cell.modules if training.adapted else ())
