@@ -102,10 +102,11 @@ def run(
 ) -> None:
     """Run a study, or go on with it; print the verdict."""
     from lora_search.spec import load_experiment, naming_sources
+
+    experiment = load_experiment(spec, overrides or (), trials)  # told before torch takes seconds to import
     from lora_search.statistics.judging import judge
     from lora_search.study import run_study
 
-    experiment = load_experiment(spec, overrides or (), trials)
     with naming_sources(spec, overrides or ()):
         tables = run_study(experiment, results, progress=False if quiet else None)
     _print_verdict(judge(tables))
@@ -117,9 +118,10 @@ def run(
 def plan(spec: SpecPath, trials: Trials = None, overrides: Overrides = None) -> None:
     """Check everything, estimate time and memory; train nothing."""
     from lora_search.spec import load_experiment, naming_sources
-    from lora_search.study import plan_study
 
     experiment = load_experiment(spec, overrides or (), trials)
+    from lora_search.study import plan_study
+
     with naming_sources(spec, overrides or ()):
         lines = plan_study(experiment).lines()
     for line in lines:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -45,17 +46,17 @@ _MOST_EXAMPLES = 200
 
 
 def create_app(
-    results_dir: str | Path, *, host: str = "127.0.0.1", token: str | None = None, control: bool = False
+    results_dir: str | Path | Shelf, *, host: str = "127.0.0.1", token: str | None = None, control: bool = False
 ) -> Starlette:
     """The dashboard as an ASGI application.
 
     Args:
-        results_dir: a folder of studies, or one study's own.
+        results_dir: a folder of studies, or one study's own; or what keeps them.
         host: the address it is served at, whose name a request may ask for beside the loopback's.
         token: what a browser must bring once, as ``?token=``; None needs none, for the loopback address only.
         control: whether runs can be stopped and resumed; give a token then.
     """
-    pages = _Pages(Shelf(Path(results_dir)), control=control)
+    pages = _Pages(results_dir if isinstance(results_dir, Shelf) else Shelf(Path(results_dir)), control=control)
     routes = [
         Route("/", pages.studies),
         Route("/events", pages.studies_events),
@@ -162,13 +163,16 @@ class _Pages:
                 self._bodies[name] = kept
             return kept[1]
 
-        return _compressed(request, await asyncio.to_thread(body), "application/json")
+        asked = found.tables.experiment.verdict
+        ahead = BackgroundTask(found.judge_ahead, asked.margin, asked.confidence)
+        return _compressed(request, await asyncio.to_thread(body), "application/json", ahead=ahead)
 
     async def judged(self, request: Request) -> Response:
         _, found = await self._snapshot(request)
         margin, confidence = (_number(request, name) for name in ("margin", "confidence"))
         view = await asyncio.to_thread(found.judged, margin, confidence)
-        return _compressed(request, _json(view), "application/json")
+        ahead = BackgroundTask(found.judge_ahead, margin, confidence)
+        return _compressed(request, _json(view), "application/json", ahead=ahead)
 
     async def importance(self, request: Request) -> Response:
         name, found = await self._snapshot(request)
@@ -296,12 +300,19 @@ def _html(request: Request, text: str) -> Response:
     return _compressed(request, text.encode(), "text/html")
 
 
-def _compressed(request: Request, body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> Response:
+def _compressed(
+    request: Request,
+    body: bytes,
+    kind: str,
+    headers: Mapping[str, str] | None = None,
+    ahead: BackgroundTask | None = None,
+) -> Response:
+    """An answer, with what is to be computed once it is sent, for the next question."""
     found = dict(headers or {})
     if len(body) >= _COMPRESSED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
         body, found["Content-Encoding"] = gzip.compress(body, 1), "gzip"
         found["Vary"] = "Accept-Encoding"
-    return Response(body, media_type=kind, headers=found)
+    return Response(body, media_type=kind, headers=found, background=ahead)
 
 
 def _asset(request: Request, text: str, kind: str) -> Response:

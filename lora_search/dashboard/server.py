@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,13 +40,15 @@ def serve(
     if not results.is_dir():
         raise InputError.about("RESULTS", "must be a folder", got=results)
     token = None if is_loopback(host) and not control else secrets.token_urlsafe(24)
-    app = create_app(results, host=host, token=token, control=control)
-    with _listening(host, port) as listener, _beside(results, listener.getsockname()[1] + 1, wanted=optuna) as other:
+    shelf = Shelf(results)
+    app = create_app(shelf, host=host, token=token, control=control)
+    with _listening(host, port) as listener, _beside(shelf, listener.getsockname()[1] + 1, wanted=optuna) as other:
         if not control:  # a run that is resumed from the page would inherit it
             with contextlib.suppress(OSError):
                 os.nice(10)  # whoever looks should not slow down what trains
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/{f'?token={token}' if token else ''}"
+        threading.Thread(target=shelf.prepare, daemon=True).start()
         print(f"{results}: {address}\n{other}Ctrl-C ends it; studies go on.", flush=True)
         settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(settings)
@@ -72,7 +75,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _beside(results: Path, port: int, *, wanted: bool) -> Iterator[str]:
+def _beside(shelf: Shelf, port: int, *, wanted: bool) -> Iterator[str]:
     """optuna-dashboard on the newest study, for as long as the block runs; gives the line that says so."""
     if not wanted:
         yield ""
@@ -82,14 +85,14 @@ def _beside(results: Path, port: int, *, wanted: bool) -> Iterator[str]:
         raise InputError.about(
             "--optuna", "needs optuna-dashboard, which is not installed", hint="(pip install optuna-dashboard)"
         )
-    folders = list(Shelf(results).folders().values())
-    if not folders:
-        raise InputError.about("--optuna", "needs a study", got=f"none in {results}")
-    newest = max(folders, key=lambda folder: (folder / STUDY_FILE).stat().st_mtime)
-    storage = f"sqlite:///file:{(newest / STUDY_FILE).resolve()}?mode=ro&uri=true"
+    newest = shelf.newest()
+    if newest is None:
+        raise InputError.about("--optuna", "needs a study", got=f"none in {shelf.results}")
+    database = (shelf.folders()[newest] / STUDY_FILE).resolve()
+    storage = f"sqlite:///file:{database}?mode=ro&uri=true"
     process = subprocess.Popen([program, storage, "--host", "127.0.0.1", "--port", str(port)])
     try:
-        yield f"{newest.name} in optuna-dashboard: http://127.0.0.1:{port}/\n"
+        yield f"{newest} in optuna-dashboard: http://127.0.0.1:{port}/\n"
     finally:
         process.terminate()
         process.wait(10)

@@ -6,6 +6,7 @@ read - half-written, of another version, no study at all - has a sentence in pla
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from lora_search.plots.web import judged_view, rates_view, study_payload
 from lora_search.plots.web.payload import MOST_JUDGED_LIVE
 from lora_search.statistics.judging import Judge
 from lora_search.statistics.verdict import Verdict
+from lora_search.store.files import STUDY_FILE
 from lora_search.store.reader import list_studies, read_study
 from lora_search.store.status import study_status
 
@@ -84,6 +86,16 @@ class Snapshot:
                 self._views[asked] = judged_view(self.tables, verdict, self._terrain())
             return self._views[asked]
 
+    def judge_ahead(self, margin: float, confidence: float) -> None:
+        """Judge at the other margins that the page offers, the nearest first, before anyone moves the slider there.
+
+        Only what changes no more: while a study goes on, each of its cells would have it all judged anew.
+        """
+        payload = self.payload()
+        if not payload["unfinished"]:
+            for stop in sorted(payload["stops"]["margins"], key=lambda stop: abs(stop - margin)):
+                self.judged(stop, confidence)
+
     def _judged(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
         return self._judge().verdict(margin, confidence)
 
@@ -136,6 +148,25 @@ class Shelf:
     def folder(self, name: str) -> Path | None:
         """The folder of a study by name; None where there is none of that name."""
         return self.folders().get(name)
+
+    def newest(self) -> str | None:
+        """The name of the study that was written to last; None where there is none."""
+
+        def written(folder: Path) -> float:
+            try:
+                return (folder / STUDY_FILE).stat().st_mtime
+            except OSError:  # gone since it was listed
+                return 0.0
+
+        folders = self.folders()
+        return max(folders, key=lambda name: written(folders[name]), default=None)
+
+    def prepare(self) -> None:
+        """Read the newest study, and judge it as its page shows it first: who opens it then need not wait for that."""
+        name = self.newest()
+        if name is not None:
+            with contextlib.suppress(InputError):  # whoever opens it is told
+                self.snapshot(name).payload()
 
     def snapshot(self, name: str) -> Snapshot:
         """The study as it stands.

@@ -9,18 +9,17 @@ and from those the chance that the verdict will be.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import special
 
 from lora_search.statistics.comparison import Array, Posterior
 from lora_search.statistics.examples import Recorded
-from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.question import Question
 from lora_search.statistics.standing import NOT_WORSE, OPEN, WORSE, Standing, required_probability, standing
@@ -55,7 +54,7 @@ class CellRequest:
 class _Outlook:
     """The verdict as a chain: trials by size; it ends at the first that is not worse, if all before it are worse."""
 
-    order: tuple[int, ...]
+    order: NDArray[np.int64]
     ends_here: Array
     needed: tuple[int, ...]
 
@@ -72,12 +71,13 @@ def more_cells_needed(matrix: ScoreMatrix, question: Question) -> int | None:
     folds, planned = question.folds, question.repeats
     pairs = matrix.pairs(folds)
     result = standing(pairs, question.margin, question.confidence, matrix.looks(folds, planned))
+    cells = (~np.isnan(matrix.scores)).sum(axis=1)
     for repeats in range(1, _MOST_REPEATS + 1):
         required = required_probability(question.confidence, matrix.looks(folds, planned, repeats))
         outlook = _outlook(matrix, pairs, result, question, required=required, repeats=repeats)
         if not outlook.needed and outlook.decided == 1.0:
             return 0
-        lacking = sum(max(repeats * folds - matrix.cells_of(matrix.trials[row]), 0) for row in outlook.needed)
+        lacking = int(np.maximum(repeats * folds - cells[list(outlook.needed)], 0).sum())
         if lacking and outlook.decided >= _LIKELY:
             return lacking
     return None
@@ -155,7 +155,7 @@ def finalist_rows(matrix: ScoreMatrix, question: Question, *, repeats: int) -> t
 
 def _contenders(matrix: ScoreMatrix, pairs: Posterior) -> tuple[int, ...]:
     """The highest scores, as far as they may well be the best after all; none where that is one alone."""
-    highest = np.argsort(-additive_scores(matrix.scores), kind="stable")[:CONTENDERS]
+    highest = np.argsort(-matrix.levels, kind="stable")[:CONTENDERS]
     as_good = pairs.probability_at_most(0.0)[highest[0], highest]
     rows = [int(row) for row, chance in zip(highest[1:], as_good[1:], strict=True) if chance >= _HOPELESS]
     return tuple(sorted([int(highest[0]), *rows])) if rows else ()
@@ -171,47 +171,51 @@ def _outlook(
     repeats: int,
 ) -> _Outlook:
     """Chances that the verdict ends at each trial once every open comparison has ``repeats * folds`` cells."""
-    order = np.lexsort((-additive_scores(matrix.scores), matrix.parameters))
-    ends, needed, reached = np.zeros(len(order)), set[int](), 1.0
-    for place, row in enumerate(order):
-        if result.status[row] == NOT_WORSE:
-            ends[place] = reached
-            break
-        if result.status[row] == WORSE:
-            continue
-        other = int(result.against[row])
-        passes, fails = chances_to_settle(pairs, other, int(row), question.margin, required, repeats * question.folds)
-        needed |= {int(row), other}
-        ends[place], reached = reached * passes, reached * fails
-    return _Outlook(tuple(int(row) for row in order), ends, tuple(sorted(needed)))
+    order = matrix.by_size
+    status = result.status[order]
+    passes, fails = (status == NOT_WORSE).astype(np.float64), (status == WORSE).astype(np.float64)
+    last = int(passes.argmax()) if passes.any() else len(order)
+    places = np.flatnonzero(status[:last] == OPEN)
+    rows, rivals = order[places], result.against[order[places]]
+    passes[places], fails[places] = chances_to_settle(
+        pairs, rivals, rows, question.margin, required, repeats * question.folds
+    )
+    reached = np.cumprod(np.concatenate([[1.0], fails[:-1]]))
+    needed = {*rows.tolist(), *rivals.tolist()}
+    return _Outlook(order, reached * passes, tuple(sorted(needed)))
 
 
 def chances_to_settle(
-    pairs: Posterior, best: int, row: int, margin: float, required: float, cells: int
-) -> tuple[float, float]:
-    """Chances that one comparison ends as not worse, and as worse, once it has ``cells`` shared cells.
+    pairs: Posterior,
+    best: int | NDArray[np.integer],
+    row: int | NDArray[np.integer],
+    margin: float,
+    required: float,
+    cells: int,
+) -> tuple[Array, Array]:
+    """Chances that comparisons end as not worse, and as worse, once they have ``cells`` shared cells.
 
     Args:
-        pairs: posteriors of all pairs. best, row: the comparison, score(best) - score(row).
+        pairs: posteriors of all pairs. best, row: the comparisons, score(best) - score(row).
         margin: accepted loss, in metric units.
         required: posterior probability a claim will need.
-        cells: shared cells it will have.
+        cells: shared cells each will have.
+
+    Returns:
+        both, of the shape of ``best`` and ``row``; 0 where further cells say nothing.
     """
-    pair = pairs.at((best, row))
-    now, variance = int(pair.cells), float(pair.variance)
-    if now == 0 or not np.isfinite(variance) or variance == 0.0:
-        return 0.0, 0.0
-    later = max(cells, now)
-    df = float(pair.degrees_of_freedom)
-    scale = float(pair.scale_after(later))
-    reach = float(special.stdtrit(df + later - now, required) * scale)
-    spread = math.sqrt(max(float(pair.scale) ** 2 - scale**2, 0.0))
-    mean = float(pair.mean)
-    if spread == 0.0:
-        return 0.0, 0.0
-    passes = special.stdtr(df, (margin - reach - mean) / spread)
-    fails = special.stdtr(df, (mean - margin - reach) / spread)
-    return float(passes), float(fails)
+    open_ = pairs.at((best, row))
+    later = np.maximum(cells, open_.cells)
+    scale = open_.scale_after(cells)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reach = special.stdtrit(open_.degrees_of_freedom + later - open_.cells, required) * scale
+        spread = np.sqrt(np.maximum(open_.scale**2 - scale**2, 0.0))
+        told = (open_.cells > 0) & np.isfinite(open_.variance) & (open_.variance > 0) & (spread > 0)
+        passes, fails = (
+            np.where(told, special.stdtr(open_.degrees_of_freedom, (gap - reach) / spread), 0.0)
+            for gap in (margin - open_.mean, open_.mean - margin)
+        )
+    return passes, fails
 
 
 def _deciding_prefix(outlook: _Outlook, result: Standing) -> tuple[int, ...]:
@@ -219,5 +223,5 @@ def _deciding_prefix(outlook: _Outlook, result: Standing) -> tuple[int, ...]:
     chances = np.cumsum(outlook.ends_here)
     last = int(np.searchsorted(chances, 0.8 * outlook.decided))
     considered = outlook.order[: last + 1]
-    rows = {row for row in considered if row in outlook.needed and result.status[row] == OPEN}
+    rows = {int(row) for row in considered if row in outlook.needed and result.status[row] == OPEN}
     return tuple(sorted(rows | {int(result.against[row]) for row in rows}))

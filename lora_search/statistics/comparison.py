@@ -33,6 +33,7 @@ trained; leading axes are independent studies. This module knows nothing of fram
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,12 +90,18 @@ class Posterior:
     def quantile(self, probability: float | Array) -> Array:
         """The value below which the truth lies with this probability; infinite where the noise is unknown."""
         if np.ndim(probability) == 0:  # of thousands of pairs few differ in their degrees of freedom
-            distinct, which = np.unique(self.degrees_of_freedom, return_inverse=True)
+            distinct, which = self._freedoms
             quantile = special.stdtrit(distinct, probability)[which].reshape(np.shape(self.degrees_of_freedom))
         else:
             quantile = special.stdtrit(self.degrees_of_freedom, probability)
         with np.errstate(invalid="ignore"):
             return np.asarray(self.mean + self.scale * quantile)
+
+    @cached_property
+    def _freedoms(self) -> tuple[Array, NDArray[np.intp]]:
+        """The degrees of freedom that occur, and which of them each element has."""
+        distinct, which = np.unique(self.degrees_of_freedom, return_inverse=True)
+        return distinct, which.ravel()
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Central interval holding the truth with probability ``level``."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from lora_search.metrics import direction, metric_named
 from lora_search.spec import facts, layer_indices
 from lora_search.statistics import guards
+from lora_search.statistics.contest import Contest
 from lora_search.statistics.examples import truth_of
-from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy
 from lora_search.statistics.verdict import TrialSummary, Verdict

@@ -15,7 +15,8 @@ from scipy import special
 
 from lora_search.metrics import METRICS, direction, metric_named
 from lora_search.statistics.comparison import correlated_t
-from lora_search.statistics.matrix import Contest, ScoreMatrix
+from lora_search.statistics.contest import Contest
+from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.question import Question
 from lora_search.statistics.wording import amount, layers_name
 
@@ -96,10 +97,10 @@ def smaller_not_shown_worse(contest: Contest, parameters: float, question: Quest
     beat by more than the margin on the cells both have."""
     matrix = contest.everyone_by_example
     complete = np.isin(matrix.trials, contest.finished.trials)
-    pairs = matrix.pairs(question.folds)
-    worse = (1.0 - pairs.probability_at_most(question.margin))[complete].max(axis=0) >= question.confidence
-    rows = np.flatnonzero(~complete & (matrix.parameters < parameters) & ~worse)
-    return [matrix.trials[row] for row in rows]
+    smaller = np.flatnonzero(~complete & (matrix.parameters < parameters))
+    pairs = matrix.pairs(question.folds).at(np.ix_(np.flatnonzero(complete), smaller))
+    worse = (1.0 - pairs.probability_at_most(question.margin)).max(axis=0) >= question.confidence
+    return [matrix.trials[row] for row in smaller[~worse]]
 
 
 def smaller_stopped_early(trials: Sequence[int], margin: float, metric: str = _SHARE) -> str | None:

@@ -8,10 +8,10 @@ from lora_search.spec import facts
 from lora_search.statistics.baselines import baseline_verdict, head_alone
 from lora_search.statistics.beside import BaselineVerdict
 from lora_search.statistics.by_adapter import by_adapter
+from lora_search.statistics.contest import Contest
 from lora_search.statistics.doubts import doubts
 from lora_search.statistics.estimation import CorrectedScore, corrected_score, pool_predictions
 from lora_search.statistics.examples import truth_of
-from lora_search.statistics.matrix import Contest
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy, recorded_of
 from lora_search.statistics.selection import decide

@@ -13,11 +13,11 @@ from lora_search.errors import StudyError
 from lora_search.metrics import METRICS, direction
 from lora_search.statistics.comparison import Array, Posterior, correlated_t, pairwise
 from lora_search.statistics.examples import ExampleScores, Recorded
+from lora_search.statistics.levels import additive_scores
 from lora_search.statistics.two_sources import pairwise_by_example, scores_by_example
 
 _TRIAL_COLUMNS = ("trial", "state", "adapter_parameters")
 _CELL_COLUMNS = ("trial", "repeat", "fold", "state")
-_FINISHED_AND_STOPPED = ("complete", "pruned")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,16 @@ class ScoreMatrix:
             )
         return self._own[folds]
 
+    @cached_property
+    def levels(self) -> Array:
+        """One number per trial, comparable where they have different cells: ``additive_scores``."""
+        return additive_scores(self.scores)
+
+    @cached_property
+    def by_size(self) -> NDArray[np.int64]:
+        """The rows, of the fewest parameters first, among equals of the highest level first."""
+        return np.asarray(np.lexsort((-self.levels, self.parameters)))
+
     def cells_of(self, trial: int) -> int:
         """How many cells the trial of this number has."""
         return int((~np.isnan(self.scores[self.trials.index(trial)])).sum())
@@ -79,38 +89,6 @@ class ScoreMatrix:
         extra repeat of a finalist, those still to come included where there are to be ``repeats``."""
         most = int((~np.isnan(self.scores)).sum(axis=1).max()) // folds
         return max(repeats, most, planned) - planned + 1
-
-
-class Contest:
-    """The score matrices that a verdict and its doubts are made from, each made when it is first asked for and kept, as
-    are the pairs in it.
-
-    Args:
-        trials: the store's trials frame. cells: the store's cells frame.
-        metric: the column of ``cells`` that holds the score.
-        recorded: the predictions of the study, to compare by; None compares by the scores of folds.
-    """
-
-    def __init__(
-        self, trials: pd.DataFrame, cells: pd.DataFrame, metric: str, recorded: Recorded | None = None
-    ) -> None:
-        self._frames = trials, cells, metric
-        self._recorded = recorded
-
-    @cached_property
-    def finished(self) -> ScoreMatrix:
-        """The trials trained to the end."""
-        return score_matrix(*self._frames, recorded=self._recorded)
-
-    @cached_property
-    def everyone(self) -> ScoreMatrix:
-        """Those and the stopped ones, by the scores of folds."""
-        return score_matrix(*self._frames, states=_FINISHED_AND_STOPPED)
-
-    @cached_property
-    def everyone_by_example(self) -> ScoreMatrix:
-        """The same, with what single examples contribute."""
-        return score_matrix(*self._frames, states=_FINISHED_AND_STOPPED, recorded=self._recorded)
 
 
 def score_matrix(

@@ -22,11 +22,11 @@ from lora_search.metrics import direction, metric_named
 from lora_search.spec import ADAPTER_FIELDS
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
-from lora_search.statistics.levels import additive_scores
-from lora_search.statistics.matrix import Contest, ScoreMatrix
+from lora_search.statistics.contest import Contest
+from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.question import Question
-from lora_search.statistics.standing import OPEN, STATUSES, Standing, recommend, shortfall_interval, standing
-from lora_search.statistics.stopped import rivalries, trial_to_readmit
+from lora_search.statistics.standing import OPEN, STATUSES, Standing, recommend, shortfall_intervals, standing
+from lora_search.statistics.stopped import trial_to_readmit
 from lora_search.statistics.verdict import Comparison, TrialSummary, Verdict
 
 _NUISANCE_COLUMNS = ("learning_rate", "dropout")
@@ -81,17 +81,18 @@ def decide(
             **common,
         )
     everyone = contest.everyone
-    pairs, rivals = rivalries(matrix, everyone, folds)
+    pairs, rivals = contest.rivalries(folds)
     looks = matrix.looks(folds, question.repeats)
     result = standing(pairs, margin, confidence, looks)
-    chosen = recommend(result.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds)
+    chosen = recommend(result.status, matrix.levels, matrix.parameters, matrix.seconds)
     recommended, best, decided = int(chosen[0]), int(chosen[1]), bool(chosen[2])
     alone = len(rivals) == 1
+    low, high = shortfall_intervals(pairs, confidence, looks)
     comparisons = tuple(
         Comparison(
             trial=number,
             difference=float(pairs.mean[best, row]),
-            interval=(0.0, 0.0) if alone else shortfall_interval(pairs, row, confidence, looks),
+            interval=(0.0, 0.0) if alone else (float(low[row]), float(high[row])),
             probability_not_worse=float(result.probability_not_worse[row]),
             status=STATUSES[int(result.status[row])],
             against=None if alone else rivals[int(result.against[row])],
@@ -102,7 +103,7 @@ def decide(
     doubtful, rival, needed = None, None, None
     if not decided:
         doubtful = _in_question(matrix, result, recommended)
-        rival = trial_to_readmit(matrix, pairs, rivals, question, looks)
+        rival = trial_to_readmit(matrix, pairs, rivals, question, looks, result)
         needed = more_cells_needed(matrix, question) if rival is None else question.planned - everyone.cells_of(rival)
     return Verdict(
         status="decided" if decided else "undecided",

@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from lora_search.statistics.comparison import Posterior
-from lora_search.statistics.levels import additive_scores, fit_levels
+from lora_search.statistics.levels import fit_levels
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.question import Question
-from lora_search.statistics.standing import NOT_WORSE, recommend, standing
+from lora_search.statistics.standing import NOT_WORSE, Standing, recommend, standing
 
 
 def rivalries(matrix: ScoreMatrix, everyone: ScoreMatrix, folds: int) -> tuple[Posterior, tuple[int, ...]]:
@@ -60,6 +60,7 @@ def trial_to_readmit(
     numbers: tuple[int, ...],
     question: Question,
     looks: int = 1,
+    result: Standing | None = None,
 ) -> int | None:
     """Number of the stopped trial that alone keeps a verdict from being decided: the most likely to beat what would
     be recommended by more than the margin. None where the verdict is open anyway, or decided.
@@ -68,15 +69,14 @@ def trial_to_readmit(
         matrix: the trials trained to the end.
         pairs, numbers: of :func:`rivalries`.
         question: whose margin and confidence count. looks: as in :func:`standing.standing`.
+        result: of that, for these pairs, where it is at hand.
     """
     count = len(matrix.trials)
     if len(numbers) == count:
         return None
     among_themselves = standing(pairs.first(count), question.margin, question.confidence, looks)
-    chosen, _, decided = recommend(
-        among_themselves.status, additive_scores(matrix.scores), matrix.parameters, matrix.seconds
-    )
-    result = standing(pairs, question.margin, question.confidence, looks)
+    chosen, _, decided = recommend(among_themselves.status, matrix.levels, matrix.parameters, matrix.seconds)
+    result = result or standing(pairs, question.margin, question.confidence, looks)
     if not decided or result.status[chosen] == NOT_WORSE:
         return None
     return numbers[int(result.against[chosen])]

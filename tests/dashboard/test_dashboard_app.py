@@ -1,6 +1,7 @@
 """What the dashboard answers: the list, a study's page and data, judgements, predictions, comparisons."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dashboard_builders import record, served
 from fabricated_studies import sampled_rows
 
 from lora_search.dashboard import create_app, downloads
+from lora_search.dashboard.shelf import Shelf
 from lora_search.statistics.judging import judge
 from lora_search.store.reader import read_study
 
@@ -180,4 +182,33 @@ def test_a_study_of_very_many_trials_is_not_judged_while_someone_waits(results, 
     assert (refused.status, recorded.status) == (409, 200)
     assert refused.text.startswith(
         "margin: another one takes minutes with more than 5 complete trials; lora-search verdict"
+    )
+
+
+def test_the_newest_study_is_read_before_anyone_asks(tmp_path):
+    shelf = Shelf(tmp_path)
+    assert shelf.newest() is None
+    shelf.prepare()
+    for name, moment in (("older", 1_000_000), ("newer", 2_000_000)):
+        record(tmp_path / name, sampled_rows(2))
+        os.utime(tmp_path / name / "study.db", (moment, moment))
+    shelf.prepare()
+    assert shelf.newest() == "newer"
+    assert (shelf.seconds("newer") > 0, shelf.seconds("older")) == (True, 0)
+    (tmp_path / "newer" / "study.db").write_bytes(b"no database")
+    shelf.prepare()
+    with served(create_app(shelf)) as site:
+        assert "older" in site.ask("/").text
+
+
+def test_the_margins_of_the_slider_are_judged_before_it_is_moved(tmp_path, monkeypatch):
+    record(tmp_path / "film-quotes", sampled_rows(4))
+    snapshot = Shelf(tmp_path).snapshot("film-quotes")
+    snapshot.payload()["unfinished"] = True
+    snapshot.judge_ahead(0.01, 0.95)
+    assert not snapshot._views
+    snapshot.payload()["unfinished"] = False
+    snapshot.judge_ahead(0.01, 0.95)
+    assert [margin for margin, _ in snapshot._views] == sorted(
+        snapshot.payload()["stops"]["margins"], key=lambda stop: abs(stop - 0.01)
     )

@@ -11,8 +11,8 @@ import pytest
 
 from lora_search.errors import ExperimentError, StudyError
 from lora_search.statistics import Question, Verdict, decide, next_cells, score_interval
+from lora_search.statistics.contest import Contest
 from lora_search.statistics.guards import smaller_not_shown_worse
-from lora_search.statistics.matrix import Contest
 from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points
 
 RANKS = [1, 2, 4, 8, 16, 32]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lora_search.statistics.comparison import pairwise
+from lora_search.statistics.comparison import Posterior, pairwise
 from lora_search.statistics.standing import (
     NOT_WORSE,
     OPEN,
     WORSE,
     recommend,
     required_probability,
-    shortfall_interval,
+    shortfall_intervals,
     standing,
 )
 
@@ -48,10 +48,9 @@ def test_interval_and_status_say_the_same() -> None:
     scores = _scores([0.70, 0.80, 0.7995, 0.79, 0.785], 0.003)
     pairs = pairwise(scores, 5)
     result = standing(pairs, margin=0.01, confidence=0.95)
-    for trial in range(5):
-        low, high = shortfall_interval(pairs, trial, 0.95)
-        assert (high <= 0.01) == (result.status[trial] == NOT_WORSE)
-        assert (low > 0.01) == (result.status[trial] == WORSE)
+    low, high = shortfall_intervals(pairs, 0.95)
+    np.testing.assert_array_equal(high <= 0.01, result.status == NOT_WORSE)
+    np.testing.assert_array_equal(low > 0.01, result.status == WORSE)
 
 
 def test_one_trial_is_not_worse_than_nothing() -> None:
@@ -82,8 +81,8 @@ def test_more_looks_need_more_evidence() -> None:
     np.testing.assert_allclose(1 - often.probability_not_worse, 2 * (1 - once.probability_not_worse))
     assert required_probability(0.95, 1) == pytest.approx(0.95)
     assert required_probability(0.95, 4) == pytest.approx(1 - 0.025)
-    one, four = (shortfall_interval(pairs, 0, 0.95, looks) for looks in (1, 4))
-    assert four[0] < one[0] < one[1] < four[1]
+    one, four = (shortfall_intervals(pairs, 0.95, looks) for looks in (1, 4))
+    assert four[0][0] < one[0][0] < one[1][0] < four[1][0]
 
 
 def test_the_looks_of_repeated_studies_are_paid_for() -> None:
@@ -112,3 +111,19 @@ def test_the_best_taken_for_granted_would_be_wrong_too_often() -> None:
     on_top = scores.mean(axis=-1).argmax(axis=-1) == 0
     assert passes.mean() == pytest.approx(0.05, abs=0.012)
     assert (passes | on_top).mean() == pytest.approx(0.14, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_leaving_out_pairs_that_cannot_decide_changes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (2, 40, 30)
+    scale = rng.choice([0.0, 1e-3, 3e-3, 1e-2, np.inf], shape)
+    freedom = rng.choice([1.0, 2.5, 4.0, 40.0, 1e6], shape)
+    mean = rng.choice(rng.normal(0, 0.01, 50), shape)
+    pairs = Posterior(mean, scale, freedom, scale**2, np.full(shape, 5), scale**2 / 4)
+    themselves = np.eye(40, 30, dtype=bool)
+    every = np.where(themselves, np.inf, pairs.probability_at_most(0.005))
+    ahead = np.where(every == every.min(axis=-2, keepdims=True), mean, -np.inf)
+    result = standing(pairs, 0.005, 0.95)
+    np.testing.assert_array_equal(result.probability_not_worse, np.maximum(1.0 - (1.0 - every.min(axis=-2)), 0.0))
+    np.testing.assert_array_equal(result.against, ahead.argmax(axis=-2))
