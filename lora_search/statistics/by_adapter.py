@@ -246,46 +246,53 @@ def _tables(
     chosen: NDArray[np.int64],
     model: RateModel | None,
 ) -> ByAdapter:
-    trials, cells = study.trials.set_index("trial", drop=False), study.cells
-    by_key = cells.reset_index(drop=True)
-    place_of = {
-        (int(t), int(r), int(f)): place
-        for place, (t, r, f) in enumerate(zip(by_key["trial"], by_key["repeat"], by_key["fold"], strict=True))
-    }
-    rows: list[dict[str, Any]] = []
-    picked: list[int] = []
-    owners: list[int] = []
+    by_key = study.cells.reset_index(drop=True)
+    keys = (by_key[name].astype(int).tolist() for name in ("trial", "repeat", "fold"))
+    place_of = {key: place for place, key in enumerate(zip(*keys, strict=True))}
+    settings_of: dict[int, list[int]] = {}
+    for place, row in enumerate(table.settings.adapter.tolist()):
+        settings_of.setdefault(row, []).append(place)
+    numbers, states, picked = list[int](), list[str](), list[list[int]]()
     for row in range(len(table.adapters)):
-        mine = np.flatnonzero(table.settings.adapter == row)
-        main = int(mains[row]) if mains[row] >= 0 else int(mine[0])
-        number = int(table.trials[main])
-        state = min((table.states[place] for place in mine), key=_STATES.index)
-        found = [
-            place_of[int(table.trials[place]), *table.columns[column]]
-            for column, place in enumerate(chosen[row])
-            if place >= 0
-        ]
-        if state == "failed":
-            found = [place for key, place in place_of.items() if key[0] == number]
-        picked.extend(found)
-        owners.extend([number] * len(found))
-        own = by_key.iloc[found]
-        complete = own.loc[own["state"] == "complete", "score"]
-        record: dict[str, Any] = {str(name): value for name, value in trials.loc[number].items()}
-        rows.append(
-            record
-            | {
-                "state": state,
-                "cells": len(complete),
-                "score_mean": float(complete.mean()) if len(complete) else np.nan,
-                "score_std": float(complete.std()) if len(complete) > 1 else np.nan,
-                "seconds": float(own["seconds"].sum()) if "seconds" in own else 0.0,
-                "wall_seconds": float((own["wall_seconds"] / own["pack_cells"]).sum()) if "pack_cells" in own else 0.0,
-                "settings": len(mine),
-            }
+        mine = settings_of[row]
+        numbers.append(int(table.trials[mains[row] if mains[row] >= 0 else mine[0]]))
+        states.append(min((table.states[place] for place in mine), key=_STATES.index))
+        picked.append(
+            [place for key, place in place_of.items() if key[0] == numbers[-1]]
+            if states[-1] == "failed"
+            else [
+                place_of[int(table.trials[place]), *table.columns[column]]
+                for column, place in enumerate(chosen[row].tolist())
+                if place >= 0
+            ]
         )
+    frame = study.trials.set_index("trial", drop=False).loc[numbers].reset_index(drop=True)
+    frame = frame.assign(state=states, settings=[len(settings_of[row]) for row in range(len(numbers))])
+    frame = frame.assign(**_sums(by_key, picked))
     kinds = {**study.trials.dtypes.to_dict(), "settings": np.dtype("int64")}
-    frame = pd.DataFrame(rows).astype(kinds)[list(kinds)].sort_values("trial", ignore_index=True)
-    chosen_cells = by_key.iloc[picked].assign(setting=by_key["trial"].iloc[picked].to_numpy(), trial=owners)
+    frame = frame.astype(kinds)[list(kinds)].sort_values("trial", ignore_index=True)
+    flat, owners = [place for places in picked for place in places], np.repeat(numbers, [len(it) for it in picked])
+    chosen_cells = by_key.iloc[flat].assign(setting=by_key["trial"].iloc[flat].to_numpy(), trial=owners)
     chosen_cells = chosen_cells.sort_values(["trial", "repeat", "fold"], kind="stable", ignore_index=True)
     return ByAdapter(study.experiment, study.environment, frame, chosen_cells, study.facts, table, study, model)
+
+
+def _sums(cells: pd.DataFrame, picked: Sequence[Sequence[int]]) -> dict[str, list[Any]]:
+    """What the store's frame of trials says of the cells behind each; ``picked`` are their rows."""
+    score = np.where(cells["state"] == "complete", cells["score"].to_numpy(dtype=np.float64), np.nan)
+    complete = (cells["state"] == "complete").to_numpy()
+    nothing = np.zeros(len(cells))
+    seconds = cells["seconds"].to_numpy(dtype=np.float64) if "seconds" in cells else nothing
+    wall = (
+        (cells["wall_seconds"] / cells["pack_cells"]).to_numpy(dtype=np.float64) if "pack_cells" in cells else nothing
+    )
+    found: dict[str, list[Any]] = {name: [] for name in ("cells", "score_mean", "score_std", "seconds", "wall_seconds")}
+    for places in picked:
+        mine = score[places]
+        known = mine[~np.isnan(mine)]
+        found["cells"].append(int(complete[places].sum()))
+        found["score_mean"].append(float(known.mean()) if known.size else np.nan)
+        found["score_std"].append(float(known.std(ddof=1)) if known.size > 1 else np.nan)
+        found["seconds"].append(float(np.nansum(seconds[places])))
+        found["wall_seconds"].append(float(np.nansum(wall[places])))
+    return found
