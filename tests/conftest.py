@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a hub miss fails at once instead of after a long wait
@@ -21,6 +22,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # a shell lets its background jobs ignore Ctrl-C, and so would whatever they start; the tests of Ctrl-C start a lot
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# the long form of what is tried at random is experiments/audits/fuzz.py; a machine that others use has no deadlines
+hypothesis.settings.register_profile("suite", max_examples=50, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 LONGEST = ("kills", "signals", "executors", "resume", "rates", "racing")
 

@@ -206,7 +206,6 @@ def rank_room(pack, index):
 
 
 @pytest.mark.parametrize("block", [2**17, 4])
-@settings(max_examples=60, deadline=None)
 @given(adapters_and_slots())
 def test_blocks_hold_every_parameter_of_the_slots_once_and_no_other_slots(block, drawn):
     adapters, slots = drawn
@@ -225,7 +224,7 @@ def test_blocks_hold_every_parameter_of_the_slots_once_and_no_other_slots(block,
     assert times.count_nonzero() <= sum(rank_room(pack, index) for index in slots)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(adapters_and_slots())
 def test_a_refresh_of_some_slots_is_seen_by_these_alone(drawn):
     adapters, slots = drawn

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lora_search.data.delimited import read_delimited
@@ -141,7 +141,6 @@ def test_the_csv_modules_limit_is_put_back() -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"))
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1), delimiter=st.sampled_from([",", "\t"]))
 def test_what_the_csv_module_writes_is_read_as_it_was(rows: list[tuple[str, str]], delimiter: str) -> None:
     written = io.StringIO(newline="")
@@ -158,7 +157,6 @@ def test_what_the_csv_module_writes_is_read_as_it_was(rows: list[tuple[str, str]
     assert list(zip(found.columns["text"], found.columns["label"], strict=True)) == rows
 
 
-@settings(deadline=None)
 @given(content=st.text(st.sampled_from('ab,"\\\n\t ;')), delimiter=st.sampled_from([",", "\t"]))
 def test_any_text_is_read_or_refused_and_no_row_is_lost(content: str, delimiter: str) -> None:
     """As many rows as lines, where no line break is inside quotes."""

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_search.data import load_dataset
@@ -70,7 +70,6 @@ def test_letters_composed_and_decomposed_look_alike() -> None:
     assert plain_form("gr\u00f6\u00dfer") == plain_form("gro\u0308sser")
 
 
-@settings(deadline=None)
 @given(label=st.text())
 def test_a_plain_form_has_itself_for_a_plain_form(label: str) -> None:
     assert plain_form(plain_form(label)) == plain_form(label)

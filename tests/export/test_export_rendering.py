@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_search.export.card import _label_list
@@ -42,7 +42,6 @@ def test_code_stays_code(text: str, shown: str) -> None:
     assert code_span(text) == shown
 
 
-@settings(deadline=None)
 @given(text=st.text())
 def test_no_text_ends_its_code_span(text: str) -> None:
     span = code_span(text)

@@ -17,6 +17,8 @@ from tiny_world import settings, write_experiment, write_model, write_sentences
 
 from lora_search import cli, run_study
 from lora_search.spec import Experiment
+from lora_search.training import frozen_forward
+from lora_search.training.pooled import find_pooled_token
 
 collect_ignore = [] if browser_found() else ["test_functional_dashboard.py"]
 COMMAND = str(Path(sys.executable).with_name("lora-search"))
@@ -51,6 +53,24 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_search_per_model() -> Iterator[None]:
+    """Which of the last layer's tokens a head reads is found by trying, a dozen times a model: for the models of these
+    tests, which are few, once."""
+    kept: dict[tuple[Any, ...], Any] = {}
+
+    def find(model: Any, last_layer: str, linear_modules: Any, storage: Any, batch: Any) -> Any:
+        ends = (batch.arguments["input_ids"].shape[1], batch.arguments["attention_mask"][:, 0].tolist())
+        key = (type(model), model.config.to_json_string(), last_layer, tuple(linear_modules), str(ends))
+        if key not in kept:
+            kept[key] = find_pooled_token(model, last_layer, linear_modules, storage, batch)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen_forward, "find_pooled_token", find)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from executing import ExecutorContract, MortalContract, assert_same_but_for_rounding
+from executing import (
+    SPEC,
+    ExecutorContract,
+    MortalContract,
+    assert_same_but_for_rounding,
+    assert_same_outcome,
+    pack,
+)
+from forking import Forked
 
 from lora_search import run_study
 from lora_search.errors import MachineError
+from lora_search.spec import facts
 from lora_search.spec.execution import ExecutionSpec
 from lora_search.store.files import LIVE_FILE
+from lora_search.study import prepare
+from lora_search.study.executors import choosing
 from lora_search.study.executors.choosing import shares_of, workers_sentence
+from lora_search.study.executors.identity import identity_of
 from lora_search.study.executors.inline import InlineExecutor
 from lora_search.study.executors.messages import Begin, Broken, Lost, answered, greeting
+from lora_search.study.executors.pool import Pool
 from lora_search.study.executors.processes import Processes, Share
 from lora_search.study.executors.ray_actors import connect
 from lora_search.study.executors.serving import serve_to_the_end
@@ -40,26 +52,8 @@ class TestThisProcess(ExecutorContract):
         return InlineExecutor(Worker(prepared, Engine, lanes=1))
 
 
-class Forked:
-    """A worker process forked from a server that has only imported: as one that is started, in less time."""
-
-    context = multiprocessing.get_context("forkserver")
-
-    def __init__(self, link: Connection) -> None:
-        self.process = self.context.Process(target=serve_to_the_end, args=(link,))
-        self.process.start()
-        self.pid = self.process.pid
-        self.kill = self.process.kill
-
-    def wait(self, timeout: float | None = None) -> int:
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            raise subprocess.TimeoutExpired("a worker", timeout or 0.0)
-        return self.process.exitcode
-
-
 def forked(link: Connection, share: Share, errors: Any) -> Forked:
-    return Forked(link)
+    return Forked(serve_to_the_end, link)
 
 
 class TestProcesses(MortalContract):
@@ -68,7 +62,6 @@ class TestProcesses(MortalContract):
     @pytest.fixture(scope="class")
     @classmethod
     def fleet(cls, prepared):
-        Forked.context.set_forkserver_preload(["lora_search.study.runner", "transformers.models.bert.modeling_bert"])
         return Processes(prepared.experiment, Engine, [Share(1), Share(1)], forked)
 
     @pytest.fixture
@@ -76,13 +69,35 @@ class TestProcesses(MortalContract):
         return lambda: os.kill(fleet.processes[0], signal.SIGKILL)
 
 
-class Killing(Silent):
-    """Kills the worker processes of this one at the first step of a study that any of them takes: one at least is at
-    something."""
+def test_a_worker_that_is_started_as_users_start_it(world):
+    prepared = prepare(world.experiment(**SPEC))
+    pool = Pool(Processes(prepared.experiment, Engine, [Share(1)]), identity_of(prepared))
+    here = Worker(prepared, Engine, lanes=1)
+    assert facts.DEVICE.of(pool.begin({})) == facts.DEVICE.of(here.begin({}))
+    pool.submit(pack(0, (0, 0, 0)))
+    [event] = pool.events(lambda task, step: None)
+    pool.close()
+    assert_same_outcome(event.outcome, here.work(pack(0, (0, 0, 0)), lambda step: None))
 
-    def __init__(self, folder: Path) -> None:
-        self.live = folder / LIVE_FILE
-        self.killed: list[int] = []
+
+class Launching:
+    """Starts workers in less time; knows them all."""
+
+    def __init__(self) -> None:
+        self.workers: list[int] = []
+
+    def __call__(self, link: Connection, share: Share, errors: Any) -> Forked:
+        running = forked(link, share, errors)
+        self.workers.append(running.pid)
+        return running
+
+
+class Killing(Silent):
+    """Kills the workers at the first step of a study that any of them takes: one at least is at something."""
+
+    def __init__(self, folder: Path, launching: Launching) -> None:
+        self.live, self.launching = folder / LIVE_FILE, launching
+        self.killed = 0
         self.notes: list[str] = []
         self.seen: list[dict[str, Any]] = []
 
@@ -92,25 +107,21 @@ class Killing(Silent):
     def step(self, step: Any) -> None:
         self.seen.append(json.loads(self.live.read_text()))
         if not self.killed:
-            self.killed = workers_of(os.getpid())
-            for worker in self.killed:
+            self.killed = len(self.launching.workers)
+            for worker in self.launching.workers:
                 os.kill(worker, signal.SIGKILL)
 
 
-def workers_of(process: int) -> list[int]:
-    """The worker processes a process has started."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(child) for child in children if b"executors.serving" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-def test_a_study_on_two_workers_that_are_killed_is_that_of_one_process(world, finished, tmp_path):
+def test_a_study_on_two_workers_that_are_killed_is_that_of_one_process(world, finished, tmp_path, monkeypatch):
+    launching = Launching()
+    monkeypatch.setattr(choosing, "Processes", partial(Processes, launch=launching))
     experiment = world.experiment(execution={"workers": 2})
-    told = Killing(tmp_path / experiment.name)
+    told = Killing(tmp_path / experiment.name, launching)
     study = run_study(experiment, tmp_path, progress=told)
     assert_same_but_for_rounding(study.folder, finished)
-    assert len(told.killed) == 2
+    assert told.killed == 2
     assert [note for note in told.notes if note.startswith("a worker died over")]
-    assert not workers_of(os.getpid())
+    assert not [worker for worker in launching.workers if Path(f"/proc/{worker}").exists()]
     assert any(re.search(r"in \d+ packs", said["title"]) for said in told.seen)
     assert any(said["curves"] for said in told.seen), "steps reach whoever looks on"
 

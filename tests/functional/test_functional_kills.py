@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import time
@@ -10,6 +9,7 @@ import time
 import pytest
 import torch
 from experiment_scripts import audit_module
+from forking import clean_context
 from tiny_world import assert_same_study
 
 from lora_search import run_study
@@ -20,39 +20,19 @@ from lora_search.store.reader import read_study
 from lora_search.store.status import study_status
 from lora_search.study.refit import chosen_trial
 
-KILLS = 4
+KILLS = 3
 SPEC = {
     "cv": {"folds": 3},
     "data": {"holdout": 0.2},
-    "search": {"trials": 6, "learning_rate": {"low": 5e-3, "high": 5e3}},
+    "search": {"trials": 5, "learning_rate": {"low": 5e-3, "high": 5e3}},
     "training": {"epochs": 1},
     "verdict": {"extra_repeats": 1, "margin": 0.1, "confidence": 0.8},
 }
-
-PRELOADED = [
-    "lora_search.study.runner",
-    "lora_search.study.refit",
-    "lora_search.reporting.page",
-    "transformers.models.bert.modeling_bert",
-    "pytest",
-]
 
 
 @pytest.fixture(scope="module")
 def audit():
     return audit_module("kills")
-
-
-@pytest.fixture(scope="module")
-def clean():
-    """Makes processes as a shell would, which have computed nothing yet, without each importing the libraries anew.
-
-    They are forked from a server that has only imported. Forked from this process, they would take torch for ready to
-    compute with the threads of earlier tests, which do not survive a fork, and crash.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def run_alone(experiment, results, begun):
@@ -90,8 +70,8 @@ def read(folder, *, draws):
     chosen_trial(tables)
 
 
-def test_killed_at_random_moments_with_readers_beside_it(world, tmp_path, audit, clean):
-    experiment = world.experiment(**SPEC)
+def test_killed_at_random_moments_with_readers_beside_it(world, tmp_path, audit):
+    experiment, clean = world.experiment(**SPEC), clean_context()
 
     def start(results):
         begun = clean.Event()

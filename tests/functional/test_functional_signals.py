@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import select
 import shlex
-import signal
-import termios
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from forking import ForkedCommand
 from tiny_world import assert_same_study
 
 from lora_search import open_study, spec
@@ -43,29 +41,24 @@ def read(descriptor: int, awaited: str, then: Callable[[], object]) -> str:
     return text
 
 
-def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, shell, lora_search):
-    spec = shlex.quote(str(world.file(tmp_path, **SLOW)))
+def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, lora_search):
+    command = ["run", world.file(tmp_path, **SLOW), "--results"]
     ours, theirs = os.openpty()
-    terminal = shell(
-        f"exec lora-search run {spec} --results 'at a terminal'",
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
+    terminal = ForkedCommand([*command, "at a terminal"], tmp_path, theirs)
     os.close(theirs)
-    job = shell(f"exec lora-search run {spec} --results job")
+    job = ForkedCommand([*command, "job"], tmp_path)
 
     # the third fold is under way: some cells are recorded, some are not
     with ThreadPoolExecutor() as both:
         seen_ = both.submit(read, ours, "fold 3  epoch", lambda: os.write(ours, b"\x03"))
-        log_ = both.submit(read, job.stderr.fileno(), "fold 3", lambda: job.send_signal(signal.SIGTERM))
+        log_ = both.submit(read, job.err, "fold 3", job.terminate)
         seen, log = seen_.result(), log_.result()
     os.close(ours)
     assert terminal.wait(SECONDS) == 130, seen
-    assert job.communicate(timeout=SECONDS)[0] == "", "no verdict"
-    assert job.returncode == 143, log
+    assert job.wait(SECONDS) == 143, log
+    assert os.read(job.out, 1) == b"", "no verdict"
+    for end in (job.out, job.err):
+        os.close(end)
 
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
     assert "━" in plain, "a bar"

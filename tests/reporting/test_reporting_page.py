@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -296,14 +294,3 @@ def test_a_folder_without_a_study_is_refused_and_left_alone(tmp_path: Path) -> N
     with pytest.raises(StudyError, match=r"must be the folder of a study"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_reporting_imports_none_of_what_training_needs() -> None:
-    code = (
-        "import sys; from lora_search.plots import figures; from lora_search.reporting import write_report;"
-        "import sklearn.ensemble;"
-        "heavy = {'torch', 'optuna', 'transformers', 'datasets', 'peft', 'matplotlib.pyplot'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_search.spec.quoting import VALUE_WIDTH, cut, in_one_line, quoted
@@ -16,7 +16,6 @@ ANY = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(value=ANY)
 def test_any_value_is_shown_in_one_short_line(value: Any) -> None:
     shown = quoted(value)

@@ -48,7 +48,6 @@ def cost(widths, cuts, slots, overhead):
     return sum(slots * (stop - start) * max(widths[start:stop]) + overhead for start, stop in pieces), pieces
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(1, 20), min_size=1, max_size=7).map(sorted),
     st.integers(1, 3),
