@@ -93,7 +93,7 @@ def run_study(
         environment = describe_environment(prepared)
         with (
             refusals_as_input_errors(folder),
-            executor_of(prepared, Engine) as executor,
+            executor_of(prepared, Engine, progress.note) as executor,
             Ledger.open(folder, experiment, environment) as ledger,
         ):
             progress = LiveFile(progress, folder)

@@ -109,6 +109,26 @@ def test_more_than_the_cluster_has(world, asked, message):
         RayFleet(world.experiment(execution={"engine": "ray", **asked}), Engine)
 
 
+def test_that_a_cluster_has_no_room_is_told_while_it_is_waited_for(world, monkeypatch):
+    monkeypatch.setattr(ray_actors, "_WAITING_SECONDS", 0.5)
+
+    class Holding:
+        def there(self):
+            pass
+
+    def told(sentence):
+        raise StopIteration(sentence)
+
+    holder = ray.remote(num_cpus=2)(Holding).remote()
+    ray.get(holder.there.remote())
+    fleet = RayFleet(world.experiment(execution={"engine": "ray", "workers": 1}), Engine, told)
+    fleet.start(0)
+    with pytest.raises(StopIteration, match="`ray status` tells"):
+        fleet.receive()
+    fleet.close()
+    ray.kill(holder)
+
+
 def test_a_plan_says_where():
     execution = ExecutionSpec(engine="ray", address="10.0.0.1:6379", workers=40, gpus_per_worker=0.5)
     assert workers_sentence(execution) == "40 on Ray at 10.0.0.1:6379, each with 1 CPU and 0.5 of a GPU"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -24,28 +24,29 @@ THIS_PROCESS = "this process"
 
 
 @contextmanager
-def executor_of(prepared: Prepared, make_engine: MakeEngine) -> Iterator[Executor]:
+def executor_of(prepared: Prepared, make_engine: MakeEngine, say: Callable[[str], None]) -> Iterator[Executor]:
     """Who trains this experiment, ended when the block is.
 
     Args:
         prepared: the experiment.
         make_engine: makes what trains.
+        say: tells the user.
 
     Raises:
         MachineError: this machine, or the cluster, has not what is asked for.
     """
-    executor = _executor(prepared, make_engine)
+    executor = _executor(prepared, make_engine, say)
     try:
         yield executor
     finally:
         executor.close()
 
 
-def _executor(prepared: Prepared, make_engine: MakeEngine) -> Executor:
+def _executor(prepared: Prepared, make_engine: MakeEngine, say: Callable[[str], None]) -> Executor:
     experiment = prepared.experiment
     fleet: Fleet
     if experiment.execution.engine == "ray":
-        fleet = RayFleet(experiment, make_engine)
+        fleet = RayFleet(experiment, make_engine, say)
     elif shares := shares_of(experiment.execution):
         fleet = Processes(experiment, make_engine, shares)
     else:

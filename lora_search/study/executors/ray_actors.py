@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from lora_search.training import Step
 
 _STEP_SECONDS = 0.5
 """How often a worker is asked how far it is."""
+_WAITING_SECONDS = 60.0
 _REASON = 300  # characters of what Ray says
 
 
@@ -89,20 +91,26 @@ class RayFleet:
     Args:
         experiment: as the driver read it.
         make_engine: see ``Worker``; importable by its name on every node.
+        say: tells the user.
 
     Raises:
         MachineError: Ray is not installed, there is no cluster at the address, or it has no room for a worker.
     """
 
-    def __init__(self, experiment: Experiment, make_engine: MakeEngine) -> None:
+    def __init__(
+        self, experiment: Experiment, make_engine: MakeEngine, say: Callable[[str], None] = lambda sentence: None
+    ) -> None:
         self._experiment = experiment
         self._make_engine = make_engine
+        self._say = say
         self._ray = imported_ray()
         self._connected = connect(self._ray, experiment.execution)
         self._actors: dict[int, Any] = {}
         self._asked: dict[Any, _Asked] = {}
         self._heard: deque[tuple[int, Answer]] = deque()
         self._poll_at: dict[int, float] = {}
+        self._starting: dict[int, float] = {}
+        self._told_of_waiting = False
         try:
             self._resources, self._places = _room(self._ray.cluster_resources(), experiment.execution)
         except BaseException:
@@ -132,6 +140,7 @@ class RayFleet:
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), **self._no_gpu}},
         ).remote(self._experiment, self._make_engine, threads)
         self._actors[place] = actor
+        self._starting[place] = time.monotonic()
         self._ask(place, actor.greet.remote())
 
     def send(self, place: int, order: Order) -> None:
@@ -146,6 +155,7 @@ class RayFleet:
             ready, _ = self._ray.wait(list(self._asked), num_returns=1, timeout=_STEP_SECONDS)
             for reference in ready:
                 self._take(reference)
+            self._tell_of_waiting()
         return self._heard.popleft()
 
     def close(self) -> None:
@@ -166,6 +176,17 @@ class RayFleet:
             if now >= when:
                 del self._poll_at[place]
                 self._ask(place, self._actors[place].steps.remote(), polling=True)
+
+    def _tell_of_waiting(self) -> None:
+        """Once, and while no worker has begun: of later ones the others' results tell enough."""
+        if self._told_of_waiting or len(self._starting) < len(self._actors):
+            return
+        if self._starting and time.monotonic() - max(self._starting.values()) > _WAITING_SECONDS:
+            self._told_of_waiting = True
+            self._say(
+                f"No worker has begun after {_WAITING_SECONDS:.0f} s. If others have the room of the cluster, they"
+                " begin when it is free; `ray status` tells."
+            )
 
     def _take(self, reference: Any) -> None:
         """What became of a call."""
@@ -194,11 +215,13 @@ class RayFleet:
             self._poll_at[asked.place] = time.monotonic() + _STEP_SECONDS
 
     def _hear(self, place: int, answer: Answer) -> None:
+        self._starting.pop(place, None)
         self._heard.append((place, answer))
 
     def _end(self, place: int) -> None:
         actor = self._actors.pop(place, None)
         self._poll_at.pop(place, None)
+        self._starting.pop(place, None)
         if actor is not None:
             self._asked = {ref: asked for ref, asked in self._asked.items() if asked.actor is not actor}
             with suppress(Exception):  # it is gone, or its node is
