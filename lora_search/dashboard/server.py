@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -48,6 +49,7 @@ def serve(
                 os.nice(10)  # whoever looks should not slow down what trains
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/{f'?token={token}' if token else ''}"
+        gc.freeze()  # to look through all that was imported takes a third of the time of reading a large study
         threading.Thread(target=shelf.prepare, daemon=True).start()
         print(f"{results}: {address}\n{other}Ctrl-C ends it; studies go on.", flush=True)
         settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)

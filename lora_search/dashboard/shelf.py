@@ -29,6 +29,7 @@ from lora_search.store.status import study_status
 
 _MOST_KEPT = 8
 _MOST_JUDGEMENTS = 300
+_PAUSE = 0.05
 _MOST_FITTED = 120
 """Trials up to which a page shows what is expected of other learning rates: fitting that takes a while."""
 
@@ -57,10 +58,10 @@ class Snapshot:
 
     def verdict(self) -> Mapping[str, Any]:
         """The recorded verdict; before the first, what the trials so far say."""
-        with self._lock:
-            if self._verdict is None:
-                self._verdict = self.tables.verdict() or self._judged().to_dict()
-            return self._verdict
+        if self._verdict is None:  # what is known already waits for nothing that is being judged
+            with self._lock:
+                self._verdict = self._verdict or self.tables.verdict() or self._judged().to_dict()
+        return self._verdict
 
     def judged(self, margin: float, confidence: float) -> dict[str, Any]:
         """The study at another margin and confidence, by the package's own judge.
@@ -69,8 +70,10 @@ class Snapshot:
             ExperimentError: one of them is out of range.
             StudyError: there are too many trials to compare all with all while someone waits.
         """
+        asked = (margin, confidence)
+        if (kept := self._views.get(asked)) is not None:
+            return kept
         with self._lock:
-            asked = (margin, confidence)
             if asked not in self._views:
                 if len(self._views) >= _MOST_JUDGEMENTS:
                     self._views.clear()
@@ -95,6 +98,7 @@ class Snapshot:
         if not payload["unfinished"]:
             for stop in sorted(payload["stops"]["margins"], key=lambda stop: abs(stop - margin)):
                 self.judged(stop, confidence)
+                time.sleep(_PAUSE)  # whoever waits for something else comes first
 
     def _judged(self, margin: float | None = None, confidence: float | None = None) -> Verdict:
         return self._judge().verdict(margin, confidence)
@@ -111,6 +115,8 @@ class Snapshot:
 
     def payload(self) -> dict[str, Any]:
         """What the page draws."""
+        if self._payload is not None:
+            return self._payload
         with self._lock:
             if self._payload is None:
                 began = time.thread_time()

@@ -55,8 +55,8 @@ class Glyph:
 
 def summary_rows(trials: pd.DataFrame, scene: Landscape, verdict: Mapping[str, Any]) -> list[Row]:
     """The recommended, the best and the guesses, one row each, one row where they coincide."""
-    records = _records(trials)
     named = roles(scene)
+    records = _records(trials[trials["trial"].isin(named.keys()) | (trials["origin"] == "guess")])
     unscored = (trial for trial, record in records.items() if record["origin"] == "guess" and trial not in named)
     named |= dict.fromkeys(unscored, (GUESS,))
     comparisons = _comparisons(verdict)
