@@ -1,6 +1,7 @@
-"""``study.db`` as the standard library sees it: our tables, beside Optuna's in the same file.
+"""Our tables of a study, beside Optuna's in the same database, and every statement that is made of them.
 
-SQLite keeps a write-ahead log, so a reader never waits for the writer nor the writer for a reader, and a killed writer
+The same statements serve ``study.db`` and PostgreSQL (see ``store.postgresql``); what is SQLite's alone says so. SQLite
+keeps a write-ahead log, so a reader never waits for the writer nor the writer for a reader, and a killed writer
 leaves whole transactions. What is said once per study (experiment, environments, verdict) is JSON in ``lora_study``,
 what is found out once in ``lora_facts``.
 
@@ -22,6 +23,7 @@ from typing import Any
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment
+from lora_search.store.connection import Connection
 from lora_search.store.files import STUDY_FILE, json_text
 from lora_search.store.records import BaselineKey, CellKey
 
@@ -49,7 +51,7 @@ create table if not exists lora_baselines (
     primary key (baseline, learning_rate, repeat, fold)
 ) without rowid
 """
-_TABLES = f"""
+TABLES = f"""
 create table lora_study (key text primary key, value text not null) without rowid;
 create table lora_facts (key text primary key, value text not null) without rowid;
 create table lora_trials (
@@ -59,8 +61,12 @@ create table lora_trials (
 );
 {_CELLS};
 {_BASELINES};
-pragma user_version = {VERSION};
 """
+REPLACING = "on conflict (key) do update set value = excluded.value"
+"""Ends an insertion of a value by its key, which may be there already."""
+KEEPING = "on conflict do nothing"
+"""Ends an insertion of what is known to be new: one that is made again, since nobody knows whether it was committed
+when the connection was lost, changes nothing."""
 _SCORES_OF_FORMAT_1 = ("accuracy", "macro_f1", "matthews_correlation", "log_loss")
 
 
@@ -80,7 +86,7 @@ class Header:
 def create_tables(path: Path, header: Header) -> None:
     """Make ``path`` a database with our tables and this header, empty otherwise."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(_TABLES)
+        connection.executescript(f"{TABLES}\npragma user_version = {VERSION};")
         write_header(connection, header)
 
 
@@ -93,8 +99,12 @@ def connect_writing(folder: Path) -> sqlite3.Connection:
     return connection
 
 
-def check_version(path: Path, connection: sqlite3.Connection) -> None:
+def check_version(place: object, connection: Connection) -> None:
     """That these are tables of ours, and of a format that is read here.
+
+    Args:
+        place: of the database, for the message.
+        connection: to it.
 
     Raises:
         StudyError: a newer one.
@@ -103,24 +113,31 @@ def check_version(path: Path, connection: sqlite3.Connection) -> None:
     version = format_of(connection)
     if version > VERSION:
         raise StudyError.about(
-            path, f"was written by a newer lora-search, of format {version}", hint=f"this one reads {VERSION}"
+            place, f"was written by a newer lora-search, of format {version}", hint=f"this one reads {VERSION}"
         )
     if version < 1:
         raise sqlite3.DatabaseError("no tables of lora-search")
 
 
-def format_of(connection: sqlite3.Connection) -> int:
-    """The number of the format the tables are in; 0 for none of ours."""
-    (version,) = connection.execute("pragma user_version").fetchone()
+def format_of(connection: Connection) -> int:
+    """The number of the format the tables are in; 0 for none of ours. SQLite has a place for it beside the tables."""
+    if isinstance(connection, sqlite3.Connection):
+        (version,) = connection.execute("pragma user_version").fetchone()
+    else:
+        (version,) = connection.execute(
+            "select coalesce(max(value), '0') from lora_study where key = 'format'"
+        ).fetchone()
     return int(version)
 
 
-def check_integrity(connection: sqlite3.Connection) -> None:
-    """Look through every page of the file.
+def check_integrity(connection: Connection) -> None:
+    """Look through every page of SQLite's file; a server looks after its own.
 
     Raises:
         sqlite3.DatabaseError: what SQLite found.
     """
+    if not isinstance(connection, sqlite3.Connection):
+        return
     (first,) = connection.execute("pragma quick_check(1)").fetchone()
     if first != "ok":
         raise sqlite3.DatabaseError(" ".join(str(first).split()))
@@ -149,15 +166,19 @@ def bring_up_to_date(connection: sqlite3.Connection, checksum_of: Callable[[Cell
 # -- header, facts and verdict -----------------------------------------------------------------------------------
 
 
-def write_header(connection: sqlite3.Connection, header: Header) -> None:
+def write_header(connection: Connection, header: Header) -> None:
     """Replace the header, in one transaction."""
     rows = [("experiment", header.experiment.model_dump_json()), ("environments", json_text(header.environments))]
     with connection:
-        connection.executemany("insert or replace into lora_study values (?, ?)", rows)
+        connection.executemany(f"insert into lora_study values (?, ?) {REPLACING}", rows)
 
 
-def read_header(folder: Path, connection: sqlite3.Connection) -> Header:
+def read_header(place: object, connection: Connection) -> Header:
     """The experiment and environments of the study.
+
+    Args:
+        place: of the database, for the message.
+        connection: to it.
 
     Raises:
         StudyError: they are not what this version can read.
@@ -167,22 +188,28 @@ def read_header(folder: Path, connection: sqlite3.Connection) -> Header:
         experiment = Experiment.model_validate_json(values["experiment"])
         return Header(experiment, tuple(json.loads(values["environments"])))
     except (KeyError, ValueError) as error:
-        raise StudyError.about(folder / STUDY_FILE, "must hold an experiment of this version of lora-search") from error
+        raise StudyError.about(place, "must hold an experiment of this version of lora-search") from error
 
 
-def read_facts(connection: sqlite3.Connection) -> dict[str, Any]:
+def write_facts(connection: Connection, facts: Mapping[str, Any]) -> None:
+    """Keep facts, as JSON values by name, inside a transaction of the caller's."""
+    rows = [(name, json_text(value)) for name, value in facts.items()]
+    connection.executemany(f"insert into lora_facts values (?, ?) {REPLACING}", rows)
+
+
+def read_facts(connection: Connection) -> dict[str, Any]:
     """Everything found out once for the study, by name (see ``spec.facts``)."""
     rows: Mapping[str, str] = dict(connection.execute("select key, value from lora_facts order by key").fetchall())
     return {key: json.loads(value) for key, value in rows.items()}
 
 
-def write_verdict(connection: sqlite3.Connection, verdict: str) -> None:
+def write_verdict(connection: Connection, verdict: str) -> None:
     """Keep the text of ``verdict.json``: of what is recorded in this very database."""
     with connection:
-        connection.execute("insert or replace into lora_study values ('verdict', ?)", (verdict,))
+        connection.execute(f"insert into lora_study values ('verdict', ?) {REPLACING}", (verdict,))
 
 
-def read_verdict_text(connection: sqlite3.Connection) -> str | None:
+def read_verdict_text(connection: Connection) -> str | None:
     """The text of ``verdict.json``; None before the first verdict, and in studies of format 1."""
     row = connection.execute("select value from lora_study where key = 'verdict'").fetchone()
     return None if row is None else str(row[0])
@@ -191,26 +218,27 @@ def read_verdict_text(connection: sqlite3.Connection) -> str | None:
 # -- cells -------------------------------------------------------------------------------------------------------
 
 
-def insert_cell(connection: sqlite3.Connection, row: Mapping[str, Any]) -> None:
+def insert_cell(connection: Connection, row: Mapping[str, Any]) -> None:
     """Add a cell: the columns of ``lora_cells`` by name, ``scores`` as a mapping."""
     _insert(connection, "lora_cells", row)
 
 
-def insert_baseline(connection: sqlite3.Connection, row: Mapping[str, Any]) -> None:
+def insert_baseline(connection: Connection, row: Mapping[str, Any]) -> None:
     """Add a training of a baseline: the columns of ``lora_baselines`` by name, ``scores`` as a mapping."""
     _insert(connection, "lora_baselines", {**row, "learning_rate": row["learning_rate"] or _NO_RATE})
 
 
-def delete_baseline(connection: sqlite3.Connection, key: BaselineKey) -> None:
+def delete_baseline(connection: Connection, key: BaselineKey) -> None:
     """Forget a training of a baseline."""
     row = (key.baseline, key.learning_rate or _NO_RATE, key.repeat, key.fold)
     where = "baseline = ? and learning_rate = ? and repeat = ? and fold = ?"
     connection.execute(f"delete from lora_baselines where {where}", row)
 
 
-def baselines_of(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def baselines_of(connection: Connection) -> list[dict[str, Any]]:
     """The recorded trainings of baselines, as ``cells_of``; none in studies of before there were any."""
-    if not connection.execute("select 1 from sqlite_master where name = 'lora_baselines'").fetchone():
+    found = "select 1 from sqlite_master where name = 'lora_baselines'"
+    if isinstance(connection, sqlite3.Connection) and not connection.execute(found).fetchone():
         return []
     rows = rows_of(connection, "select * from lora_baselines order by baseline, learning_rate, repeat, fold")
     return [{**_in_this_format(row), "learning_rate": row["learning_rate"] or None} for row in rows]
@@ -221,19 +249,20 @@ def baseline_key(row: Mapping[str, Any]) -> BaselineKey:
     return BaselineKey(row["baseline"], row["learning_rate"], row["repeat"], row["fold"])
 
 
-def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+def _insert(connection: Connection, table: str, row: Mapping[str, Any]) -> None:
     values = {**row, "scores": json_text(row["scores"]).strip()}
     names = ", ".join(values)
-    connection.execute(f"insert into {table} ({names}) values ({', '.join('?' * len(values))})", [*values.values()])
+    marks = ", ".join("?" * len(values))
+    connection.execute(f"insert into {table} ({names}) values ({marks}) {KEEPING}", [*values.values()])
 
 
-def cells_of(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def cells_of(connection: Connection) -> list[dict[str, Any]]:
     """The recorded cells by trial, repeat and fold: columns by name, ``scores`` as a mapping, in whichever format."""
     rows = rows_of(connection, "select * from lora_cells order by trial, repeat, fold")
     return [_in_this_format(row) for row in rows]
 
 
-def rows_of(connection: sqlite3.Connection, query: str) -> list[dict[str, Any]]:
+def rows_of(connection: Connection, query: str) -> list[dict[str, Any]]:
     """What a query finds, every row by the names of its columns."""
     cursor = connection.execute(query)
     names = [column[0] for column in cursor.description]

@@ -1,4 +1,4 @@
-"""The files beside ``study.db`` that are made from it alone, and can be made again whenever one is lost.
+"""The files of a study's folder that are made from its database alone, and can be made again whenever one is lost.
 
 ``experiment.toml``, ``environment.json``, ``trials.csv``, ``cells.csv``, ``baselines.csv`` and ``verdict.json`` are for
 people and other programs; nothing here reads them back.

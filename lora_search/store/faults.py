@@ -16,7 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_search.errors import LoraSearchError, StudyError
+from lora_search.store.address import address_in
 from lora_search.store.files import STUDY_FILE
+from lora_search.store.postgresql import server_error
 
 GOING_ON = "every training that was finished is recorded, and the same command goes on"
 
@@ -60,10 +62,15 @@ def storage_errors_as_study_errors(folder: Path) -> Iterator[None]:
         if (refused := refusal(folder, error)) is not None:
             hint = GOING_ON if folder.is_dir() else ""
             raise StudyError.about(folder, "must be a folder that can be written to", got=refused, hint=hint) from error
-        cause = _database_cause(error)
-        if cause is None:
+        address = address_in(folder)
+        refused_by_database: StudyError | None
+        if address is not None:
+            refused_by_database = server_error(address, error)
+        else:
+            cause = _database_cause(error)
+            refused_by_database = None if cause is None else database_error(folder / STUDY_FILE, cause)
+        if refused_by_database is None:
             raise
-        refused_by_database = database_error(folder / STUDY_FILE, cause)
         refused_by_database.change(lambda mistake: replace(mistake, hint=GOING_ON))
         raise refused_by_database from error
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 STUDY_FILE = "study.db"
+STORAGE_FILE = "storage.json"
 EXPERIMENT_FILE = "experiment.toml"
 ENVIRONMENT_FILE = "environment.json"
 VERDICT_FILE = "verdict.json"

@@ -1,11 +1,10 @@
-"""Rows of ``study.db`` -> the two tables of a study, as pandas frames with fixed columns and types, empty or not."""
+"""Rows of a database -> the two tables of a study, as pandas frames with fixed columns and types, empty or not."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import pandas as pd
 
 from lora_search.metrics import metrics_beside
 from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.store.connection import Connection
 from lora_search.store.database import rows_of
 from lora_search.store.records import TrialRecord
 
@@ -107,7 +107,7 @@ def baselines_frame(rows: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFr
     return _with_scores(rows, metric, _BASELINE_COLUMNS, _BASELINE_COLUMNS_AFTER_SCORES)
 
 
-def trials_frame(connection: sqlite3.Connection, cells: pd.DataFrame) -> pd.DataFrame:
+def trials_frame(connection: Connection, cells: pd.DataFrame) -> pd.DataFrame:
     """One row per trial, sorted by number.
 
     ``cells`` counts the complete ones; ``score_mean`` and ``score_std`` (with J - 1 in the denominator) are over those.

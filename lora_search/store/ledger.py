@@ -1,8 +1,9 @@
-"""The writing door of the store: one run, one ledger, every result on the disk as soon as it exists.
+"""The writing door of the store: one run, one ledger, every result in its place as soon as it exists.
 
-``study.db`` is the truth; every other file of the folder but the predictions can be written again from it. It comes
-into being whole (built under another name, then renamed), its transactions are whole, and a cell's predictions are in
-place before its row is. So after a kill at any moment the study is as it was before or after the write under way.
+The database is the truth, ``study.db`` or one in PostgreSQL (see ``store.storages``); every other file of the folder
+but the predictions can be written again from it. It comes into being whole (built under another name, then renamed),
+its transactions are whole, and a cell's predictions are in place before its row is. So after a kill at any moment the
+study is as it was before or after the write under way.
 
 The ledger knows nothing of what a trial means or of which cells are due: it keeps what it is told.
 """
@@ -10,7 +11,6 @@ The ledger knows nothing of what a trial means or of which cells are due: it kee
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,25 +25,35 @@ from numpy.typing import NDArray
 from lora_search.errors import StudyError
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.facts import Fact
+from lora_search.store.connection import Connection
 from lora_search.store.database import (
+    KEEPING,
     Header,
     baseline_key,
     baselines_of,
     insert_baseline,
     insert_cell,
     read_facts,
+    write_facts,
     write_header,
     write_verdict,
 )
 from lora_search.store.derived import header_files, table_files, verdict_file
 from lora_search.store.faults import refusal
-from lora_search.store.files import STUDY_FILE, json_text, write_atomically
+from lora_search.store.files import json_text, write_atomically
 from lora_search.store.lock import FolderLock
-from lora_search.store.opening import check_place, continued, create
-from lora_search.store.predictions import write_examples, write_predictions
+from lora_search.store.opening import check_place
+from lora_search.store.predictions import (
+    Key,
+    checksum_of,
+    examples_content,
+    examples_path,
+    predictions_content,
+    predictions_path,
+)
 from lora_search.store.reader import StudyTables, tables_of
 from lora_search.store.records import BaselineKey, BaselineResult, CellKey, CellResult, TrialRecord, TrialState
-from lora_search.store.writing import WritableDatabase
+from lora_search.store.storages import OpenStorage, storage_of
 
 Value = TypeVar("Value")
 
@@ -51,14 +61,20 @@ Value = TypeVar("Value")
 class Ledger:
     """The records of one study, open for writing. Use ``open``; leave with ``close`` or a ``with`` block."""
 
-    def __init__(self, folder: Path, experiment: Experiment, lock: FolderLock) -> None:
+    def __init__(self, folder: Path, experiment: Experiment, lock: FolderLock, storage: OpenStorage) -> None:
         self.folder = folder
         self.experiment = experiment
         self._lock = lock
-        self._open = WritableDatabase(lock)
+        self._open = storage
 
     @classmethod
-    def open(cls, folder: str | Path, experiment: Experiment, environment: Mapping[str, Any]) -> Self:
+    def open(
+        cls,
+        folder: str | Path,
+        experiment: Experiment,
+        environment: Mapping[str, Any],
+        storage: str | None = None,
+    ) -> Self:
         """Create a study, or go on with one.
 
         Args:
@@ -66,12 +82,15 @@ class Ledger:
             experiment: what is asked. A study goes on under it if no more differs than ``MAY_CHANGE`` allows.
             environment: versions, hardware, seeds, fold hashes, as JSON values. The first run's is kept, and any later
                 one that differs from the last is added to it.
+            storage: the address of a PostgreSQL database to keep the study in, without a password; None for where it is
+                already, and for the folder itself.
 
         Raises:
             StudyError: another run is writing there; the folder holds another experiment's study, a damaged one, or
                 other files and no study. Nothing in it has been touched.
         """
         folder, header = Path(folder), Header(experiment, (json.loads(json_text(environment)),))
+        place = storage_of(folder, experiment.name, storage)
         check_place(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,15 +99,11 @@ class Ledger:
             refused = refusal(folder, error) or error.strerror
             raise StudyError.about(folder, "must be a folder that can be written to", got=refused) from error
         try:
-            if (folder / STUDY_FILE).exists():
-                header = continued(folder, header)
-            else:
-                check_place(folder)
-                create(folder, header)
-            ledger = cls(folder, experiment, lock)
+            opened, header = place.begin(lock, header)
         except BaseException:
             lock.release()
             raise
+        ledger = cls(folder, experiment, lock, opened)
         try:
             ledger._write_header(header)
         except BaseException:
@@ -136,11 +151,14 @@ class Ledger:
             record.state,
             record.failure,
         )
-        try:
-            with self._open.connection as database:
-                database.execute("insert into lora_trials values (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError as error:
-            raise ValueError(f"trial must be new, got {record.trial}, which is recorded") from error
+        if self._has("select 1 from lora_trials where trial = ?", row[:1]):
+            raise ValueError(f"trial must be new, got {record.trial}, which is recorded")
+
+        def work(database: Connection) -> None:
+            with database:
+                database.execute(f"insert into lora_trials values (?, ?, ?, ?, ?, ?, ?, ?) {KEEPING}", row)
+
+        self._open.attempt(work)
 
     def set_trial_state(self, trial: int, state: TrialState, failure: str | None = None) -> None:
         """Change the state of a recorded trial, and say why if it failed.
@@ -148,16 +166,18 @@ class Ledger:
         Raises:
             ValueError: no such trial.
         """
-        with self._open.connection as database:
-            changed = database.execute(
-                "update lora_trials set state = ?, failure = ? where trial = ?", (state, failure, int(trial))
-            )
-        if changed.rowcount == 0:
+
+        def work(database: Connection) -> int:
+            with database:
+                query = "update lora_trials set state = ?, failure = ? where trial = ?"
+                return database.execute(query, (state, failure, int(trial))).rowcount
+
+        if self._open.attempt(work) == 0:
             raise ValueError(f"trial must be a recorded one, got {trial}")
 
     def trials(self) -> list[TrialRecord]:
         """Every recorded trial, by number."""
-        rows = self._open.connection.execute(
+        rows = self._rows(
             "select trial, adapter, nuisance, adapter_parameters, head_parameters, origin, state, failure "
             "from lora_trials order by trial"
         )
@@ -175,19 +195,21 @@ class Ledger:
             ValueError: it is recorded already, or its trial is not.
         """
         key = (int(result.key.trial), int(result.key.repeat), int(result.key.fold))
-        database = self._open.connection
-        if not database.execute("select 1 from lora_trials where trial = ?", key[:1]).fetchone():
+        if not self._has("select 1 from lora_trials where trial = ?", key[:1]):
             raise ValueError(f"trial must be a recorded one, got {result.key}")
-        known = "select 1 from lora_cells where trial = ? and repeat = ? and fold = ?"
-        if database.execute(known, key).fetchone():
+        if self._has("select 1 from lora_cells where trial = ? and repeat = ? and fold = ?", key):
             raise ValueError(f"cell must be new, got {result.key}, which is recorded")
-        checksum = write_predictions(self.folder, result.key, result) if result.state == "complete" else None
-        with database:
-            insert_cell(database, _cell_row(result, checksum))
+        row = _cell_row(result, self._keep_predictions(result.key, result))
+
+        def work(database: Connection) -> None:
+            with database:
+                insert_cell(database, row)
+
+        self._open.attempt(work)
 
     def cell_keys(self) -> set[CellKey]:
         """The cells that are recorded, complete or failed."""
-        return {CellKey(*row) for row in self._open.connection.execute("select trial, repeat, fold from lora_cells")}
+        return {CellKey(*row) for row in self._rows("select trial, repeat, fold from lora_cells")}
 
     def add_baseline(self, trained: BaselineResult) -> None:
         """Record a training of what is no adapter: its predictions first, then the row that says they are there.
@@ -198,25 +220,29 @@ class Ledger:
         if trained.key in self.baseline_keys():
             raise ValueError(f"training must be new, got {trained.key}, which is recorded")
         result = trained.result
-        checksum = write_predictions(self.folder, trained.key, result) if result.state == "complete" else None
+        checksum = self._keep_predictions(trained.key, result)
         of_cells_alone = ("trial", "repeat", "fold", "wall_seconds", "pack", "pack_cells")
         shared = {name: value for name, value in _cell_row(result, checksum).items() if name not in of_cells_alone}
         more = {"trainable_parameters": trained.trainable_parameters, "step_bytes": trained.step_bytes}
-        with self._open.connection as database:
-            insert_baseline(database, asdict(trained.key) | shared | more)
+
+        def work(database: Connection) -> None:
+            with database:
+                insert_baseline(database, asdict(trained.key) | shared | more)
+
+        self._open.attempt(work)
 
     def baseline_keys(self) -> set[BaselineKey]:
         """The trainings of baselines that are recorded, complete or failed."""
-        return {baseline_key(row) for row in baselines_of(self._open.connection)}
+        return {baseline_key(row) for row in self._open.attempt(baselines_of)}
 
     def next_pack(self) -> int:
         """A pack number no recorded cell has."""
-        (number,) = self._open.connection.execute("select coalesce(max(pack) + 1, 0) from lora_cells").fetchone()
+        ((number,),) = self._rows("select coalesce(max(pack) + 1, 0) from lora_cells")
         return int(number)
 
     def facts(self) -> dict[str, Any]:
         """Everything found out once for the study, as JSON values by name (see ``spec.facts``)."""
-        return read_facts(self._open.connection)
+        return self._open.attempt(read_facts)
 
     def fact(self, fact: Fact[Value]) -> Value | None:
         """Something found out once for the study, or ``None``."""
@@ -228,13 +254,16 @@ class Ledger:
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Keep several, as JSON values by name, all or none of them."""
-        rows = [(name, json_text(value)) for name, value in facts.items()]
-        with self._open.connection as database:
-            database.executemany("insert or replace into lora_facts values (?, ?)", rows)
+
+        def work(database: Connection) -> None:
+            with database:
+                write_facts(database, facts)
+
+        self._open.attempt(work)
 
     def tables(self) -> StudyTables:
         """The study as it stands, as ``read_study`` would give it."""
-        return tables_of(self.folder, self._open.connection)
+        return self._open.attempt(lambda database: tables_of(self.folder, database))
 
     def write_tables(self) -> None:
         """Bring ``trials.csv``, ``cells.csv`` and ``baselines.csv`` up to date."""
@@ -248,17 +277,31 @@ class Ledger:
         what is right of it, (n, ...), where a label says not all.
 
         Written again where the file is missing or another one."""
-        write_examples(self.folder, labels, groups, answers)
+        self._open.keep(examples_path(self.folder), examples_content(labels, groups, answers))
 
     def write_verdict(self, verdict: Mapping[str, Any]) -> None:
         """Record the verdict on what is recorded, and write ``verdict.json``; what is not finite becomes null."""
-        write_verdict(self._open.connection, json_text(verdict))
+        self._open.attempt(lambda database: write_verdict(database, json_text(verdict)))
         self._write(verdict_file(verdict))
 
     def _write_header(self, header: Header) -> None:
         """Bring what the study says about itself up to date, in the database and then in the files made from it."""
-        write_header(self._open.connection, header)
+        self._open.attempt(lambda database: write_header(database, header))
         self._write(header_files(self.tables()))
+
+    def _keep_predictions(self, key: Key, result: CellResult) -> str | None:
+        """Keep what a training predicted, and give its checksum; None where it failed."""
+        if result.state != "complete":
+            return None
+        content = predictions_content(result)
+        self._open.keep(predictions_path(self.folder, key), content)
+        return checksum_of(content)
+
+    def _rows(self, query: str) -> list[Any]:
+        return self._open.attempt(lambda database: database.execute(query).fetchall())
+
+    def _has(self, query: str, values: tuple[int, ...]) -> bool:
+        return self._open.attempt(lambda database: database.execute(query, values).fetchone()) is not None
 
     def _write(self, texts: Mapping[str, str]) -> None:
         for name, text in texts.items():

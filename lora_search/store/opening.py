@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from sqlalchemy import URL
 
 from lora_search.errors import Mistake, StudyError
+from lora_search.spec import Experiment
 from lora_search.spec.paths import kind_of, path_errors_as
+from lora_search.store.connection import Connection
 from lora_search.store.database import BUSY_SECONDS, Header, check_integrity, create_tables, read_header
 from lora_search.store.differences import differences
-from lora_search.store.files import STUDY_FILE, temporary_name
-from lora_search.store.reading import read_from
+from lora_search.store.files import STORAGE_FILE, STUDY_FILE, temporary_name
+from lora_search.store.reading import read_file
 
 
 def check_place(folder: Path) -> None:
@@ -28,7 +30,8 @@ def check_place(folder: Path) -> None:
     kind = kind_of(folder, error=StudyError)
     if kind == "file":
         raise StudyError.about(folder, "must be a folder", got="a file")
-    if kind == "folder" and kind_of(folder / STUDY_FILE, error=StudyError) is None:
+    here = any(kind_of(folder / name, error=StudyError) for name in (STUDY_FILE, STORAGE_FILE))
+    if kind == "folder" and not here:
         with path_errors_as(folder, error=StudyError):
             names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if names:
@@ -36,13 +39,12 @@ def check_place(folder: Path) -> None:
             raise StudyError.about(folder, "must be empty or hold a study", got=f"{shown} and no {STUDY_FILE}")
 
 
-def continued(folder: Path, header: Header) -> Header:
+def continued(folder: Path, recorded: Header, header: Header) -> Header:
     """The header under which a study goes on: the new experiment, and the environment too if it is a different one.
 
     Raises:
-        StudyError: the study is damaged, or another experiment's.
+        StudyError: the study is another experiment's.
     """
-    recorded = read_from(folder, lambda connection: _checked_header(folder, connection))
     if found := differences(recorded.experiment, header.experiment):
         advice = Mistake("is another experiment's study", str(folder), hint="give this one another name")
         raise StudyError([*(replace(difference, source=str(folder)) for difference in found), advice])
@@ -50,9 +52,18 @@ def continued(folder: Path, header: Header) -> Header:
     return Header(header.experiment, (*recorded.environments, *new))
 
 
-def _checked_header(folder: Path, connection: sqlite3.Connection) -> Header:
-    check_integrity(connection)
-    return read_header(folder, connection)
+def recorded_header(folder: Path) -> Header:
+    """The header of a study on this machine, if its file is whole.
+
+    Raises:
+        StudyError: it is damaged.
+    """
+
+    def work(connection: Connection) -> Header:
+        check_integrity(connection)
+        return read_header(folder / STUDY_FILE, connection)
+
+    return read_file(folder, work)
 
 
 def create(folder: Path, header: Header) -> None:
@@ -63,8 +74,7 @@ def create(folder: Path, header: Header) -> None:
     create_tables(temporary, header)
     storage = optuna_storage(temporary)
     try:
-        with quiet_optuna():
-            optuna.create_study(study_name=header.experiment.name, storage=storage, directions=["maximize", "minimize"])
+        new_optuna_study(header.experiment, storage)
     finally:
         dispose(storage)
     temporary.replace(folder / STUDY_FILE)
@@ -77,10 +87,31 @@ def optuna_storage(path: Path) -> optuna.storages.RDBStorage:
         StudyError: an incompatible version of Optuna made them.
     """
     url = URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
+    return loaded_by_optuna(path, url, connect_args={"timeout": BUSY_SECONDS})
+
+
+def loaded_by_optuna(place: object, url: str, **engine: Any) -> optuna.storages.RDBStorage:
+    """Optuna's tables behind a URL, made if need be.
+
+    Args:
+        place: of the database, for the message.
+        url: as SQLAlchemy takes it.
+        engine: what else SQLAlchemy is to know.
+
+    Raises:
+        StudyError: an incompatible version of Optuna made them.
+    """
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
+        return optuna.storages.RDBStorage(url, engine_kwargs=engine)
     except RuntimeError as error:
-        raise StudyError.about(path, f"must be of a version of Optuna that the installed one reads: {error}") from error
+        rule = f"must be of a version of Optuna that the installed one reads: {error}"
+        raise StudyError.about(place, rule) from error
+
+
+def new_optuna_study(experiment: Experiment, storage: optuna.storages.RDBStorage) -> None:
+    """Make the study of an experiment, named like it: score to maximize, parameters to minimize."""
+    with quiet_optuna():
+        optuna.create_study(study_name=experiment.name, storage=storage, directions=["maximize", "minimize"])
 
 
 def dispose(storage: optuna.storages.RDBStorage) -> None:

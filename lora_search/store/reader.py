@@ -1,4 +1,4 @@
-"""A study folder -> frames. The light door of the store: pandas, numpy and SQLite, no Optuna, no torch.
+"""A study folder -> frames. The light door of the store: pandas, numpy and SQLite or psycopg, no Optuna, no torch.
 
 Reading never writes, never waits for a run that is writing, and sees only what that run has finished recording. What is
 read together belongs together: tables, facts and verdict are of one moment, and predictions of the cells in the tables.
@@ -18,6 +18,8 @@ import pandas as pd
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, closest
 from lora_search.spec.paths import kind_of
+from lora_search.store.address import address_in
+from lora_search.store.connection import Connection
 from lora_search.store.database import (
     baseline_key,
     baselines_of,
@@ -27,7 +29,7 @@ from lora_search.store.database import (
     read_header,
     read_verdict_text,
 )
-from lora_search.store.files import STUDY_FILE, VERDICT_FILE
+from lora_search.store.files import STORAGE_FILE, STUDY_FILE, VERDICT_FILE
 from lora_search.store.frames import baselines_frame, cells_frame, trials_frame
 from lora_search.store.predictions import predictions_frame, read_examples
 from lora_search.store.reading import in_transaction, read_from
@@ -105,13 +107,14 @@ def read_study(folder: str | Path) -> StudyTables:
     return read_from(folder, lambda connection: tables_of(folder, connection))
 
 
-def tables_of(folder: Path, connection: sqlite3.Connection) -> StudyTables:
+def tables_of(folder: Path, connection: Connection) -> StudyTables:
     """As ``read_study``, over an open connection."""
     return in_transaction(connection, lambda connection: _tables(folder, connection))
 
 
-def _tables(folder: Path, connection: sqlite3.Connection) -> StudyTables:
-    header, rows = read_header(folder, connection), cells_of(connection)
+def _tables(folder: Path, connection: Connection) -> StudyTables:
+    place = folder / STUDY_FILE if isinstance(connection, sqlite3.Connection) else folder
+    header, rows = read_header(place, connection), cells_of(connection)
     cells = cells_frame(rows, header.experiment.verdict.metric)
     trials = trials_frame(connection, cells)
     baselines = baselines_of(connection)
@@ -133,7 +136,7 @@ def _tables(folder: Path, connection: sqlite3.Connection) -> StudyTables:
     )
 
 
-def _verdict(folder: Path, connection: sqlite3.Connection, trials: pd.DataFrame) -> dict[str, Any] | None:
+def _verdict(folder: Path, connection: Connection, trials: pd.DataFrame) -> dict[str, Any] | None:
     text = read_verdict_text(connection)
     if text is not None:
         return dict(json.loads(text))
@@ -163,11 +166,13 @@ def read_predictions(folder: str | Path) -> pd.DataFrame:
 def list_studies(results: str | Path) -> list[Path]:
     """The study folders directly inside a results folder, by name; none if there is no such folder."""
     results = Path(results)
-    return sorted(path.parent for path in results.glob(f"*/{STUDY_FILE}")) if results.is_dir() else []
+    if not results.is_dir():
+        return []
+    return sorted({path.parent for name in (STUDY_FILE, STORAGE_FILE) for path in results.glob(f"*/{name}")})
 
 
 def _check_is_study(folder: Path) -> None:
-    if kind_of(folder / STUDY_FILE, error=StudyError) != "file":
+    if kind_of(folder / STUDY_FILE, error=StudyError) != "file" and address_in(folder) is None:
         names = [study.name for study in list_studies(folder.parent)]
         nearest = closest(folder.name, names)
         meant = None if nearest is None else str(folder.parent / nearest)

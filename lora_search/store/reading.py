@@ -1,5 +1,7 @@
 """Reading ``study.db`` beside whoever is writing it, and leaving nothing behind.
 
+A study that is kept in PostgreSQL is read there (``read_from`` knows which); the rest of this page is about SQLite.
+
 Nothing in this package opens that file but SQLite. POSIX gives a process's locks on a file up as soon as the process
 closes *any* descriptor of it, so a plain ``open`` and ``close`` beside a connection would make every other program
 believe that nobody uses the database ("How To Corrupt An SQLite Database File", section 2.2).
@@ -20,9 +22,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from lora_search.errors import StudyError
+from lora_search.store.address import address_in
+from lora_search.store.connection import Connection
 from lora_search.store.database import BUSY_SECONDS, check_version
 from lora_search.store.faults import database_error
 from lora_search.store.files import STUDY_FILE, log_of
+from lora_search.store.postgresql import read_remote
 
 Value = TypeVar("Value")
 
@@ -31,16 +36,23 @@ _AT_REST = "mode=ro&immutable=1"
 """How SQLite is told that nobody changes the file, so that it neither locks it nor looks for a log."""
 
 
-def read_from(folder: Path, work: Callable[[sqlite3.Connection], Value]) -> Value:
-    """What ``work`` finds in a study's database, all of it as it stood at one moment.
+def read_from(folder: Path, work: Callable[[Connection], Value]) -> Value:
+    """What ``work`` finds in a study's database, wherever it is, all of it as it stood at one moment.
 
     Args:
         folder: the study's.
         work: gets a connection that cannot write, in a transaction; may be called again.
 
     Raises:
-        StudyError: no study there, or not one of ours, or damaged.
+        StudyError: no study there, or not one of ours, or damaged; or no server.
+        MachineError: it is in PostgreSQL, and psycopg is not installed.
     """
+    address = address_in(folder)
+    return read_file(folder, work) if address is None else read_remote(address, work)
+
+
+def read_file(folder: Path, work: Callable[[Connection], Value]) -> Value:
+    """As ``read_from``, of a study whose database is in its folder."""
     path = folder / STUDY_FILE
     for _ in range(_ATTEMPTS):
         before, mode = _appearance(path), _mode(path)
@@ -57,7 +69,7 @@ def read_from(folder: Path, work: Callable[[sqlite3.Connection], Value]) -> Valu
     raise StudyError.about(path, f"must rest long enough to be read, and changed {_ATTEMPTS} times")
 
 
-def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Value]) -> Value:
+def in_transaction(connection: Connection, work: Callable[[Connection], Value]) -> Value:
     """What ``work`` reads, as it stood at one moment, whoever writes meanwhile."""
     if connection.in_transaction:
         return work(connection)
@@ -68,7 +80,7 @@ def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Conne
         connection.rollback()
 
 
-def _read(path: Path, mode: str, work: Callable[[sqlite3.Connection], Value]) -> Value:
+def _read(path: Path, mode: str, work: Callable[[Connection], Value]) -> Value:
     address = f"{path.absolute().as_uri()}?{mode}"
     with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
         connection.execute("pragma query_only = on")

@@ -7,18 +7,24 @@ all of them are closed before the first is opened anew.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import optuna
 
 from lora_search.errors import StudyError
+from lora_search.store.connection import Connection
 from lora_search.store.database import connect_writing
 from lora_search.store.files import LOCK_FILE, RESCUED_FILE, STUDY_FILE, index_of, log_of
 from lora_search.store.formats import upgrade
 from lora_search.store.lock import FolderLock
 from lora_search.store.opening import dispose, optuna_storage
+from lora_search.store.predictions import keep_file
 from lora_search.store.watching import Loss, Watch
+
+Value = TypeVar("Value")
 
 
 class WritableDatabase:
@@ -65,6 +71,18 @@ class WritableDatabase:
         """
         self._look()
         return self._storage
+
+    def attempt(self, work: Callable[[Connection], Value]) -> Value:
+        """Do something with our tables, in a database that is still there.
+
+        Raises:
+            StudyError: as of ``connection``.
+        """
+        return work(self.connection)
+
+    def keep(self, path: Path, content: bytes) -> None:
+        """Keep a file of the study, unless it is there."""
+        keep_file(path, content)
 
     def settle(self) -> None:
         """Bring what the log holds into the file itself, as far as nobody reads it: the file is then good alone."""

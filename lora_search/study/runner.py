@@ -16,19 +16,17 @@ import torch
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from lora_search.errors import StudyError
 from lora_search.metrics import direction
 from lora_search.models import quiet_libraries
 from lora_search.spec import AdapterSpec, Experiment, Nuisance, facts, load_experiment
-from lora_search.spec.paths import kind_of
 from lora_search.statistics.judging import judge
 from lora_search.statistics.verdict import Verdict
 from lora_search.store.differences import differences
-from lora_search.store.files import STUDY_FILE
 from lora_search.store.ledger import Ledger
 from lora_search.store.opening import quiet_optuna
-from lora_search.store.reader import StudyTables, read_study
+from lora_search.store.reader import StudyTables, tables_of
 from lora_search.store.records import CellKey, TrialRecord
+from lora_search.store.storages import Storage, storage_of
 from lora_search.study.asking import note_score
 from lora_search.study.baselines import check_baselines
 from lora_search.study.cells import CellRunner
@@ -68,6 +66,7 @@ def run_study(
     results: str | Path = "results",
     *,
     progress: bool | StudyProgress | None = None,
+    storage: str | None = None,
 ) -> StudyTables:
     """Run a study, or go on with it, until its number of trials is reached.
 
@@ -75,6 +74,8 @@ def run_study(
         experiment: an Experiment, or the path of its TOML file.
         results: the study's folder is ``results/<name>``.
         progress: False is silent; None shows a bar on a terminal and lines elsewhere.
+        storage: ``postgresql://USER@HOST:PORT/DATABASE`` keeps the study there, and goes on with it from anywhere; None
+            is where it is already, and for a new one its folder.
 
     Returns:
         The study's tables; ``verdict()`` is its verdict.
@@ -89,12 +90,14 @@ def run_study(
         progress = Silent() if progress is False else default_progress()
     folder = Path(results) / experiment.name
     with quiet_optuna(), quiet_libraries(), terminated_as_interrupt():
-        prepared = _checked(prepare(experiment), folder)
+        place = storage_of(folder, experiment.name, storage)
+        is_new = not place.exists()  # told at once, and not when data and model are loaded
+        prepared = _checked(prepare(experiment), folder, None if is_new else place)
         environment = describe_environment(prepared)
         with (
             refusals_as_input_errors(folder),
             executor_of(prepared, Engine, progress.note) as executor,
-            Ledger.open(folder, experiment, environment) as ledger,
+            Ledger.open(folder, experiment, environment, storage) as ledger,
         ):
             progress = LiveFile(progress, folder)
             try:
@@ -106,7 +109,7 @@ def run_study(
                 progress.end()
 
 
-def _checked(prepared: Prepared, folder: Path) -> Prepared:
+def _checked(prepared: Prepared, folder: Path, place: Storage | None) -> Prepared:
     """What can be found out before anything is written: that a new study's export will work, and that one which goes
     on does so over the data and the model it began with.
 
@@ -116,9 +119,9 @@ def _checked(prepared: Prepared, folder: Path) -> Prepared:
         StudyError: data or model have changed under one name, or the study is damaged.
     """
     check_baselines(prepared)
-    if kind_of(folder / STUDY_FILE, error=StudyError) != "file":
+    if place is None:
         return replace(prepared, notes=(*prepared.notes, *check_export(prepared)))
-    tables = read_study(folder)
+    tables = place.read(lambda connection: tables_of(folder, connection))
     if not differences(tables.experiment, prepared.experiment):  # which the ledger tells better
         check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
     return prepared

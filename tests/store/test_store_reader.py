@@ -18,11 +18,13 @@ from store_builders import ENVIRONMENT, as_format_1, cell, experiment, failed_ce
 from lora_search.errors import StudyError
 from lora_search.store.ledger import Ledger
 from lora_search.store.predictions import (
+    examples_content,
     examples_path,
+    keep_file,
+    predictions_content,
+    predictions_path,
     read_cell_predictions,
     read_examples,
-    write_examples,
-    write_predictions,
 )
 from lora_search.store.reader import list_studies, read_predictions, read_study
 from lora_search.store.records import CellKey
@@ -170,7 +172,7 @@ def test_predictions_read_back_bit_for_bit(
         probabilities=np.array(numbers, dtype=np.float32).reshape(examples, labels),
     )
     folder = tmp_path_factory.getbasetemp()
-    write_predictions(folder, result.key, result)
+    keep_file(predictions_path(folder, result.key), predictions_content(result))
     kept_examples, kept_probabilities = read_cell_predictions(folder, result.key)
     np.testing.assert_array_equal(kept_examples, result.examples)
     assert kept_probabilities.dtype == np.float32
@@ -390,7 +392,7 @@ def test_the_reader_opens_on_any_laptop(folder: Path) -> None:
 
 @pytest.mark.parametrize("bit", [0x01, 0xFF])
 def test_examples_damaged_at_any_byte_are_read_or_named(tmp_path: Path, bit: int) -> None:
-    write_examples(tmp_path, np.arange(30) % 2, np.arange(30))
+    keep_file(examples_path(tmp_path), examples_content(np.arange(30) % 2, np.arange(30)))
     path = examples_path(tmp_path)
     whole = path.read_bytes()
     refused = []

@@ -1,0 +1,96 @@
+"""Where a study is kept that is no file: a PostgreSQL database, by an address that holds no secret.
+
+The address is told in messages, kept in ``storage.json`` of the study's folder, and seen by whoever lists the processes
+of the machine. So a password in it is refused, wherever it came from, and not repeated. libpq finds one by itself: in
+``PGPASSWORD``, in ``~/.pgpass`` (or ``PGPASSFILE``), or in the file that ``PGSERVICEFILE`` names.
+
+A study's folder stays what commands are given: beside such a study it holds the files made from it, and copies of its
+predictions. ``storage.json`` says where the study itself is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from lora_search.errors import StudyError
+from lora_search.spec.paths import kind_of
+from lora_search.store.files import STORAGE_FILE, write_atomically
+
+_FORM = "postgresql://USER@HOST:PORT/DATABASE"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^:@/?#,\[\]\s]*)(?::[0-9]{1,5})?"
+_OPTION = r"[a-z_]+=[^&#\s]*"
+_ADDRESS = re.compile(
+    rf"postgres(?:ql)?://(?:[^:@/?#\s]*@)?{_HOST}(?:,{_HOST})*(?:/[^/?#@\s]*)?(?:\?{_OPTION}(?:&{_OPTION})*)?"
+)
+_PASSWORD = re.compile(r"://[^/?#]*:[^/?#]*@|[?&][^=&]*password[^=&]*=", re.IGNORECASE)
+_LONGEST = 63 - len(".new")
+"""PostgreSQL cuts longer names."""
+
+
+@dataclass(frozen=True)
+class DatabaseAddress:
+    """A study in a database.
+
+    Attributes:
+        storage: the database, as libpq reads it.
+        study: the study's name.
+    """
+
+    storage: str
+    study: str
+
+    def __str__(self) -> str:
+        return f"study {self.study} in {self.storage}"
+
+    @property
+    def schema(self) -> str:
+        """The schema that holds its tables, and Optuna's: one a study, as others have a file each."""
+        name = f"lora_search_{self.study}"
+        if len(name) <= _LONGEST:
+            return name
+        return f"{name[: _LONGEST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def checked_storage(storage: str, key: str = "--storage") -> str:
+    """The address of a database, if it is one and holds no password.
+
+    Raises:
+        StudyError: it is none. What was received is not told, for a mistyped one may hold a password too.
+    """
+    if _PASSWORD.search(storage):
+        raise StudyError.about(
+            key,
+            "must hold no password, which others see where processes are listed",
+            hint="put it into ~/.pgpass or PGPASSWORD",
+        )
+    if not _ADDRESS.fullmatch(storage):
+        raise StudyError.about(key, f"must be {_FORM}, with % codes for special characters, and without a password")
+    return storage
+
+
+def address_in(folder: Path) -> DatabaseAddress | None:
+    """Where the study of a folder is kept, by its ``storage.json``; None where there is no such file.
+
+    Raises:
+        StudyError: the file is damaged, or cannot be looked up.
+    """
+    path = folder / STORAGE_FILE
+    if kind_of(path, error=StudyError) != "file":
+        return None
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return DatabaseAddress(checked_storage(said["storage"], str(path)), str(said["study"]))
+    except OSError as error:
+        raise StudyError.about(path, "must be readable", got=error.strerror) from error
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "delete it, and run the study with --storage"
+        raise StudyError.about(path, "must say where the study is kept", got="a damaged file", hint=hint) from error
+
+
+def write_address(folder: Path, address: DatabaseAddress) -> None:
+    """Say in a study's folder where the study is kept."""
+    write_atomically(folder / STORAGE_FILE, json.dumps(asdict(address), indent=2) + "\n")

@@ -1,0 +1,282 @@
+"""A study in PostgreSQL: connecting, reading, and what a server says in one line.
+
+Each study has a schema of its own (``DatabaseAddress.schema``) with the tables that ``study.db`` has, Optuna's among
+them, and ``lora_files``: the predictions, which beside SQLite are files, under the names they have there. So a study is
+in its database whole, whoever runs it and wherever.
+
+psycopg (libpq) connects, and finds passwords (see ``store.address``). It is imported where a study is kept in
+PostgreSQL, and nowhere else: it is an extra (``pip install 'lora-search[postgresql]'``).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from lora_search.errors import LoraSearchError, MachineError, StudyError
+from lora_search.store.address import DatabaseAddress
+from lora_search.store.connection import Cursor
+from lora_search.store.database import TABLES, VERSION, check_version
+
+if TYPE_CHECKING:
+    import psycopg
+
+Value = TypeVar("Value")
+
+_TYPES = {" integer": " bigint", " real": " double precision", " text": ' text collate "C"', " without rowid": ""}
+"""What a type of SQLite's is called here, and sorted by the order of SQLite's texts."""
+PREFIX = "lora-search: "
+_FILES = 'create table lora_files (name text collate "C" primary key, content bytea not null)'
+_SETTINGS = {
+    # what is read between "begin" and "rollback" is of one moment, as in SQLite
+    "default_transaction_isolation": "repeatable read",
+    # the server notices within a minute that a machine is gone, and with it its lock
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+_NOTHING: Mapping[str, str] = {}
+_CONNECTING = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""The same of this side, in seconds, where the address says nothing else."""
+
+
+class Connection:
+    """psycopg's connection as the store's own (see ``store.connection``).
+
+    Args:
+        raw: of psycopg, that commits by itself where no transaction was begun.
+        recorded: called after each transaction of a ``with`` block.
+    """
+
+    def __init__(self, raw: psycopg.Connection[Any], recorded: Callable[[], None] = lambda: None) -> None:
+        self.raw = raw
+        self._recorded = recorded
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether one was begun and not ended."""
+        return int(self.raw.info.transaction_status) != 0
+
+    def execute(self, query: str, parameters: Sequence[Any] = (), /) -> Cursor:
+        """One statement, or several without parameters."""
+        statement = query.replace("?", "%s") if parameters else query
+        return self.raw.execute(statement.encode(), _plain(parameters) if parameters else None)
+
+    def executemany(self, query: str, rows: Sequence[Sequence[Any]], /) -> None:
+        """One statement for each of several rows."""
+        with self.raw.cursor() as cursor:
+            cursor.executemany(query.replace("?", "%s").encode(), [_plain(row) for row in rows])
+
+    def rollback(self) -> None:
+        """End the transaction under way without a trace."""
+        self.raw.rollback()
+
+    def close(self) -> None:
+        """Let go of the server; a second call does nothing."""
+        self.raw.close()
+
+    def __enter__(self) -> Self:
+        self.execute("begin")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if error is not None:
+            if not self.raw.closed:
+                self.raw.rollback()
+            return
+        # a number that grows with every transaction: onlookers ask for it instead of for everything
+        self.execute(
+            "insert into lora_study values ('revision', '1') on conflict (key) "
+            "do update set value = (lora_study.value::bigint + 1)::text"
+        )
+        self.raw.commit()
+        self._recorded()
+
+
+def connect(address: DatabaseAddress, schema: str | None = None, *, autocommit: bool = True) -> psycopg.Connection[Any]:
+    """A connection to a database, whose names are those of one schema.
+
+    Args:
+        address: of the study.
+        schema: another than the study's.
+        autocommit: whether a statement outside of a transaction is one by itself.
+
+    Raises:
+        MachineError: psycopg is not installed.
+        psycopg.Error: there is no connection to be had.
+    """
+    driver = _psycopg()
+    said = driver.conninfo.conninfo_to_dict(address.storage)
+    settings = {"application_name": own_name(), **_CONNECTING, **said}
+    raw: psycopg.Connection[Any] = driver.connect(**settings, autocommit=autocommit, prepare_threshold=None)
+    try:
+        look_in(Connection(raw), schema or address.schema, _SETTINGS if autocommit else {})
+        raw.commit()
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def look_in(connection: Connection, schema: str, settings: Mapping[str, str] = _NOTHING) -> None:
+    """Let names be those of one schema from now on; and settings of the session be as given."""
+    values = {"search_path": f'"{schema}"', **settings}
+    chosen = ", ".join(["set_config(?, ?, false)"] * len(values))
+    connection.execute(f"select {chosen}", [part for pair in values.items() for part in pair])
+
+
+def own_name() -> str:
+    """What this process calls itself to a server, which cuts longer names."""
+    return f"{PREFIX}process {os.getpid()} on {os.uname().nodename}"[:63]
+
+
+def read_remote(address: DatabaseAddress, work: Callable[[Connection], Value]) -> Value:
+    """What ``work`` finds in a study's tables, all of it as it stood at one moment.
+
+    Raises:
+        StudyError: no study there, or not one of ours, or no server.
+        MachineError: psycopg is not installed.
+    """
+    with server_errors_as_study_errors(address), closing(Connection(connect(address))) as connection:
+        connection.execute("begin read only")
+        if not study_exists(connection, address):
+            raise _no_study(address)
+        check_version(address, connection)
+        return work(connection)
+
+
+def study_exists(connection: Connection, address: DatabaseAddress) -> bool:
+    """Whether the database has the study."""
+    return connection.execute("select 1 from pg_namespace where nspname = ?", (address.schema,)).fetchone() is not None
+
+
+def studies_in(storage: str) -> list[str]:
+    """The names of all studies that a database has.
+
+    Raises:
+        StudyError: there is no server that tells.
+        MachineError: psycopg is not installed.
+    """
+    nowhere = DatabaseAddress(storage, "")
+    with server_errors_as_study_errors(nowhere), closing(Connection(connect(nowhere))) as connection:
+        query = "select schemaname from pg_tables where tablename = 'lora_study' and schemaname !~ '[.]new$' order by 1"
+        schemas = [schema for (schema,) in connection.execute(query).fetchall()]
+        of_experiment = "select value::json ->> 'name' from \"{}\".lora_study where key = 'experiment'"
+        rows = [connection.execute(of_experiment.format(schema)).fetchone() for schema in schemas]
+        return sorted(row[0] for row in rows if row is not None)
+
+
+def create_remote_tables(connection: Connection) -> None:
+    """Make our tables, empty, in the schema the connection names things of."""
+    script = TABLES
+    for ours, theirs in _TYPES.items():
+        script = script.replace(ours, theirs)
+    connection.execute(f"{script}; {_FILES}; insert into lora_study values ('format', '{VERSION}')")
+
+
+def read_files(address: DatabaseAddress, names: Sequence[str]) -> dict[str, bytes]:
+    """The files of a study that its database has, of those named.
+
+    Raises:
+        StudyError: as of ``read_remote``.
+    """
+    query = "select name, content from lora_files where name = any(?)"
+    return read_remote(address, lambda connection: dict(connection.execute(query, (list(names),)).fetchall()))
+
+
+# -- what a server says ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def server_errors_as_study_errors(address: DatabaseAddress) -> Iterator[None]:
+    """Inside the block, what the server refuses is told in one line.
+
+    Raises:
+        StudyError: as the block was refused something.
+    """
+    try:
+        yield
+    except LoraSearchError:  # told already
+        raise
+    except Exception as error:
+        told = server_error(address, error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def server_error(address: DatabaseAddress, error: BaseException) -> StudyError | None:
+    """What a server said, as an error of the study; None where that is not where an error comes from, or it is a
+    mistake of this program."""
+    cause = _server_cause(error)
+    if cause is None:
+        return None
+    psycopg = _psycopg()
+    text = _one_line(cause)
+    if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        return _no_study(address)
+    if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        return StudyError.about(address.storage, f"must let this user keep a study ({text})")
+    if isinstance(cause, psycopg.OperationalError):
+        return StudyError.about(address.storage, "must be a database that answers", got=text)
+    return None
+
+
+def _no_study(address: DatabaseAddress) -> StudyError:
+    return StudyError.about(address.storage, f"must hold a study {address.study}", got="none of that name")
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error is that of a connection that broke, or could not be had."""
+    cause = _server_cause(error)
+    if not isinstance(cause, _psycopg().OperationalError):
+        return False
+    # a code of class 08 is of connecting, 57P is of a server that stops or starts; libpq itself gives none
+    return cause.sqlstate is None or cause.sqlstate.startswith(("08", "57P"))
+
+
+def _server_cause(error: BaseException | None) -> psycopg.Error | None:
+    """What psycopg raised, behind what SQLAlchemy and Optuna made of it."""
+    loaded = sys.modules.get("psycopg")
+    while error is not None and loaded is not None:
+        if isinstance(error, loaded.Error):
+            found: psycopg.Error = error
+            return found
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    # of several addresses of one name libpq tells at length
+    return text.removeprefix("connection failed: ")[:300] or type(error).__name__
+
+
+def _psycopg() -> Any:
+    try:
+        import psycopg
+        import psycopg.conninfo
+    except ImportError as error:
+        raise MachineError.about(
+            "--storage", "needs psycopg, which is not installed", hint="(pip install 'lora-search[postgresql]')"
+        ) from error
+    return psycopg
+
+
+def _plain(row: Sequence[Any]) -> list[Any]:
+    """As SQLite takes values: a number that is none is null. A null character, which no text has here, is shown."""
+    values = [None if isinstance(value, float) and math.isnan(value) else value for value in row]
+    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
