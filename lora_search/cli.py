@@ -63,11 +63,25 @@ def _check_results_path(results: Path) -> Path:
     return results
 
 
+def _check_storage(storage: str | None) -> str | None:
+    """Before anything else is done that might repeat it: it may hold a password."""
+    from lora_search.store.address import checked_storage
+
+    return None if storage is None else checked_storage(storage)
+
+
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC.toml", help="The experiment.", show_default=False)]
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder: results/NAME.", show_default=False)]
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="Where study folders are.", callback=_check_results_path)
 ]
+_STORAGE = typer.Option(
+    "--storage",
+    metavar="postgresql://...",
+    envvar="LORA_SEARCH_STORAGE",
+    help="The database that keeps studies, without a password: that is in ~/.pgpass or PGPASSWORD.",
+    callback=_check_storage,
+)
 Trials = Annotated[int | None, typer.Option("--trials", metavar="N", help="Total trials, instead of the file's.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the file; may be repeated.")
@@ -96,6 +110,7 @@ def _options(
 def run(
     spec: SpecPath,
     results: Results = Path("results"),
+    storage: Annotated[str | None, _STORAGE] = None,
     trials: Trials = None,
     overrides: Overrides = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
@@ -108,7 +123,7 @@ def run(
     from lora_search.study import run_study
 
     with naming_sources(spec, overrides or ()):
-        tables = run_study(experiment, results, progress=False if quiet else None)
+        tables = run_study(experiment, results, progress=False if quiet else None, storage=storage)
     _print_verdict(judge(tables))
     if not quiet:
         print(f"\n{tables.folder} holds the study; figures and a page: lora-search report {tables.folder}")
@@ -195,6 +210,19 @@ def verdict(
         print(json.dumps(judged.to_dict(), indent=2))
     else:
         _print_verdict(judged)
+
+
+@app.command()
+def attach(
+    storage: Annotated[str, _STORAGE],
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All studies without.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Make folders for studies of a database, so that every command takes them here too."""
+    from lora_search.store.storages import attach_studies
+
+    for folder in attach_studies(results, storage, names or ()):
+        print(folder)
 
 
 @app.command()

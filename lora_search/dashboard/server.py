@@ -17,9 +17,11 @@ from pathlib import Path
 import uvicorn
 
 from lora_search.dashboard.app import create_app
+from lora_search.dashboard.following import following
 from lora_search.dashboard.guard import is_loopback
 from lora_search.dashboard.shelf import Shelf
 from lora_search.errors import InputError
+from lora_search.store.address import address_in
 from lora_search.store.files import STUDY_FILE
 
 
@@ -56,7 +58,8 @@ def serve(
         server = uvicorn.Server(settings)
         # what is cut off at the end - pages that follow, a computation for one of them - is no error
         logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
-        server.run(sockets=[listener])
+        with following(shelf):
+            server.run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -90,8 +93,10 @@ def _beside(shelf: Shelf, port: int, *, wanted: bool) -> Iterator[str]:
     newest = shelf.newest()
     if newest is None:
         raise InputError.about("--optuna", "needs a study", got=f"none in {shelf.results}")
-    database = (shelf.folders()[newest] / STUDY_FILE).resolve()
-    storage = f"sqlite:///file:{database}?mode=ro&uri=true"
+    folder = shelf.folders()[newest]
+    address = address_in(folder)
+    file = f"sqlite:///file:{(folder / STUDY_FILE).resolve()}?mode=ro&uri=true"
+    storage = file if address is None else address.for_optuna()
     process = subprocess.Popen([program, storage, "--host", "127.0.0.1", "--port", str(port)])
     try:
         yield f"{newest} in optuna-dashboard: http://127.0.0.1:{port}/\n"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_search.dashboard.watching import Look, look_at, read_live
+from lora_search.dashboard.watching import Look, last_change, look_at, read_live
 from lora_search.errors import InputError, StudyError
 from lora_search.plots.formats import unit_of
 from lora_search.plots.landscape import Terrain
@@ -23,7 +23,6 @@ from lora_search.plots.web import judged_view, rates_view, study_payload
 from lora_search.plots.web.payload import MOST_JUDGED_LIVE
 from lora_search.statistics.judging import Judge
 from lora_search.statistics.verdict import Verdict
-from lora_search.store.files import STUDY_FILE
 from lora_search.store.reader import list_studies, read_study
 from lora_search.store.status import study_status
 
@@ -157,15 +156,8 @@ class Shelf:
 
     def newest(self) -> str | None:
         """The name of the study that was written to last; None where there is none."""
-
-        def written(folder: Path) -> float:
-            try:
-                return (folder / STUDY_FILE).stat().st_mtime
-            except OSError:  # gone since it was listed
-                return 0.0
-
         folders = self.folders()
-        return max(folders, key=lambda name: written(folders[name]), default=None)
+        return max(folders, key=lambda name: last_change(folders[name]), default=None)
 
     def prepare(self) -> None:
         """Read the newest study, and judge it as its page shows it first: who opens it then need not wait for that."""

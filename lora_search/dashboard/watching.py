@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_search.store.files import LIVE_FILE, LOCK_FILE, STUDY_FILE, VERDICT_FILE
+from lora_search.store.files import LIVE_FILE, LOCK_FILE, STORAGE_FILE, STUDY_FILE, VERDICT_FILE
 
 _WATCHED = (STUDY_FILE, f"{STUDY_FILE}-wal", VERDICT_FILE)
+_ELSEWHERE = (STORAGE_FILE, VERDICT_FILE)
+"""Of a study in PostgreSQL: its run touches the first whenever it has recorded something, and where it runs on another
+machine the dashboard does (``following``)."""
 _ALL = 0.9995
 _CLOCK_STEP = 20_000_000
 """Nanoseconds within which two writes may leave the same time on a file."""
@@ -41,11 +44,20 @@ class Look:
 
 def look_at(folder: Path) -> Look | None:
     """The state of a study's files; None where there is no study any more."""
-    files = tuple(_times(folder / name) for name in _WATCHED)
-    if files[0] is None:
+    for names in (_ELSEWHERE, _WATCHED):
+        files = tuple(_times(folder / name) for name in names)
+        if files[0] is not None:
+            break
+    else:
         return None
     newest = max(times[1] for times in files if times is not None)
     return Look(files, time.time_ns() - newest > _CLOCK_STEP)
+
+
+def last_change(folder: Path) -> int:
+    """When something was last recorded in a study, in nanoseconds; 0 where there is none."""
+    look = look_at(folder)
+    return 0 if look is None else max(times[1] for times in look.files if times is not None)
 
 
 def _times(path: Path) -> tuple[int, int, int] | None:

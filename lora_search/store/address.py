@@ -15,6 +15,7 @@ import re
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 from lora_search.errors import StudyError
 from lora_search.spec.paths import kind_of
@@ -53,6 +54,12 @@ class DatabaseAddress:
         if len(name) <= _LONGEST:
             return name
         return f"{name[: _LONGEST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+    def for_optuna(self) -> str:
+        """The same for tools that look into Optuna's tables by way of SQLAlchemy and psycopg, and may not write."""
+        options = f'-csearch_path="{self.schema}" -cdefault_transaction_read_only=on'
+        _, _, rest = self.storage.partition("://")
+        return f"postgresql+psycopg://{rest}{'&' if '?' in rest else '?'}options={quote(options)}"
 
 
 def checked_storage(storage: str, key: str = "--storage") -> str:

@@ -2,7 +2,8 @@
 
 ``study.db`` is the truth. What is made from it is made again; a cell whose predictions are gone or are not those that
 were recorded is forgotten, so that the study, run again, trains it again; what a crash left half written is removed.
-Before anything is changed in ``study.db`` a copy of it is put beside it. A damaged database is told, never touched.
+Before anything is changed in ``study.db`` a copy of it is put beside it. A damaged database is told, never touched; and
+so is one in PostgreSQL, whose administrator has its backups.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from lora_search.errors import StudyError
 from lora_search.spec import facts
 from lora_search.spec.paths import kind_of
+from lora_search.store.address import DatabaseAddress, address_in
 from lora_search.store.database import VERSION, check_integrity, connect_writing, delete_baseline, format_of
 from lora_search.store.derived import derived_files
 from lora_search.store.faults import storage_errors_as_study_errors
@@ -68,7 +70,7 @@ def mend_study(folder: Path) -> list[Finding]:
     Raises:
         StudyError: there is no study, or none that can be read, or it cannot be written to.
     """
-    if kind_of(folder / STUDY_FILE, error=StudyError) != "file":
+    if address_in(folder) is None and kind_of(folder / STUDY_FILE, error=StudyError) != "file":
         read_study(folder)  # which says what is there instead
     try:
         read_from(folder, check_integrity)
@@ -80,9 +82,10 @@ def mend_study(folder: Path) -> list[Finding]:
     except (StudyError, OSError) as error:
         said = "; ".join(error.mistakes) if isinstance(error, StudyError) else f"got {error.strerror}"
         return [Finding("folder", f"cannot be written to now, so nothing is mended: {said}"), *_looks(tables)]
+    address = address_in(folder)
     try:
         with storage_errors_as_study_errors(folder):
-            return list(_mended(folder))
+            return list(_mended(folder) if address is None else _brought(tables, address))
     finally:
         lock.release()
 
@@ -187,13 +190,27 @@ def _mended(folder: Path) -> Iterator[Finding]:
         yield _of_predictions(tables, broken, done if broken else "")
         tables = tables_of(folder, connection)
     yield _of_examples(tables)
+    yield _written(tables)
+    yield from _leftover_database(folder)
+
+
+def _brought(tables: StudyTables, address: DatabaseAddress) -> Iterator[Finding]:
+    """A folder brought up to date with the database elsewhere that its study is in."""
+    yield from _without_leftovers(tables.folder)
+    yield Finding("database", f"{_summary(tables)}, in {address.storage}")
+    yield _of_predictions(tables, broken_cells(tables), "")
+    yield _of_examples(tables)
+    yield _written(tables)
+
+
+def _written(tables: StudyTables) -> Finding:
+    """The files that are made from a database, made anew where they are not up to date."""
     written = []
     for name, text in derived_files(tables).items():
-        if _text(folder / name) != text:
-            write_atomically(folder / name, text)
+        if _text(tables.folder / name) != text:
+            write_atomically(tables.folder / name, text)
             written.append(name)
-    yield Finding("files made from it", f"written again: {_listed(written)}" if written else "all there, up to date")
-    yield from _leftover_database(folder)
+    return Finding("files made from it", f"written again: {_listed(written)}" if written else "all there, up to date")
 
 
 def _without_leftovers(folder: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -40,6 +40,8 @@ _SETTINGS = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
+    # a pack may train for an hour in which nothing is said
+    "idle_session_timeout": "0",
 }
 _NOTHING: Mapping[str, str] = {}
 _CONNECTING = {
@@ -134,8 +136,11 @@ def connect(address: DatabaseAddress, schema: str | None = None, *, autocommit: 
 def look_in(connection: Connection, schema: str, settings: Mapping[str, str] = _NOTHING) -> None:
     """Let names be those of one schema from now on; and settings of the session be as given."""
     values = {"search_path": f'"{schema}"', **settings}
-    chosen = ", ".join(["set_config(?, ?, false)"] * len(values))
-    connection.execute(f"select {chosen}", [part for pair in values.items() for part in pair])
+    rows = ", ".join(["(?, ?)"] * len(values))
+    # those alone that this version of the server knows
+    wanted = f"(values {rows}) as wanted (name, value)"
+    query = f"select set_config(name, value, false) from {wanted} join pg_settings using (name)"
+    connection.execute(query, [part for pair in values.items() for part in pair])
 
 
 def own_name() -> str:
@@ -177,6 +182,23 @@ def studies_in(storage: str) -> list[str]:
         of_experiment = "select value::json ->> 'name' from \"{}\".lora_study where key = 'experiment'"
         rows = [connection.execute(of_experiment.format(schema)).fetchone() for schema in schemas]
         return sorted(row[0] for row in rows if row is not None)
+
+
+def revisions(storage: str, studies: Iterable[DatabaseAddress]) -> dict[DatabaseAddress, str]:
+    """How many times each of some studies of a database was written to; nothing of those that are not there.
+
+    Raises:
+        StudyError: there is no server that tells.
+        MachineError: psycopg is not installed.
+    """
+    nowhere, found = DatabaseAddress(storage, ""), {}
+    with server_errors_as_study_errors(nowhere), closing(Connection(connect(nowhere))) as connection:
+        for address in studies:
+            if study_exists(connection, address):
+                query = f"select value from \"{address.schema}\".lora_study where key = 'revision'"
+                row = connection.execute(query).fetchone()
+                found[address] = "0" if row is None else str(row[0])
+    return found
 
 
 def create_remote_tables(connection: Connection) -> None:

@@ -139,14 +139,15 @@ class PostgresqlStorage:
                     header = continued(self.folder, recorded, header)
                 else:
                     session.create(header)
-                write_address(self.folder, self.address)
+                if address_in(self.folder) is None:
+                    write_address(self.folder, self.address)
             except BaseException:
                 session.close()
                 raise
         return session, header
 
 
-def attach(results: Path, storage: str, names: Sequence[str] = ()) -> list[Path]:
+def attach_studies(results: Path, storage: str, names: Sequence[str] = ()) -> list[Path]:
     """Make folders for studies of a database, so that commands can be given them here too.
 
     Args:
@@ -174,7 +175,8 @@ def attach(results: Path, storage: str, names: Sequence[str] = ()) -> list[Path]
         check_place(folder)
         with path_errors_as(folder, error=StudyError):
             folder.mkdir(parents=True, exist_ok=True)
-            write_address(folder, DatabaseAddress(storage, name))
+            if address_in(folder) is None:
+                write_address(folder, DatabaseAddress(storage, name))
     return [results / name for name in wanted]
 
 
