@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -52,3 +53,25 @@ def _a_small_forest() -> Iterator[None]:
         patch.setattr(importance, "_REPEATS", 2)
         patch.setattr(importance, "_TREES", 10)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Any]:
+    """A server of PostgreSQL's for the session, whose password is in the environment."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (pip install 'lora-search[postgresql]')")
+    from postgresql_server import PASSWORD, Server, missing
+
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    server = Server()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", PASSWORD)
+        yield server
+    server.close()
+
+
+@pytest.fixture
+def postgresql(postgresql_server: Any) -> Any:
+    """That server, without a study."""
+    postgresql_server.empty()
+    return postgresql_server

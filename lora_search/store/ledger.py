@@ -11,7 +11,7 @@ The ledger knows nothing of what a trial means or of which cells are due: it kee
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,7 +133,12 @@ class Ledger:
 
     def optuna_study(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
         """The Optuna study of this folder: named like the experiment, score to maximize, parameters to minimize."""
-        return optuna.load_study(study_name=self.experiment.name, storage=self._open.storage, sampler=sampler)
+        name = self.experiment.name
+        return self.patiently(lambda: optuna.load_study(study_name=name, storage=self._open.storage, sampler=sampler))
+
+    def patiently(self, work: Callable[[], Value]) -> Value:
+        """Do something with Optuna's study, again where its database went away over it; it goes on from any point."""
+        return self._open.patiently(work)
 
     def add_trial(self, record: TrialRecord) -> None:
         """Record a trial.

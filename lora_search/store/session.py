@@ -89,7 +89,7 @@ class Session:
         Raises:
             StudyError: the server does not come back, or another run has come in meanwhile.
         """
-        return self._patiently(lambda: work(Connection(self._living(), self._recorded)))
+        return self.patiently(lambda: work(Connection(self._living(), self._recorded)))
 
     @property
     def storage(self) -> optuna.storages.RDBStorage:
@@ -161,7 +161,15 @@ class Session:
 
     # -- connections ---------------------------------------------------------------------------------------------
 
-    def _patiently(self, work: Callable[[], Value]) -> Value:
+    def patiently(self, work: Callable[[], Value]) -> Value:
+        """Do something, again where a connection was lost over it, ours or Optuna's.
+
+        Args:
+            work: may be done again from any point on.
+
+        Raises:
+            StudyError: as of ``attempt``.
+        """
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
@@ -220,7 +228,7 @@ class Session:
         """Optuna's tables in a schema, made if need be; over connections that are tried before they are used."""
 
         def creator() -> psycopg.Connection[Any]:
-            return self._patiently(lambda: connect(self.address, schema, autocommit=False))
+            return self.patiently(lambda: connect(self.address, schema, autocommit=False))
 
         return loaded_by_optuna(self.address, "postgresql+psycopg://", creator=creator, pool_pre_ping=True)
 

@@ -53,6 +53,9 @@ class OpenStorage(Protocol):
     def attempt(self, work: Callable[[AnyConnection], Value]) -> Value:
         """Do something with the tables; it may be done again, and must come to the same then."""
 
+    def patiently(self, work: Callable[[], Value]) -> Value:
+        """The same for what is done with Optuna's side."""
+
     def keep(self, path: Path, content: bytes) -> None:
         """Keep a file of the study, unless it is there."""
 

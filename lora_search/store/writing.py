@@ -80,6 +80,10 @@ class WritableDatabase:
         """
         return work(self.connection)
 
+    def patiently(self, work: Callable[[], Value]) -> Value:
+        """Do something: a file does not go away for a while."""
+        return work()
+
     def keep(self, path: Path, content: bytes) -> None:
         """Keep a file of the study, unless it is there."""
         keep_file(path, content)

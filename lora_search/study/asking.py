@@ -38,6 +38,9 @@ class TrialSource:
 
     def begin(self) -> None:
         """Put the guesses in front, those that are not there yet."""
+        self.ledger.patiently(self._enqueue)
+
+    def _enqueue(self) -> None:
         study = self.ledger.optuna_study()
         for point in self.guesses[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(point)
@@ -92,6 +95,17 @@ class TrialSource:
             point: the adapter; None lets the sampler choose.
             rate: the learning rate, or what gives that of an adapter.
         """
+        record = self.ledger.patiently(lambda: self._asked(number, believed, point, rate))
+        self.ledger.add_trial(record)
+        return record
+
+    def _asked(
+        self,
+        number: int,
+        believed: Mapping[int, tuple[float, float]],
+        point: Point | None,
+        rate: float | Callable[[AdapterSpec], float],
+    ) -> TrialRecord:
         sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed, point)
         study = self.ledger.optuna_study(sampler)
         # a trial that is running in Optuna and not recorded here was asked for by a run that ended in between
@@ -109,7 +123,7 @@ class TrialSource:
         rates = self.search.rates
         sampler.rate = min(max(rate(adapter) if callable(rate) else rate, rates.low), rates.high)
         nuisance = suggest_nuisance(trial, self.search, sampler.rate)
-        record = TrialRecord(
+        return TrialRecord(
             trial=number,
             adapter=adapter,
             nuisance=nuisance,
@@ -117,8 +131,6 @@ class TrialSource:
             head_parameters=self.prepared.base.structure.head_parameters,
             origin=self._origin(number, adapter),
         )
-        self.ledger.add_trial(record)
-        return record
 
     def _origin(self, number: int, adapter: AdapterSpec) -> Origin:
         if self.search.tunes_rate:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from optuna import Study
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
@@ -290,16 +292,19 @@ class StudyRun:
         for record, state, reason in endings:
             cells = int(rows["cells"][record.trial])
             score = float(rows["score_mean"][record.trial]) if cells else None
-            if state == "complete":
-                assert score is not None, "complete trials have cells"
-                merit = direction(self.experiment.verdict.metric) * score
-                study.tell(record.trial, [merit, float(record.adapter_parameters)], skip_if_finished=True)
-            else:
-                if state == "pruned" and score is not None:
-                    note_score(study, record.trial, score, cells)
-                study.tell(record.trial, state=_OPTUNA_STATES[state], skip_if_finished=True)
+            self.ledger.patiently(partial(self._tell, study, record, state, score, cells))
             self.ledger.set_trial_state(record.trial, state, reason)
             self.progress.trial(replace(record, state=state, failure=reason), None if state == "failed" else score)
+
+    def _tell(self, study: Study, record: TrialRecord, state: facts.Ending, score: float | None, cells: int) -> None:
+        if state == "complete":
+            assert score is not None, "complete trials have cells"
+            merit = direction(self.experiment.verdict.metric) * score
+            study.tell(record.trial, [merit, float(record.adapter_parameters)], skip_if_finished=True)
+        else:
+            if state == "pruned" and score is not None:
+                note_score(study, record.trial, score, cells)
+            study.tell(record.trial, state=_OPTUNA_STATES[state], skip_if_finished=True)
 
     def _judge(self) -> Verdict:
         verdict = judge(self.ledger.tables())

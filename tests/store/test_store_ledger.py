@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial, verdict
+from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, load_experiment
-from lora_search.spec.facts import HOLDOUT, PRECISION, HoldoutScore
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import read_study
-from lora_search.store.records import CellKey
 
 
 @pytest.fixture
@@ -43,66 +41,6 @@ def test_a_new_study_is_a_folder_with_the_resolved_experiment(folder: Path) -> N
     assert {path.name for path in folder.iterdir()} == {"study.db", "experiment.toml", "environment.json", ".lock"}
 
 
-def test_what_is_recorded_is_there_in_the_next_run(folder: Path) -> None:
-    records = [trial(0, origin="guess"), trial(1, rank=2, state="failed", failure="out of memory")]
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        assert (ledger.trials(), ledger.cell_keys(), ledger.next_pack(), ledger.fact(PRECISION)) == (
-            [],
-            set(),
-            0,
-            None,
-        )
-        for record in records:
-            ledger.add_trial(record)
-        ledger.add_cell(cell(0, 0, 1, pack=4))
-        ledger.add_cell(failed_cell(0, 1, 0))
-        ledger.set_facts({"budget": {"tokens": np.int64(4096), "ratio": float("nan")}})
-        ledger.set_fact(PRECISION, "fp32")
-        ledger.set_fact(PRECISION, "bf16")
-        ledger.set_fact(HOLDOUT, HoldoutScore(1, {"accuracy": float("nan"), "macro_f1": 0.5}))
-        ledger.set_trial_state(0, "pruned")
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        assert ledger.trials() == [trial(0, origin="guess", state="pruned"), records[1]]
-        assert ledger.cell_keys() == {CellKey(0, 0, 1), CellKey(0, 1, 0)}
-        assert ledger.next_pack() == 5
-        assert ledger.fact(PRECISION) == "bf16"
-        assert ledger.facts()["budget"] == {"tokens": 4096, "ratio": None}
-        kept = ledger.fact(HOLDOUT)
-        assert kept is not None
-        assert (kept.trial, kept.scores["macro_f1"], kept.failure) == (1, 0.5, None)
-        assert np.isnan(kept.scores["accuracy"])
-        ledger.set_trial_state(0, "failed", "it stopped")
-        assert ledger.trials()[0].failure == "it stopped"
-
-
-def test_numpy_numbers_are_kept_as_numbers(folder: Path) -> None:
-    key = CellKey(*(np.int64(number) for number in (0, 1, 2)))
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        ledger.add_trial(trial(0, adapter_parameters=np.int64(123)))
-        ledger.add_cell(cell(0, key=key, steps=np.int64(5), seconds=np.float32(0.5), pack=np.int32(3)))
-        assert ledger.next_pack() == 4
-        tables = ledger.tables()
-    assert tables.cells[["repeat", "fold", "steps", "seconds"]].to_numpy().tolist() == [[1, 2, 5, 0.5]]
-    assert tables.trials["adapter_parameters"].tolist() == [123]
-
-
-def test_a_record_is_made_once_and_of_what_exists(folder: Path) -> None:
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        ledger.add_trial(trial(0))
-        ledger.add_cell(cell(0))
-        before = contents(folder / "predictions")
-        with pytest.raises(ValueError, match="trial must be new, got 0"):
-            ledger.add_trial(trial(0, rank=3))
-        with pytest.raises(ValueError, match="cell must be new, got trial 0, repeat 0, fold 0"):
-            ledger.add_cell(cell(0, examples=np.arange(7)))
-        with pytest.raises(ValueError, match="trial must be a recorded one, got trial 7, repeat 0, fold 0"):
-            ledger.add_cell(cell(7))
-        with pytest.raises(ValueError, match="trial must be a recorded one, got 7"):
-            ledger.set_trial_state(7, "complete")
-        assert contents(folder / "predictions") == before
-        assert ledger.trials() == [trial(0)]
-
-
 def test_a_cell_that_contradicts_itself_is_no_record() -> None:
     with pytest.raises(ValueError, match=r"scores must be given for a complete cell and for no other, got \{\}"):
         cell(0, scores={})
@@ -114,39 +52,11 @@ def test_a_cell_that_contradicts_itself_is_no_record() -> None:
         cell(0, probabilities=np.zeros((6, 3), dtype=np.float32))
 
 
-def test_optuna_keeps_its_study_in_the_same_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    verbosity = optuna.logging.get_verbosity()
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        study = ledger.optuna_study(optuna.samplers.RandomSampler(seed=0))
-        assert study.study_name == "reviews"
-        assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
-        asked = study.ask()
-        rank = asked.suggest_categorical("rank", [1, 2])
-        study.tell(asked, [0.8, 1000.0 * rank])
-        ledger.add_trial(trial(asked.number, rank))
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        (kept,) = ledger.optuna_study().trials
-        assert (kept.params, kept.values) == ({"rank": rank}, [0.8, 1000.0 * rank])
-        assert len(ledger.trials()) == 1
-    assert capfd.readouterr().err == ""
-    assert optuna.logging.get_verbosity() == verbosity
-
-
 def test_the_folder_may_have_any_name(tmp_path: Path) -> None:
     for name in ("a b", "50%", "a?b=c#d", "{SCHEMA_VERSION}", "é"):
         with Ledger.open(tmp_path / name / "reviews", experiment(), ENVIRONMENT) as ledger:
             ledger.add_trial(trial(0))
         assert len(read_study(tmp_path / name / "reviews").trials) == 1
-
-
-def test_the_search_may_grow_and_the_verdict_may_change_its_mind(folder: Path) -> None:
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        ledger.add_trial(trial(0))
-    more = experiment(search={"trials": 99}, verdict={"margin": 0.02, "confidence": 0.9})
-    with Ledger.open(folder, more, ENVIRONMENT) as ledger:
-        assert ledger.trials() == [trial(0)]
-        assert ledger.tables().experiment == more
-    assert load_experiment(folder / "experiment.toml") == more
 
 
 def test_another_experiment_is_refused_with_every_difference_and_nothing_touched(folder: Path) -> None:
@@ -271,26 +181,3 @@ def test_the_files_beside_the_database_are_written_again(folder: Path) -> None:
         assert ledger.trials() == [trial(0)]
     assert load_experiment(folder / "experiment.toml") == experiment()
     assert json.loads((folder / "environment.json").read_text()) == ENVIRONMENT
-
-
-def test_a_run_in_another_environment_is_remembered(folder: Path) -> None:
-    newer = {**ENVIRONMENT, "torch": "2.14.0", "cores": np.int64(2), "path": Path("/x")}
-    for environment in (ENVIRONMENT, ENVIRONMENT, newer, newer):
-        with Ledger.open(folder, experiment(), environment):
-            pass
-    plain = {**ENVIRONMENT, "torch": "2.14.0", "cores": 2, "path": "/x"}
-    assert json.loads((folder / "environment.json").read_text()) == {**ENVIRONMENT, "resumed_in": [plain]}
-    assert read_study(folder).environment == {**ENVIRONMENT, "resumed_in": [plain]}
-
-
-def test_the_verdict_is_json_that_any_program_reads(folder: Path) -> None:
-    with Ledger.open(folder, experiment(), ENVIRONMENT) as ledger:
-        for number in range(2):
-            ledger.add_trial(trial(number))
-        ledger.write_verdict(
-            verdict(sentence="Décidé.", margin=np.float64(0.01), corrected_score=float("nan"), warnings=("a", "b"))
-        )
-        assert ledger.tables().verdict() == verdict(
-            sentence="Décidé.", margin=0.01, corrected_score=None, warnings=["a", "b"]
-        )
-    assert "NaN" not in (folder / "verdict.json").read_text()
