@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-PATIENCE = 300.0  # seconds that a server may take to come back
+PATIENCE = 300.0
+"""Seconds that a server may take to come back."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 _TOLD = 1.0
@@ -60,7 +61,6 @@ class Session:
     Args:
         lock: of the study's folder on this machine, which this run holds too: other files are written there.
         address: of the study.
-        patience: seconds that a server may take to come back.
 
     Attributes:
         notes: what befell the connection, as sentences for the user.
@@ -69,11 +69,10 @@ class Session:
         StudyError: another run writes to the study, or there is no server that lets one.
     """
 
-    def __init__(self, lock: FolderLock, address: DatabaseAddress, patience: float = PATIENCE) -> None:
+    def __init__(self, lock: FolderLock, address: DatabaseAddress) -> None:
         self.address = address
         self.notes: list[str] = []
         self._lock = lock
-        self._patience = patience
         self._before: int | None = None
         self._storage: optuna.storages.RDBStorage | None = None
         self._raw = self._locked()
@@ -170,7 +169,7 @@ class Session:
         Raises:
             StudyError: as of ``attempt``.
         """
-        began, pause = time.monotonic(), _FIRST_PAUSE
+        began, pause, lost = time.monotonic(), _FIRST_PAUSE, False
         while True:
             try:
                 found = work()
@@ -179,20 +178,21 @@ class Session:
             except Exception as error:
                 if not is_lost(error):
                     raise
-                if time.monotonic() - began > self._patience:
+                if time.monotonic() - began > PATIENCE:
                     raise self._given_up(error) from error
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                lost = True
+                time.sleep(min(pause, _LONGEST_PAUSE))
+                pause *= 2
             else:
                 waited = time.monotonic() - began
-                if pause > _FIRST_PAUSE and waited > _TOLD:
+                if lost and waited > _TOLD:
                     self.notes.append(f"the database was away for {waited:.0f} s; nothing of what was recorded is lost")
                 return found
 
     def _given_up(self, error: Exception) -> StudyError:
         told = server_error(self.address, error)
         said = "" if told is None else f" ({told.details[0].got})"
-        rule = f"must answer within {self._patience:.0f} s, and did not{said}"
+        rule = f"must answer within {PATIENCE:.0f} s, and did not{said}"
         return StudyError.about(self.address.storage, rule, hint=GOING_ON)
 
     def _living(self) -> psycopg.Connection[Any]:
