@@ -18,7 +18,7 @@ from pathlib import Path
 from lora_search.errors import LoraSearchError, StudyError
 from lora_search.store.address import address_in
 from lora_search.store.files import STUDY_FILE
-from lora_search.store.postgresql import server_error
+from lora_search.store.server_faults import server_error
 
 GOING_ON = "every training that was finished is recorded, and the same command goes on"
 

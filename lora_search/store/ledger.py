@@ -158,12 +158,8 @@ class Ledger:
         )
         if self._has("select 1 from lora_trials where trial = ?", row[:1]):
             raise ValueError(f"trial must be new, got {record.trial}, which is recorded")
-
-        def work(database: Connection) -> None:
-            with database:
-                database.execute(f"insert into lora_trials values (?, ?, ?, ?, ?, ?, ?, ?) {KEEPING}", row)
-
-        self._open.attempt(work)
+        query = f"insert into lora_trials values (?, ?, ?, ?, ?, ?, ?, ?) {KEEPING}"
+        self._record(lambda database: database.execute(query, row))
 
     def set_trial_state(self, trial: int, state: TrialState, failure: str | None = None) -> None:
         """Change the state of a recorded trial, and say why if it failed.
@@ -171,13 +167,8 @@ class Ledger:
         Raises:
             ValueError: no such trial.
         """
-
-        def work(database: Connection) -> int:
-            with database:
-                query = "update lora_trials set state = ?, failure = ? where trial = ?"
-                return database.execute(query, (state, failure, int(trial))).rowcount
-
-        if self._open.attempt(work) == 0:
+        query, row = "update lora_trials set state = ?, failure = ? where trial = ?", (state, failure, int(trial))
+        if self._record(lambda database: database.execute(query, row).rowcount) == 0:
             raise ValueError(f"trial must be a recorded one, got {trial}")
 
     def trials(self) -> list[TrialRecord]:
@@ -205,12 +196,7 @@ class Ledger:
         if self._has("select 1 from lora_cells where trial = ? and repeat = ? and fold = ?", key):
             raise ValueError(f"cell must be new, got {result.key}, which is recorded")
         row = _cell_row(result, self._keep_predictions(result.key, result))
-
-        def work(database: Connection) -> None:
-            with database:
-                insert_cell(database, row)
-
-        self._open.attempt(work)
+        self._record(lambda database: insert_cell(database, row))
 
     def cell_keys(self) -> set[CellKey]:
         """The cells that are recorded, complete or failed."""
@@ -229,12 +215,7 @@ class Ledger:
         of_cells_alone = ("trial", "repeat", "fold", "wall_seconds", "pack", "pack_cells")
         shared = {name: value for name, value in _cell_row(result, checksum).items() if name not in of_cells_alone}
         more = {"trainable_parameters": trained.trainable_parameters, "step_bytes": trained.step_bytes}
-
-        def work(database: Connection) -> None:
-            with database:
-                insert_baseline(database, asdict(trained.key) | shared | more)
-
-        self._open.attempt(work)
+        self._record(lambda database: insert_baseline(database, asdict(trained.key) | shared | more))
 
     def baseline_keys(self) -> set[BaselineKey]:
         """The trainings of baselines that are recorded, complete or failed."""
@@ -259,12 +240,7 @@ class Ledger:
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Keep several, as JSON values by name, all or none of them."""
-
-        def work(database: Connection) -> None:
-            with database:
-                write_facts(database, facts)
-
-        self._open.attempt(work)
+        self._record(lambda database: write_facts(database, facts))
 
     def tables(self) -> StudyTables:
         """The study as it stands, as ``read_study`` would give it."""
@@ -301,6 +277,15 @@ class Ledger:
         content = predictions_content(result)
         self._open.keep(predictions_path(self.folder, key), content)
         return checksum_of(content)
+
+    def _record(self, work: Callable[[Connection], Value]) -> Value:
+        """Write something, in one transaction."""
+
+        def whole(database: Connection) -> Value:
+            with database:
+                return work(database)
+
+        return self._open.attempt(whole)
 
     def _rows(self, query: str) -> list[Any]:
         return self._open.attempt(lambda database: database.execute(query).fetchall())

@@ -1,28 +1,25 @@
-"""A study in PostgreSQL: connecting, reading, and what a server says in one line.
+"""A study in PostgreSQL: connecting, and reading.
 
 Each study has a schema of its own (``DatabaseAddress.schema``) with the tables that ``study.db`` has, Optuna's among
 them, and ``lora_files``: the predictions, which beside SQLite are files, under the names they have there. So a study is
 in its database whole, whoever runs it and wherever.
 
-psycopg (libpq) connects, and finds passwords (see ``store.address``). It is imported where a study is kept in
-PostgreSQL, and nowhere else: it is an extra (``pip install 'lora-search[postgresql]'``).
+psycopg (libpq) connects, and finds passwords (see ``store.address``).
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lora_search.errors import LoraSearchError, MachineError, StudyError
 from lora_search.store.address import DatabaseAddress
 from lora_search.store.connection import Cursor
 from lora_search.store.database import TABLES, VERSION, check_version
+from lora_search.store.server_faults import driver, no_study, server_errors_as_study_errors
 
 if TYPE_CHECKING:
     import psycopg
@@ -73,7 +70,8 @@ class Connection:
     def execute(self, query: str, parameters: Sequence[Any] = (), /) -> Cursor:
         """One statement, or several without parameters."""
         statement = query.replace("?", "%s") if parameters else query
-        return self.raw.execute(statement.encode(), _plain(parameters) if parameters else None)
+        found: Cursor = self.raw.execute(statement.encode(), _plain(parameters) if parameters else None)
+        return found
 
     def executemany(self, query: str, rows: Sequence[Sequence[Any]], /) -> None:
         """One statement for each of several rows."""
@@ -120,10 +118,10 @@ def connect(address: DatabaseAddress, schema: str | None = None, *, autocommit: 
         MachineError: psycopg is not installed.
         psycopg.Error: there is no connection to be had.
     """
-    driver = _psycopg()
-    said = driver.conninfo.conninfo_to_dict(address.storage)
+    psycopg_itself = driver()
+    said = psycopg_itself.conninfo.conninfo_to_dict(address.storage)
     settings = {"application_name": own_name(), **_CONNECTING, **said}
-    raw: psycopg.Connection[Any] = driver.connect(**settings, autocommit=autocommit, prepare_threshold=None)
+    raw: psycopg.Connection[Any] = psycopg_itself.connect(**settings, autocommit=autocommit, prepare_threshold=None)
     try:
         look_in(Connection(raw), schema or address.schema, _SETTINGS if autocommit else {})
         raw.commit()
@@ -158,7 +156,7 @@ def read_remote(address: DatabaseAddress, work: Callable[[Connection], Value]) -
     with server_errors_as_study_errors(address), closing(Connection(connect(address))) as connection:
         connection.execute("begin read only")
         if not study_exists(connection, address):
-            raise _no_study(address)
+            raise no_study(address)
         check_version(address, connection)
         return work(connection)
 
@@ -217,85 +215,6 @@ def read_files(address: DatabaseAddress, names: Sequence[str]) -> dict[str, byte
     """
     query = "select name, content from lora_files where name = any(?)"
     return read_remote(address, lambda connection: dict(connection.execute(query, (list(names),)).fetchall()))
-
-
-# -- what a server says ------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def server_errors_as_study_errors(address: DatabaseAddress) -> Iterator[None]:
-    """Inside the block, what the server refuses is told in one line.
-
-    Raises:
-        StudyError: as the block was refused something.
-    """
-    try:
-        yield
-    except LoraSearchError:  # told already
-        raise
-    except Exception as error:
-        told = server_error(address, error)
-        if told is None:
-            raise
-        raise told from error
-
-
-def server_error(address: DatabaseAddress, error: BaseException) -> StudyError | None:
-    """What a server said, as an error of the study; None where that is not where an error comes from, or it is a
-    mistake of this program."""
-    cause = _server_cause(error)
-    if cause is None:
-        return None
-    psycopg = _psycopg()
-    text = _one_line(cause)
-    if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
-        return _no_study(address)
-    if isinstance(cause, psycopg.errors.InsufficientPrivilege):
-        return StudyError.about(address.storage, f"must let this user keep a study ({text})")
-    if isinstance(cause, psycopg.OperationalError):
-        return StudyError.about(address.storage, "must be a database that answers", got=text)
-    return None
-
-
-def _no_study(address: DatabaseAddress) -> StudyError:
-    return StudyError.about(address.storage, f"must hold a study {address.study}", got="none of that name")
-
-
-def is_lost(error: BaseException) -> bool:
-    """Whether an error is that of a connection that broke, or could not be had."""
-    cause = _server_cause(error)
-    if not isinstance(cause, _psycopg().OperationalError):
-        return False
-    # a code of class 08 is of connecting, 57P is of a server that stops or starts; libpq itself gives none
-    return cause.sqlstate is None or cause.sqlstate.startswith(("08", "57P"))
-
-
-def _server_cause(error: BaseException | None) -> psycopg.Error | None:
-    """What psycopg raised, behind what SQLAlchemy and Optuna made of it."""
-    loaded = sys.modules.get("psycopg")
-    while error is not None and loaded is not None:
-        if isinstance(error, loaded.Error):
-            found: psycopg.Error = error
-            return found
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _one_line(error: BaseException) -> str:
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    # of several addresses of one name libpq tells at length
-    return text.removeprefix("connection failed: ")[:300] or type(error).__name__
-
-
-def _psycopg() -> Any:
-    try:
-        import psycopg
-        import psycopg.conninfo
-    except ImportError as error:
-        raise MachineError.about(
-            "--storage", "needs psycopg, which is not installed", hint="(pip install 'lora-search[postgresql]')"
-        ) from error
-    return psycopg
 
 
 def _plain(row: Sequence[Any]) -> list[Any]:

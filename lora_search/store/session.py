@@ -35,13 +35,12 @@ from lora_search.store.postgresql import (
     Connection,
     connect,
     create_remote_tables,
-    is_lost,
     look_in,
     own_name,
-    server_error,
     study_exists,
 )
 from lora_search.store.predictions import keep_file
+from lora_search.store.server_faults import is_lost, server_error
 
 if TYPE_CHECKING:
     import psycopg

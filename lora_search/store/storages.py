@@ -26,11 +26,11 @@ from lora_search.store.postgresql import (
     Connection,
     connect,
     read_remote,
-    server_errors_as_study_errors,
     studies_in,
     study_exists,
 )
 from lora_search.store.reading import read_file
+from lora_search.store.server_faults import server_errors_as_study_errors
 from lora_search.store.session import Session
 from lora_search.store.writing import WritableDatabase
 

@@ -375,3 +375,5 @@ def test_optunas_own_tools_read_the_study_and_nothing_else(folder: Path, postgre
     assert (summary.study_name, summary.n_trials) == ("reviews", 1)
     with pytest.raises(optuna.exceptions.StorageInternalError):
         optuna.create_study(storage=tool)
+    tool.remove_session()
+    tool.engine.dispose()
