@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lora_search.dashboard.shelf import Shelf
+from lora_search.dashboard.watching import process_of
 from lora_search.errors import InputError
 from lora_search.store.address import DatabaseAddress, address_in
 from lora_search.store.files import STORAGE_FILE
@@ -53,14 +54,21 @@ class Follower:
                 found = self._ask(storage, mine)
             except InputError:  # told where the study is read
                 answered = False
+                for address in mine:  # to be looked at again when it does
+                    self._known.pop(address, None)
                 continue
             for address, revision in found.items():
                 if self._known.get(address) != revision:
                     self._known[address] = revision
                     for folder in folders[address]:
-                        with contextlib.suppress(OSError):
-                            os.utime(folder / STORAGE_FILE)
+                        _touch(folder)
         return answered
+
+
+def _touch(folder: Path) -> None:
+    if process_of(folder) is None:  # a run on this machine does it itself
+        with contextlib.suppress(OSError):
+            os.utime(folder / STORAGE_FILE)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Self
 from lora_search.errors import StudyError
 from lora_search.store.files import LOCK_FILE
 
-_PATIENCE = 30.0  # seconds
+PATIENCE = 30.0  # seconds
 _PAUSE = 0.1
 
 
@@ -91,11 +91,11 @@ def _is_named(folder: Path, descriptor: int) -> bool:
 
 def _holder_after_waiting(descriptor: int) -> str | None:
     """None when the lock is taken; else who has it, an empty string if that is not said."""
-    patience = time.monotonic() + _PATIENCE
+    patience = time.monotonic() + PATIENCE
     while not _taken(descriptor):
         holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
         # what a killed run forked has the lock too, and ends as soon as it notices
-        if not _has_ended(holder) or time.monotonic() > patience:
+        if not has_ended(holder) or time.monotonic() > patience:
             return holder
         time.sleep(_PAUSE)
     return None
@@ -110,8 +110,8 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
-def _has_ended(holder: str) -> bool:
-    """Whether a holder is a process of this machine that is no more."""
+def has_ended(holder: str) -> bool:
+    """Whether a holder, as ``process 12 on name``, is a process of this machine that is no more."""
     named = re.fullmatch(r"process (\d+) on (.+)", holder)
     if named is None or named[2] != os.uname().nodename:
         return False

@@ -49,8 +49,10 @@ def server_error(address: DatabaseAddress, error: BaseException) -> StudyError |
         return no_study(address)
     if isinstance(cause, errors.InsufficientPrivilege):
         return StudyError.about(address.storage, f"must let this user keep a study ({text})")
-    if isinstance(cause, errors.OperationalError):
+    if is_lost(cause):
         return StudyError.about(address.storage, "must be a database that answers", got=text)
+    if isinstance(cause, errors.OperationalError | errors.ReadOnlySqlTransaction):
+        return StudyError.about(address.storage, "must take what a run records", got=text)
     return None
 
 

@@ -28,7 +28,8 @@ from lora_search.store.address import DatabaseAddress
 from lora_search.store.database import Header, check_version, write_header
 from lora_search.store.faults import GOING_ON
 from lora_search.store.files import STORAGE_FILE
-from lora_search.store.lock import FolderLock
+from lora_search.store.lock import PATIENCE as OF_THE_ENDED
+from lora_search.store.lock import FolderLock, has_ended
 from lora_search.store.opening import dispose, loaded_by_optuna, new_optuna_study
 from lora_search.store.postgresql import (
     PREFIX,
@@ -50,6 +51,7 @@ Value = TypeVar("Value")
 PATIENCE = 300.0
 """Seconds that a server may take to come back."""
 _FIRST_PAUSE = 0.2
+_PAUSE_OF_LOCK = 0.05
 _LONGEST_PAUSE = 10.0
 _TOLD = 1.0
 
@@ -211,17 +213,18 @@ class Session:
         return raw
 
     def _lock_study(self, connection: Connection) -> None:
-        key = _key_of(self.address)
+        key, until = _key_of(self.address), time.monotonic() + OF_THE_ENDED
         while not connection.execute("select pg_try_advisory_lock(?)", (key,)).fetchone()[0]:
             holder, name = _holder(connection, key)
-            if holder is None:  # gone meanwhile
-                continue
-            if (holder, name) != (self._before, own_name()):
-                said = f" ({name.removeprefix(PREFIX)})" if name else ""
-                raise StudyError.about(self._lock.folder, f"another run is writing to {self.address}{said}")
-            # our own of before, of which the server does not know yet that it was lost
-            connection.execute("select pg_terminate_backend(?)", (holder,))
-            time.sleep(_FIRST_PAUSE)
+            said = name.removeprefix(PREFIX)
+            if (holder, name) == (self._before, own_name()):
+                # our own of before, of which the server does not know yet that it was lost
+                connection.execute("select pg_terminate_backend(?)", (holder,))
+            # what a killed run forked has its connection too, and ends as soon as it notices
+            elif holder is not None and not (has_ended(said) and time.monotonic() < until):
+                who = f" ({said})" if said else ""
+                raise StudyError.about(self._lock.folder, f"another run is writing to {self.address}{who}")
+            time.sleep(_PAUSE_OF_LOCK)
 
     def _optuna_storage(self, schema: str) -> optuna.storages.RDBStorage:
         """Optuna's tables in a schema, made if need be; over connections that are tried before they are used."""
@@ -242,13 +245,14 @@ def _key_of(address: DatabaseAddress) -> int:
     return int.from_bytes(sha256(address.schema.encode()).digest()[:8], signed=True)
 
 
-def _holder(connection: Connection, key: int) -> tuple[int | None, str | None]:
-    """Which of the server's processes holds a lock, and what the one that it works for calls itself."""
+def _holder(connection: Connection, key: int) -> tuple[int | None, str]:
+    """Which of the server's processes holds a lock, and what the one that it works for calls itself; None where it is
+    free by now, and an empty name where this user may not know it."""
     query = (
-        "select pid, application_name from pg_locks left join pg_stat_activity using (pid) "
+        "select pid, coalesce(application_name, '') from pg_locks left join pg_stat_activity using (pid) "
         "where locktype = 'advisory' and granted and objsubid = 1 and classid::bigint = ? and objid::bigint = ? "
         "and pg_locks.database = (select oid from pg_database where datname = current_database())"
     )
     bits = key & (2**64 - 1)
     found = connection.execute(query, (bits >> 32, bits & (2**32 - 1))).fetchone()
-    return (None, None) if found is None else found
+    return (None, "") if found is None else (int(found[0]), str(found[1]))
