@@ -110,7 +110,7 @@ class Server:
         if self._process is None:
             self.start()
         with self.connect() as connection:
-            query = "select nspname from pg_namespace where nspname like 'lora\\_search%'"
+            query = "select nspname from pg_namespace where nspname like '%lora~_search%' escape '~'"
             for (schema,) in connection.execute(query).fetchall():
                 connection.execute(f'drop schema "{schema}" cascade')
 

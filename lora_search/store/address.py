@@ -28,7 +28,9 @@ _ADDRESS = re.compile(
     rf"postgres(?:ql)?://(?:[^:@/?#\s]*@)?{_HOST}(?:,{_HOST})*(?:/[^/?#@\s]*)?(?:\?{_OPTION}(?:&{_OPTION})*)?"
 )
 _PASSWORD = re.compile(r"://[^/?#]*:[^/?#]*@|[?&][^=&]*password[^=&]*=", re.IGNORECASE)
-_LONGEST = 63 - len(".new")
+_NEW = "new:"
+"""Begins the name of a schema that is not whole yet; no study's name has a colon."""
+_LONGEST = 63 - len(_NEW)
 """PostgreSQL cuts longer names."""
 
 
@@ -54,6 +56,11 @@ class DatabaseAddress:
         if len(name) <= _LONGEST:
             return name
         return f"{name[: _LONGEST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+    @property
+    def new_schema(self) -> str:
+        """What that schema is called until all tables are in it."""
+        return f"{_NEW}{self.schema}"
 
     def for_optuna(self) -> str:
         """The same for tools that look into Optuna's tables by way of SQLAlchemy and psycopg, and may not write."""

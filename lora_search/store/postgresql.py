@@ -120,7 +120,7 @@ def connect(address: DatabaseAddress, schema: str | None = None, *, autocommit: 
     """
     psycopg_itself = driver()
     said = psycopg_itself.conninfo.conninfo_to_dict(address.storage)
-    settings = {"application_name": own_name(), **_CONNECTING, **said}
+    settings = {**_CONNECTING, **said, "application_name": own_name()}
     raw: psycopg.Connection[Any] = psycopg_itself.connect(**settings, autocommit=autocommit, prepare_threshold=None)
     try:
         look_in(Connection(raw), schema or address.schema, _SETTINGS if autocommit else {})
@@ -167,7 +167,7 @@ def study_exists(connection: Connection, address: DatabaseAddress) -> bool:
 
 
 def studies_in(storage: str) -> list[str]:
-    """The names of all studies that a database has.
+    """The names of all studies that a database lets this user read.
 
     Raises:
         StudyError: there is no server that tells.
@@ -175,7 +175,11 @@ def studies_in(storage: str) -> list[str]:
     """
     nowhere = DatabaseAddress(storage, "")
     with server_errors_as_study_errors(nowhere), closing(Connection(connect(nowhere))) as connection:
-        query = "select schemaname from pg_tables where tablename = 'lora_study' and schemaname !~ '[.]new$' order by 1"
+        query = (
+            "select nspname from pg_class join pg_namespace on relnamespace = pg_namespace.oid "
+            "where relname = 'lora_study' and nspname like 'lora~_search~_%' escape '~' "
+            "and has_schema_privilege(pg_namespace.oid, 'usage') and has_table_privilege(pg_class.oid, 'select')"
+        )
         schemas = [schema for (schema,) in connection.execute(query).fetchall()]
         of_experiment = "select value::json ->> 'name' from \"{}\".lora_study where key = 'experiment'"
         rows = [connection.execute(of_experiment.format(schema)).fetchone() for schema in schemas]

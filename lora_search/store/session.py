@@ -145,7 +145,7 @@ class Session:
 
     def create(self, header: Header) -> None:
         """Make all tables in a schema of another name, and then give it the study's."""
-        new = f"{self.address.schema}.new"
+        new = self.address.new_schema
         connection = Connection(self._living())
         connection.execute(f'drop schema if exists "{new}" cascade; create schema "{new}"')
         look_in(connection, new)

@@ -97,7 +97,7 @@ def test_every_study_has_a_schema_whatever_its_name() -> None:
     schemas = [DatabaseAddress(NOWHERE, name).schema for name in names]
     assert schemas[:2] == ["lora_search_a", "lora_search_A.b-c_d"]
     assert len(set(schemas)) == len(names)
-    assert all(len(f"{schema}.new") <= 63 for schema in schemas)
+    assert all(len(DatabaseAddress(NOWHERE, name).new_schema) <= 63 for name in names)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"storage": 3, "study": "a"}', "\xff"])
@@ -147,6 +147,28 @@ def test_a_study_is_in_its_database_whole(folder: Path, postgresql: Any, tmp_pat
     with Ledger.open(elsewhere, experiment(), ENVIRONMENT) as ledger:
         ledger.add_cell(cell(0, 0, 1))
     assert len(read_study(elsewhere).cells) == 2
+
+
+def test_several_studies_of_a_database_leave_each_other_alone(postgresql: Any, tmp_path: Path) -> None:
+    names = ["films.new", "films", "films-2"]
+    for name in names:
+        with begin(tmp_path / "here" / name, postgresql, experiment(name=name)) as ledger:
+            ledger.add_trial(trial(len(name)))
+            ledger.optuna_study().ask()
+    folders = attach_studies(tmp_path / "there", postgresql.storage)
+    assert [folder.name for folder in folders] == sorted(names)
+    assert [int(read_study(folder).trials["trial"].item()) for folder in folders] == [5, 7, 9]
+    assert attach_studies(tmp_path / "one", postgresql.storage, ["films"]) == [tmp_path / "one" / "films"]
+    with postgresql.connect() as connection:
+        connection.execute("create role onlooker login password 'zaungast'")
+        for statement in ("usage on schema {}", "select on all tables in schema {}"):
+            connection.execute(f"grant {statement.format('lora_search_films')} to onlooker")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", "zaungast")
+        (folder,) = attach_studies(tmp_path / "onlooker", postgresql.storage.replace("lora@", "onlooker@"))
+        assert read_study(folder).experiment.name == "films"
+    with postgresql.connect() as connection:
+        connection.execute("drop owned by onlooker; drop role onlooker")
 
 
 def test_predictions_that_the_database_lost_are_told(folder: Path, postgresql: Any) -> None:
