@@ -8,7 +8,7 @@
     │   ├── DataError           the dataset: missing file, wrong column, unusable rows, impossible folds
     │   │   └── MissingColumnError    it has no such column; it says which there are
     │   ├── ModelError          the base model: not found, no head for the task, no such target or layer
-    │   ├── StudyError          the study folder: none there, another experiment's, damaged
+    │   ├── StudyError          the study, its folder or its database: none there, another experiment's, damaged
     │   └── MachineError        this machine lacks what was asked for (a package, a device, a precision)
     └── MixedRowsError          rows of several adapters where a layer can take one only (``adapters.rows``): the engine
                                 computes them apart, and nobody else sees it
@@ -115,7 +115,7 @@ class ModelError(InputError):
 
 
 class StudyError(InputError):
-    """The study folder is missing, damaged, or belongs to another experiment."""
+    """The study is missing, damaged, or belongs to another experiment; or its database does not answer."""
 
 
 class MachineError(InputError):

@@ -55,9 +55,9 @@ def look_at(folder: Path) -> Look | None:
 
 
 def last_change(folder: Path) -> int:
-    """When something was last recorded in a study, in nanoseconds; 0 where there is none."""
+    """When a study's database was last written to, in nanoseconds; 0 where there is none."""
     look = look_at(folder)
-    return 0 if look is None else max(times[1] for times in look.files if times is not None)
+    return 0 if look is None or look.files[0] is None else look.files[0][1]
 
 
 def _times(path: Path) -> tuple[int, int, int] | None:
