@@ -69,13 +69,13 @@ def test_killed_and_gone_on_with_elsewhere_while_the_server_is_killed_too(world,
     deaths, timers, writes = [], [], 0
 
     def one_or_the_other():
-        die = die_at(18)
+        die = die_at(27)
 
         def hear(name):
             nonlocal writes
             die(name)
             writes += 1
-            if writes % 15 == 9:
+            if writes % 20 == 12:
                 postgresql.kill()
                 timers.append(threading.Timer(0.05, postgresql.start))
                 timers[-1].start()
