@@ -91,10 +91,15 @@ def test_learning_rates_are_looked_for_from_nothing(world: Any, sentences: Path,
     assert tables.verdict()["recommended"] is not None
 
 
-def test_the_report_is_written_and_shows_no_confusion_of_classes(study: Path, lora_search: Any) -> None:
+def test_the_report_is_written_and_shows_what_was_found_and_missed(study: Path, lora_search: Any) -> None:
     assert lora_search("report", study).code == 0
     assert "entity F1" in (study / "report.html").read_text(encoding="utf-8")
-    assert predictions_view(open_study(study), [0]) is None
+    tables = open_study(study)
+    view = predictions_view(tables, [0])
+    assert view is not None
+    mine = tables.predictions().query("trial == 0").sort_values("example")
+    said = {name: view["predicted"]["0"][name] for name in ("hits", "marked")}
+    assert [*said.values(), view["truth"]] == [mine[column].tolist() for column in ("p0", "p1", "p2")]
     first = study_examples(study)[0]
     assert first.label in ("PRAISE", "BLAME")
     assert first.text == " ".join(tagged()[0]["tokens"])

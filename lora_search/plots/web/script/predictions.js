@@ -22,11 +22,12 @@ async function drawPredictions(adapters) {
   const mine = (drawPredictions.turn = (drawPredictions.turn || 0) + 1);
   const found = rows.length ? await predictionsOf(rows) : null;
   if (mine !== drawPredictions.turn) return;
-  if (!found || !found.labels.length) {
+  if (!found) {
     box.replaceChildren();
     return;
   }
-  box.replaceChildren(...rows.map((row) => confusion(row, found)), ...(rows.length === 2 ? [disagreements(rows, found)] : []));
+  const [one, two] = found.labels ? [confusion, disagreements] : [spans, sentences];
+  box.replaceChildren(...rows.map((row) => one(row, found)), ...(rows.length === 2 ? [two(rows, found)] : []));
 }
 
 function confusion(row, { labels, truth, predicted }) {
@@ -51,7 +52,31 @@ function confusion(row, { labels, truth, predicted }) {
     })))));
 }
 
-// Examples on which two adapters differ: a dozen at a time, with their texts where those can be had.
+// Entities that are there against entities that are marked; a hit has the right type and both ends.
+function spans(row, { truth, predicted }) {
+  const { hits, marked } = predicted[row.trial], seen = (values) => values.reduce((sum, value, at) => sum + (hits[at] < 0 ? 0 : value), 0);
+  const hit = seen(hits), all = seen(marked), there = seen(truth);
+  const cell = (count, total, right) => h("td", { class: `number heat-cell heat-${Math.round((5 * count) / (total || 1))}${right ? " hit" : ""}` }, grouped(Math.round(count)));
+  const head = (name, scope, number) => h("th", { scope, class: number ? "number" : null }, name);
+  return h("div", { class: "confusion" }, h("h3", null, `Entities marked by ${adapterText(row)}`), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "entities found and missed" }, h("table", null,
+    h("thead", null, h("tr", null, head("", "col"), head("is one", "col", true), head("is none, or another", "col", true), head("right", "col", true))),
+    h("tbody", null,
+      h("tr", null, head("marked", "row"), cell(hit, all, true), cell(all - hit, all), h("td", { class: "number" }, all ? percentText(hit / all) : "\u2013")),
+      h("tr", null, head("not marked so", "row"), cell(there - hit, there), h("td", { class: "number" }, ""), h("td", { class: "number" }, "")),
+      h("tr", null, head("found", "row"), h("td", { class: "number" }, there ? percentText(hit / there) : "\u2013"), h("td", { class: "number" }, ""), h("td", { class: "number" }, ""))))));
+}
+
+// Sentences in which two adapters mark entities differently well.
+function sentences([one, other], { truth, predicted, texts }) {
+  const wrong = (row, at) => truth[at] + predicted[row.trial].marked[at] - 2 * predicted[row.trial].hits[at];
+  const found = truth.map((_, at) => at).filter((at) => predicted[one.trial].hits[at] >= 0 && predicted[other.trial].hits[at] >= 0 && wrong(one, at) !== wrong(other, at));
+  const said = (row, at) => h("td", { class: wrong(row, at) ? null : "right" }, `${predicted[row.trial].hits[at]} of ${predicted[row.trial].marked[at]}`);
+  return examplesOf([one, other], found, texts, "sentence", {
+    reading: `${adapterText(one)} does better in ${found.filter((at) => wrong(one, at) < wrong(other, at)).length}, ${adapterText(other)} in ${found.filter((at) => wrong(other, at) < wrong(one, at)).length}. Under each: hits among what it marked.`,
+    truth: (at) => h("td", null, truth[at]), said,
+  });
+}
+
 function disagreements([one, other], { labels, truth, predicted, texts }) {
   const first = predicted[one.trial], second = predicted[other.trial], found = [];
   let only_first = 0, only_second = 0;
@@ -61,14 +86,23 @@ function disagreements([one, other], { labels, truth, predicted, texts }) {
     if (second[at] === truth[at]) only_second += 1;
     found.push(at);
   });
+  const named = (label, kind) => h("td", { class: kind }, cut(labels[label], 30));
+  return examplesOf([one, other], found, texts, "example", {
+    reading: `Only ${adapterText(one)} is right on ${only_first}, only ${adapterText(other)} on ${only_second}.`,
+    truth: (at) => named(truth[at], null),
+    said: (row, at) => named(predicted[row.trial][at], predicted[row.trial][at] === truth[at] ? "right" : "wrong"),
+  });
+}
+
+// Examples on which two adapters differ: a dozen at a time, with their texts where those can be had.
+function examplesOf([one, other], found, texts, noun, { reading, truth, said }) {
   const body = h("tbody"), more = h("button", { type: "button", class: "quiet" }), note = h("p", { class: "reading" });
-  const said = (label, at) => h("td", { class: label === truth[at] ? "right" : "wrong" }, cut(labels[label], 30));
   const show = async () => {
     const next = found.slice(body.childElementCount, body.childElementCount + MOST_EXAMPLES), cells = new Map();
     for (const at of next) {
       const text = h("td", { class: "said" });
       cells.set(at, text);
-      body.append(h("tr", null, h("td", { class: "number" }, at), text, h("td", null, cut(labels[truth[at]], 30)), said(first[at], at), said(second[at], at)));
+      body.append(h("tr", null, h("td", { class: "number" }, at), text, truth(at), said(one, at), said(other, at)));
     }
     const left = found.length - body.childElementCount;
     more.hidden = left < 1;
@@ -83,9 +117,9 @@ function disagreements([one, other], { labels, truth, predicted, texts }) {
   };
   more.addEventListener("click", show);
   const head = (name, number) => h("th", { scope: "col", class: number ? "number" : null }, name);
-  const table = h("table", { class: "untold" }, h("thead", null, h("tr", null, head("example", true), h("th", { scope: "col", class: "said" }, "text"), head("true"), head(`r=${one.rank}, trial ${one.trial}`), head(`r=${other.rank}, trial ${other.trial}`))), body);
-  const box = h("div", { class: "confusion wide" }, h("h3", null, `They disagree on ${counted(found.length, "example")}`),
-    h("p", { class: "reading" }, `Only ${adapterText(one)} is right on ${only_first}, only ${adapterText(other)} on ${only_second}.`),
+  const table = h("table", { class: "untold" }, h("thead", null, h("tr", null, head(noun, true), h("th", { scope: "col", class: "said" }, "text"), head("true"), head(`r=${one.rank}, trial ${one.trial}`), head(`r=${other.rank}, trial ${other.trial}`))), body);
+  const box = h("div", { class: "confusion wide" }, h("h3", null, `They disagree on ${counted(found.length, noun)}`),
+    h("p", { class: "reading" }, reading),
     found.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "examples they disagree on" }, table) : "", note, more);
   if (found.length) show();
   else more.hidden = note.hidden = true;
