@@ -63,8 +63,8 @@ def trial_row(trial: int, rank: int, targets: str, layers: str, learning_rate: f
     modules = TARGET_MODULES.get(targets, 1) * LAYER_COUNT.get(layers, 1)
     return {
         "trial": trial, "state": "complete", "origin": "sampler", "rank": rank, "alpha": 2.0 * rank, "targets": targets,
-        "layers": layers, "scaling": "lora", "use_dora": False, "bias": "none", "learning_rate": learning_rate,
-        "dropout": 0.0,
+        "layers": layers, "scaling": "lora", "use_dora": False, "bias": "none",
+        "rank_pattern": "uniform", "learning_rate": learning_rate, "dropout": 0.0,
         "adapter_parameters": rank * 2 * WIDTH * modules, "head_parameters": 148_610, "failure": None,
     } | changes  # fmt: skip
 
@@ -133,7 +133,7 @@ def frames(
         )
     trial_columns = [
         "trial", "state", "origin", "rank", "alpha", "targets", "layers", "scaling", "use_dora", "bias",
-        "learning_rate", "dropout",
+        "rank_pattern", "learning_rate", "dropout",
         "adapter_parameters", "head_parameters", "cells", "score_mean", "score_std", "seconds", "wall_seconds",
         "failure",
     ]  # fmt: skip

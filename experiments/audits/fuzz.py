@@ -51,7 +51,13 @@ RIGHT: dict[str, Any] = {
     "model": {"base": "owner/model"},
     "data": {"train": "data.csv", "text": "text", "label": "label"},
     "cv": {"folds": 2, "repeats": 1},
-    "search": {"rank": [1, 2], "targets": ["query+value"], "layers": ["all", "top-1/2"], "learning_rate": 0.001},
+    "search": {
+        "rank": [1, 2],
+        "targets": ["query+value"],
+        "layers": ["all", "top-1/2"],
+        "learning_rate": 0.001,
+        "rank_pattern": ["uniform", "mlp:0.5"],
+    },
     "training": {"epochs": 1, "precision": "fp32"},
     "baselines": {"include": ["majority", "head"], "learning_rate": {"head": [0.01]}},
     "verdict": {"metric": "accuracy", "margin": 0.01},
@@ -62,6 +68,7 @@ _TABLES = {name: list(field.annotation.model_fields) for name, field in Experime
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 WORDS = st.text(CHARACTERS, max_size=12) | st.sampled_from(
     ["", "all", "top-1/2", "top-0", "top-9999999999999", "query+value", "q_proj,v_proj", "accuracy", "auto", "lora",
+     "attention:2,mlp:0.5", "mlp:1e400", "eva",
      "package:json/x", "hub:a/b", "~", "~\0", "../x", "a\0b", "1", "0,1", "-1", "0x10", "x" * 400]
 )  # fmt: skip
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, 1, -1, 2**31, 2**32, 2**63, 10**30, 10**400, 1e308, 1e-320])

@@ -5,7 +5,7 @@
 matrices and write into its *gradient* matrices (see ``pack.py``), past autograd's own leaves: with many slots and
 micro-batches the bookkeeping of thousands of small leaves would cost more than their arithmetic.
 
-Shapes: x (rows, ..., in), A (slots, rank, in), B (slots, out, rank), rank the largest of the pack; the rows of A and
+Shapes: x (rows, ..., in), A (slots, rank, in), B (slots, out, rank), rank the pack's largest there; the rows of A and
 columns of B past a slot's own rank are zero, their gradients are products with zero, and so they stay zero.
 """
 

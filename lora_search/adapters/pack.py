@@ -5,7 +5,8 @@ view into it. So AdamW is a dozen vector operations whatever the number of modul
 emptied as one row. Columns are laid out in *planes*, one per rank, [plane 1 | ... | plane R | rest], and a plane as
 [a row of every A | a column of every B]. The rest are magnitudes and biases of adapted modules, where a slot trains
 them, and the heads. A slot of rank r has all it trains in the first r planes and the rest; ``blocks`` names these
-parts, so that a small rank beside a large one costs what it has, and not what the large one has.
+parts, so that a small rank beside a large one costs what it has, and not what the large one has. Where its ranks differ
+by module, what smaller ones leave of its planes is zero, and stays so.
 
 The *compute* copy holds A and scale * B in the precision of the matrix products; ``refresh`` remakes it after an
 update.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
@@ -40,7 +41,8 @@ class SlotAdapter:
     """What one slot trains: LoRA of ``rank`` times ``scale`` on ``modules``, and the head.
 
     ``key`` seeds the initial weights. The masks of ``dropout`` are drawn from the keys of the rows (see ``Rows``). With
-    ``use_dora`` it has magnitudes too, with ``trains_bias`` the biases of ``modules`` (see ``variants``).
+    ``use_dora`` it has magnitudes too, with ``trains_bias`` the biases of ``modules`` (see ``variants``). ``ranks`` are
+    those of modules that have another, by name.
     """
 
     modules: frozenset[str]
@@ -50,6 +52,16 @@ class SlotAdapter:
     dropout: float = 0.0
     use_dora: bool = False
     trains_bias: bool = False
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+    def rank_of(self, module: str) -> int:
+        """The rank on a module that it adapts."""
+        return self.ranks.get(module, self.rank)
+
+    @property
+    def largest_rank(self) -> int:
+        """On any of them."""
+        return max(map(self.rank_of, self.modules), default=self.rank)
 
 
 @dataclass(frozen=True)
@@ -157,7 +169,7 @@ class AdapterPack:
         named = dict(model.named_modules())
         targeted = frozenset().union(*(adapter.modules for adapter in adapters))
         self.target_modules = tuple(name for name in named if name in targeted)
-        self.max_rank = max((adapter.rank for adapter in adapters), default=0)
+        self.max_rank = max((adapter.largest_rank for adapter in adapters), default=0)
         features = {name: _features(named[name]) for name in self.target_modules}
         self._a_width = sum(width for width, _ in features.values())
         self._plane = self._a_width + sum(width for _, width in features.values())
@@ -182,13 +194,14 @@ class AdapterPack:
     ) -> tuple[tuple[_Parameter, ...], int]:
         """Every parameter's place, and the number of columns."""
         layout, start = [], 0
+        ranks = {name: self._computed_rank(name) for name in self.target_modules}
         for name in self.target_modules:
             width = features[name][0]
-            layout.append(_Parameter(name, "lora_A", (self.max_rank, width), start, (self._plane, 1)))
+            layout.append(_Parameter(name, "lora_A", (ranks[name], width), start, (self._plane, 1)))
             start += width
         for name in self.target_modules:
             width = features[name][1]
-            layout.append(_Parameter(name, "lora_B", (width, self.max_rank), start, (1, self._plane)))
+            layout.append(_Parameter(name, "lora_B", (width, ranks[name]), start, (1, self._plane)))
             start += width
         start *= self.max_rank
         for name, kind in self._beside(named):
@@ -199,6 +212,10 @@ class AdapterPack:
                 layout.append(_Parameter(name, kind, tuple(parameter.shape), start, parameter.stride()))
                 start += parameter.numel()
         return tuple(layout), start
+
+    def _computed_rank(self, module: str) -> int:
+        """To which every slot's rank on a module is padded; where each slot has one rank, the largest of the pack."""
+        return max(a.rank_of(module) if module in a.modules else a.largest_rank for a in self.adapters)
 
     def _beside(self, named: Mapping[str, nn.Module]) -> Iterator[tuple[str, str]]:
         """(module, kind) of what is trained of adapted modules besides A and B."""
@@ -244,10 +261,10 @@ class AdapterPack:
     def _draw_a(self, key: int, parameter: _Parameter, slots: Sequence[int]) -> None:
         if not slots:
             return
-        longest = max(self.adapters[slot].rank for slot in slots)
+        longest = max(self.adapters[slot].rank_of(parameter.module) for slot in slots)
         drawn = initial_a(key, parameter.module, longest, parameter.shape[1]).to(self.device)
         for slot in slots:
-            rank = self.adapters[slot].rank
+            rank = self.adapters[slot].rank_of(parameter.module)
             parameter.of(self.values, slot)[:rank] = drawn[:rank]
 
     def _own(self, slot: int) -> Iterator[tuple[str, tuple[slice, ...], _Parameter]]:
@@ -255,9 +272,9 @@ class AdapterPack:
         adapter = self.adapters[slot]
         for parameter in self._layout:
             if parameter.kind == "lora_A" and parameter.module in adapter.modules:
-                yield parameter.name, (slice(adapter.rank), slice(None)), parameter
+                yield parameter.name, (slice(adapter.rank_of(parameter.module)), slice(None)), parameter
             elif parameter.kind == "lora_B" and parameter.module in adapter.modules:
-                yield parameter.name, (slice(None), slice(adapter.rank)), parameter
+                yield parameter.name, (slice(None), slice(adapter.rank_of(parameter.module))), parameter
             elif self._trains_whole(adapter, parameter):
                 yield parameter.name, (slice(None),) * len(parameter.shape), parameter
 
@@ -302,9 +319,10 @@ class AdapterPack:
     def blocks(self, slots: Sequence[int]) -> Iterator[Block]:
         """The parts of the storage that together hold every parameter of ``slots`` (ascending), each once, and little
         else."""
+        largest = {slot: self.adapters[slot].largest_rank for slot in slots}
         ends = [(plane * self._plane, plane * self._plane + self._a_width) for plane in range(self.max_rank + 1)]
         for rank in range(self.max_rank):
-            members = [slot for slot in slots if self.adapters[slot].rank > rank]
+            members = [slot for slot in slots if largest[slot] > rank]
             yield from self._cut(members, *ends[rank], "lora_A")
             yield from self._cut(members, ends[rank][1], ends[rank + 1][0], "lora_B")
         yield from self._cut(slots, ends[-1][0], self.values.shape[1], "head")

@@ -11,14 +11,21 @@ from lora_search.export.place import RECORD_FILE, Place, contents
 from lora_search.export.recipes import Recipe, check_recipe
 from lora_search.export.weights import Weights
 from lora_search.handover import adapter_config, loading_of
-from lora_search.models import load_base, quiet_libraries, resolve_targets
+from lora_search.models import load_base, quiet_libraries, ranked_modules, resolve_targets
 from lora_search.spec import facts
 from lora_search.store.files import json_text
 from lora_search.store.reader import StudyTables, read_study
-from lora_search.study import Prepared, prepare
+from lora_search.study import Prepared
 from lora_search.study.environment import versions
 from lora_search.study.preparation import terminated_as_interrupt
-from lora_search.study.refit import ChosenTrial, Refit, check_unchanged, chosen_trial, refit_chosen
+from lora_search.study.refit import (
+    ChosenTrial,
+    Refit,
+    check_unchanged,
+    chosen_trial,
+    prepared_again,
+    refit_chosen,
+)
 from lora_search.tasks import Task, task_of
 
 
@@ -56,7 +63,7 @@ def _write_export(
     parts: list[Part] = []
     if weights or recipe is not None:
         fitted = _train(tables, chosen, display) if weights else None
-        prepared = _prepare(tables) if fitted is None else fitted.prepared
+        prepared = prepared_again(tables) if fitted is None else fitted.prepared
         config = _config(prepared, chosen, inference=weights)
         dataset, pairs = prepared.dataset, tables.experiment.data.text_pair is not None
         train = prepared.splits.development
@@ -93,21 +100,15 @@ def _task(tables: StudyTables) -> Task:
     return task_of(tables.experiment.model.task)
 
 
-def _prepare(tables: StudyTables) -> Prepared:
-    prepared = prepare(tables.experiment)
-    check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
-    return prepared
-
-
 def _train(tables: StudyTables, chosen: ChosenTrial, display: Display) -> Refit:
     with display.training(f"training trial {chosen.trial} on all training examples") as listener:
         return refit_chosen(tables, chosen, listener)
 
 
 def _config(prepared: Prepared, chosen: ChosenTrial, *, inference: bool) -> dict[str, Any]:
-    modules = prepared.modules_of(chosen.adapter)
+    ranked = prepared.modules_of(chosen.adapter), prepared.ranks_of(chosen.adapter)
     model = prepared.experiment.model
-    return adapter_config(prepared.base.structure, modules, chosen.adapter, chosen.nuisance, model, inference=inference)
+    return adapter_config(prepared.base.structure, *ranked, chosen.adapter, chosen.nuisance, model, inference=inference)
 
 
 def _config_alone(tables: StudyTables, chosen: ChosenTrial) -> dict[str, Any]:
@@ -117,9 +118,10 @@ def _config_alone(tables: StudyTables, chosen: ChosenTrial) -> dict[str, Any]:
         raise StudyError.about(tables.folder, "must say its labels in environment.json", got=repr(labels))
     base = load_base(tables.experiment.model, _task(tables).head(labels))
     check_unchanged(tables, model=base.fingerprint)
-    modules = resolve_targets(base.structure, chosen.adapter.targets, chosen.adapter.layers)
+    named = resolve_targets(base.structure, chosen.adapter.targets, chosen.adapter.layers)
+    ranked = ranked_modules(named, chosen.adapter, facts.EXPLAINED.of(tables.facts))
     model = tables.experiment.model
-    return adapter_config(base.structure, modules, chosen.adapter, chosen.nuisance, model, inference=False)
+    return adapter_config(base.structure, *ranked, chosen.adapter, chosen.nuisance, model, inference=False)
 
 
 def _record(

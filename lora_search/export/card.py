@@ -11,6 +11,7 @@ from typing import Any
 from lora_search.export.rendering import markdown_text, render
 from lora_search.handover import Loading
 from lora_search.metrics import THRESHOLD, metric_named
+from lora_search.models import ranks_sentence
 from lora_search.spec import facts
 from lora_search.spec.quoting import cut
 from lora_search.statistics import score_interval
@@ -95,6 +96,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "model_fingerprint": prepared.base.fingerprint,
             "alpha": f"{chosen.adapter.alpha:g}",
             "scale": f"{chosen.adapter.scale:.4g}",
+            "ranks": ranks_sentence(modules, refit.cell.ranks) if refit.cell.ranks else None,
             "module_leaves": ", ".join(dict.fromkeys(module.leaf for module in modules)),
             "layers": f"{chosen.adapter.layers}: {_numbers(module.layer for module in modules)} of"
             f" {structure.layer_count}, counted from 0",
@@ -163,7 +165,7 @@ def _row(tables: StudyTables, trial: int, roles: str) -> Row:
     record = tables.trials[tables.trials["trial"] == trial].iloc[0]
     cells = tables.cells[(tables.cells["trial"] == trial) & (tables.cells["state"] == "complete")]
     scores = cells["score"].tolist()
-    spec = {name: record[name] for name in ("rank", "targets", "layers", "use_dora")}
+    spec = {name: record[name] for name in ("rank", "targets", "layers", "use_dora", "rank_pattern")}
     return Row(
         roles=roles,
         trial=trial,

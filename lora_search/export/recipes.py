@@ -24,7 +24,7 @@ from lora_search.errors import InputError
 from lora_search.export import RECIPES
 from lora_search.export.rendering import render
 from lora_search.handover import Loading
-from lora_search.spec import closest
+from lora_search.spec import UNIFORM, closest
 from lora_search.spec.quoting import quoted
 from lora_search.spec.suggestions import one_of
 from lora_search.study import Prepared
@@ -159,10 +159,15 @@ def check_recipe(trainer: str | None, chosen: ChosenTrial, task: str = "text-cla
     if trainer != "trl" and chosen.adapter.bias != "none":
         rule = "must be trl for an adapter that trains biases, for which the others have no setting"
         raise InputError.about("recipe", rule, got=f"{trainer} for trial {chosen.trial}")
-    if trainer != "trl" and not chosen.adapter.alpha.is_integer():
+    if trainer == "llamafactory" and chosen.adapter.rank_pattern != UNIFORM:
+        rule = "must be trl or axolotl for an adapter whose ranks differ by module, for which it has no setting"
+        raise InputError.about("recipe", rule, got=f"{trainer} for trial {chosen.trial}")
+    # where ranks differ by module alphas do, in proportion: all are whole if that of rank 1 is
+    uneven = chosen.adapter.rank_pattern != UNIFORM and not chosen.adapter.alpha_at(1).is_integer()
+    if trainer != "trl" and (uneven or not chosen.adapter.alpha.is_integer()):
         raise InputError.about(
             "recipe",
-            "must be trl for an adapter whose alpha is no whole number",
+            f"must be trl for an adapter whose alpha is no whole number{' on every module' if uneven else ''}",
             got=f"{trainer} for trial {chosen.trial} with alpha {chosen.adapter.alpha:g}",
         )
 

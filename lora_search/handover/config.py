@@ -6,12 +6,12 @@ mean a plain LoRA.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_search.errors import ModelError
-from lora_search.models import LinearModule, ModelStructure, peft_targets
+from lora_search.models import LinearModule, ModelStructure, peft_patterns, peft_targets
 from lora_search.spec import AdapterSpec, ModelSpec, Nuisance
 from lora_search.spec.locations import HubId, resolve
 from lora_search.tasks import task_of
@@ -20,6 +20,7 @@ from lora_search.tasks import task_of
 def adapter_config(
     structure: ModelStructure,
     modules: Sequence[LinearModule],
+    ranks: Mapping[str, int],
     adapter: AdapterSpec,
     nuisance: Nuisance,
     model: ModelSpec,
@@ -30,13 +31,15 @@ def adapter_config(
 
     Args:
         structure: the model.
-        modules: what the adapter adapts, as ``resolve_targets`` returns them.
+        modules: what the adapter adapts. ranks: of those whose rank is not the adapter's, by name.
         adapter, nuisance: the trial.
         model: ``[model]`` of the experiment.
         inference: whether weights come with it. Without, the config is for training, and PEFT freezes an adapter it is
             told is for inference.
     """
     targets = peft_targets(structure, modules)
+    patterns = peft_patterns(modules, ranks, adapter.rank)
+    alphas = {key: whole(adapter.alpha_at(rank)) for key, rank in patterns.items()}
     return {
         "peft_type": "LORA",
         "task_type": task_of(model.task).peft_type,
@@ -55,6 +58,7 @@ def adapter_config(
         "bias": adapter.bias,
         "init_lora_weights": True,
         **({"use_dora": True} if adapter.use_dora else {}),
+        **({"rank_pattern": patterns, "alpha_pattern": alphas} if patterns else {}),
     }
 
 

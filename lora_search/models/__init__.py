@@ -3,8 +3,9 @@
 from lora_search.models.base import FrozenBase, load_base, load_structure, structure_from_config
 from lora_search.models.checkpoint import quiet_libraries
 from lora_search.models.heads import answering_module
-from lora_search.models.peft_targets import PeftTargets, peft_targets
+from lora_search.models.peft_targets import PeftTargets, peft_patterns, peft_targets
 from lora_search.models.positions import position_limit, positions_follow_padding
+from lora_search.models.ranks import Explained, module_ranks, ranked_modules, ranks_sentence
 from lora_search.models.structure import LinearModule, ModelStructure, inspect_model
 from lora_search.models.targets import (
     TargetRow,
@@ -20,6 +21,7 @@ from lora_search.models.targets import (
 from lora_search.models.task_head import TaskHead
 
 __all__ = [
+    "Explained",
     "FrozenBase",
     "LinearModule",
     "ModelStructure",
@@ -32,10 +34,14 @@ __all__ = [
     "inspect_model",
     "load_base",
     "load_structure",
+    "module_ranks",
+    "peft_patterns",
     "peft_targets",
     "position_limit",
     "positions_follow_padding",
     "quiet_libraries",
+    "ranked_modules",
+    "ranks_sentence",
     "resolve_targets",
     "structure_from_config",
     "structure_notes",

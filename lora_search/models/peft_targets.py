@@ -9,7 +9,7 @@ every module of the model, finds only modules that are meant; otherwise they are
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_search.models.structure import LinearModule, ModelStructure
@@ -49,6 +49,33 @@ def peft_targets(structure: ModelStructure, modules: Sequence[LinearModule]) -> 
         short = _shortest(leaf, wanted, reach)
         chosen += [short] if short else [module.name for module in modules if module.leaf == leaf]
     return PeftTargets(tuple(dict.fromkeys(chosen)), None if every else layers, structure.modules_to_save)
+
+
+def peft_patterns(modules: Sequence[LinearModule], ranks: Mapping[str, int], usual: int) -> dict[str, int]:
+    """Keys that find the modules whose rank is not the adapter's, and their rank.
+
+    Args:
+        modules: all that are adapted.
+        ranks: of modules, by name. usual: the adapter's, and of those that have none there.
+    """
+    known = {module.name: ranks.get(module.name, usual) for module in modules}
+    patterns: dict[str, int] = {}
+    for leaf in dict.fromkeys(module.leaf for module in modules):
+        other = {m.name: known[m.name] for m in modules if m.leaf == leaf and known[m.name] != usual}
+        for rank in dict.fromkeys(other.values()):
+            key = _key_of_all(leaf, rank, known)
+            patterns |= {name: rank for name in other if other[name] == rank} if key is None else {key: rank}
+    return patterns
+
+
+def _key_of_all(leaf: str, rank: int, ranks: Mapping[str, int]) -> str | None:
+    """The shortest end of a leaf that finds modules of this rank alone."""
+    parts = leaf.split(".")
+    for start in range(len(parts) - 1, -1, -1):
+        key = ".".join(parts[start:])
+        if {ranks[name] for name in ranks if re.match(rf"(.*\.)?({key})$", name)} == {rank}:
+            return key
+    return None
 
 
 def _shortest(leaf: str, wanted: Collection[str], reach: Sequence[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_search.errors import Mistake, ModelError
@@ -49,15 +49,22 @@ def adapter_parameters(modules: Iterable[LinearModule], rank: int) -> int:
     return sum(rank * (module.in_features + module.out_features) for module in modules)
 
 
-def trained_parameters(modules: Iterable[LinearModule], adapter: AdapterSpec) -> int:
+def trained_parameters(
+    modules: Iterable[LinearModule], adapter: AdapterSpec, ranks: Mapping[str, int] | None = None
+) -> int:
     """Parameters that an adapter trains of these modules: A and B, a magnitude for each row of a DoRA's matrices, and
-    the biases where it trains them."""
-    modules = tuple(modules)
+    the biases where it trains them.
+
+    Args:
+        modules, adapter: the adapter.
+        ranks: of modules whose rank is not the adapter's, by name.
+    """
+    modules, ranks = tuple(modules), ranks or {}
     beside = sum(
         module.out_features * (adapter.use_dora + (module.has_bias and adapter.bias == "lora_only"))
         for module in modules
     )
-    return adapter_parameters(modules, adapter.rank) + beside
+    return sum(adapter_parameters([module], ranks.get(module.name, adapter.rank)) for module in modules) + beside
 
 
 def target_groups(module: LinearModule) -> tuple[str, ...]:

@@ -28,7 +28,8 @@ FEWEST_TRIALS = 10
 _REPEATS, _PARTS, _TREES = 8, 5, 30
 _NAMES = {
     "rank": "rank", "alpha_over_rank": "alpha / rank", "targets": "target modules", "layers": "layers",
-    "scaling": "scaling", "use_dora": "DoRA", "learning_rate": "learning rate", "dropout": "dropout",
+    "scaling": "scaling", "use_dora": "DoRA", "rank_pattern": "ranks by module",
+    "learning_rate": "learning rate", "dropout": "dropout",
 }  # fmt: skip
 
 
@@ -113,6 +114,7 @@ def _columns(trials: pd.DataFrame) -> pd.DataFrame:
             "layers": pd.Categorical(trials["layers"]).codes,
             "scaling": pd.Categorical(trials["scaling"]).codes,
             "use_dora": trials["use_dora"].astype(float),
+            "rank_pattern": pd.Categorical(trials["rank_pattern"]).codes,
             "learning_rate": np.log10(trials["learning_rate"].astype(float)),
             "dropout": trials["dropout"].astype(float),
         }

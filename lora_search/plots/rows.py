@@ -15,7 +15,7 @@ from lora_search.plots.landscape import Landscape, Point, baseline_title
 from lora_search.plots.marks import GUESS, roles
 from lora_search.spec import variants_of
 
-_WHERE_VARIED = ("scaling", "use_dora", "bias", "dropout")
+_WHERE_VARIED = ("scaling", "use_dora", "bias", "rank_pattern", "dropout")
 _FINGERPRINT = re.compile(r"[0-9a-f]{32,}")
 
 
@@ -164,7 +164,8 @@ def trial_rows(trials: pd.DataFrame, scene: Landscape) -> tuple[list[tuple[str, 
     """Columns (key, heading) and rows of the trials table; some only where they vary."""
     columns = [
         ("trial", "trial"), ("rank", "rank"), ("alpha", "alpha"), ("targets", "target modules"), ("layers", "layers"),
-        ("scaling", "scaling"), ("use_dora", "DoRA"), ("bias", "bias"), ("learning_rate", "learning rate"),
+        ("scaling", "scaling"), ("use_dora", "DoRA"), ("bias", "bias"), ("rank_pattern", "ranks"),
+        ("learning_rate", "learning rate"),
         ("dropout", "dropout"),
         ("adapter_parameters", "adapter parameters"), ("score", "score"), ("spread", "± folds"), ("cells", "trainings"),
         ("seconds", "compute"), ("state", "state"),
@@ -188,7 +189,7 @@ def trial_rows(trials: pd.DataFrame, scene: Landscape) -> tuple[list[tuple[str, 
             "use_dora": Cell("yes" if record["use_dora"] else "no", int(record["use_dora"])),
         } | {
             key: Cell(f"{record[key]:g}" if isinstance(record[key], int | float) else str(record[key]), record[key])
-            for key in ("rank", "alpha", "targets", "layers", "scaling", "bias", "dropout", "cells")
+            for key in ("rank", "alpha", "targets", "layers", "scaling", "bias", "rank_pattern", "dropout", "cells")
         }
         rows.append(Row(trial, named.get(trial, ()), cells, str(record["state"])))
     return columns, rows

@@ -23,12 +23,14 @@ from lora_search.spec.fields import (
     LearningRate,
     MetricName,
     Range,
+    RankPatterns,
     Ranks,
     Ratios,
     Section,
     TargetChoices,
     Texts,
 )
+from lora_search.spec.names import UNIFORM
 
 ANY_RATE = Range(low=1e-6, high=1.0)
 """Where the best learning rate is looked for if the user says nothing: no LoRA has needed more or less."""
@@ -98,12 +100,14 @@ class CrossValidationSpec(Section):
 class SearchSpec(Section):
     """``[search]``: the scientific choices, the nuisance values and the number of trials.
 
-    Ranks, ratios, targets, layers, dropouts and ``use_dora`` are lists of choices, or one value. ``layers = [3, 4, 5]``
-    is one choice of three layers. All adapters have one ``scaling`` (``"rslora"``: alpha over the root of the rank) and
-    one ``bias`` (``"lora_only"``: those of the adapted modules are trained too). ``learning_rate`` is found for every
-    adapter, anywhere (``"auto"``) or within ``{low, high}``; one value is the same for all. ``trials`` are settings
-    tried: an adapter at two rates is two trials. ``cells`` limits the trainings before the finalists' extra repeats;
-    adapters that are left without are the least promising.
+    Ranks, ratios, targets, layers, dropouts, ``use_dora`` and ``rank_pattern`` are lists of choices, or one value.
+    ``layers = [3, 4, 5]`` is one choice of three layers. A ``rank_pattern`` gives ``"mlp:0.5"`` modules of a kind so
+    many times the rank, with alpha, or has ``"eva"`` spread the ranks of all modules by what the inputs of each hold.
+    All adapters have one ``scaling`` (``"rslora"``: alpha over the root of the rank) and one ``bias`` (``"lora_only"``:
+    those of the adapted modules are trained too). ``learning_rate`` is found for every adapter, anywhere (``"auto"``)
+    or within ``{low, high}``; one value is the same for all. ``trials`` are settings tried: an adapter at two rates is
+    two trials. ``cells`` limits the trainings before the finalists' extra repeats; adapters that are left without are
+    the least promising.
     """
 
     rank: Ranks = Field(default=(1, 2, 4, 8, 16))
@@ -113,6 +117,7 @@ class SearchSpec(Section):
     scaling: Scaling = "lora"
     use_dora: DoraChoices = Field(default=(False,))
     bias: Bias = "none"
+    rank_pattern: RankPatterns = Field(default=(UNIFORM,))
     learning_rate: LearningRate = "auto"
     dropout: Dropouts = Field(default=(0.0,))
     trials: int = Field(default=24, ge=1, le=100_000)
@@ -135,13 +140,19 @@ class SearchSpec(Section):
         """How many different trials there can be; None where learning rates are looked for, and they are endless."""
         if self.tunes_rate:
             return None
-        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.use_dora, self.dropout)
-        return math.prod(len(values) for values in choices)
+        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.use_dora, self.rank_pattern)
+        return math.prod(len(values) for values in (*choices, self.dropout))
 
     def adapter(
-        self, rank: int, alpha_over_rank: float, targets: str, layers: str, use_dora: bool | None = None
+        self,
+        rank: int,
+        alpha_over_rank: float,
+        targets: str,
+        layers: str,
+        use_dora: bool | None = None,
+        rank_pattern: str | None = None,
     ) -> AdapterSpec:
-        """An adapter of these choices; ``use_dora`` may be left out where it is none."""
+        """An adapter of these choices; ``use_dora`` and ``rank_pattern`` may be left out where they are none."""
         return AdapterSpec(
             rank=rank,
             alpha=alpha_over_rank * rank,
@@ -150,14 +161,22 @@ class SearchSpec(Section):
             scaling=self.scaling,
             use_dora=self.use_dora[0] if use_dora is None else use_dora,
             bias=self.bias,
+            rank_pattern=self.rank_pattern[0] if rank_pattern is None else rank_pattern,
         )
 
     @property
     def total(self) -> int:
         """Trials a study makes: those asked for, or every point of a space that has fewer."""
-        return self.trials if self.points is None else min(self.trials, self.points)
+        return self.total_among(None)
 
-    @field_validator("rank", "alpha_over_rank", "targets", "layers", "use_dora", "dropout")
+    def total_among(self, adapters: int | None) -> int:
+        """The same, where it is known how many different adapters there are, if two choices may be one (None: no)."""
+        points = self.points
+        if points is not None and adapters is not None:
+            points = adapters * len(self.dropout)
+        return self.trials if points is None else min(self.trials, points)
+
+    @field_validator("rank", "alpha_over_rank", "targets", "layers", "use_dora", "rank_pattern", "dropout")
     @classmethod
     def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:

@@ -68,6 +68,7 @@ class Point(TypedDict):
     targets: str
     layers: str
     use_dora: NotRequired[bool]
+    rank_pattern: NotRequired[str]
 
 
 Ending = Literal["complete", "pruned", "failed"]
@@ -208,6 +209,13 @@ FINALISTS: Fact[FinalistRequests] = Fact("finalist repeats", without=_requests_w
 HEAD_ALONE: Fact[tuple[HeadAlone, ...]] = Fact("head alone", _heads, _kept_heads)
 """What no adapter at all scored, one training per fold, in studies of before that was a baseline."""
 
+EXPLAINED: Fact[dict[str, list[float]]] = Fact("explained variance")
+"""By module, the shares of its inputs' variance that their first principal components explain, falling: what ranks by
+EVA follow from."""
+
+ADAPTERS: Fact[int] = Fact("adapters")
+"""How many different adapters there are, of a space in which two choices may be one; of no other."""
+
 STEP_BYTES: Fact[dict[str, int]] = Fact("step bytes")
 """What the largest step of a training of some trials holds (see ``training.footprint``), by their numbers."""
 
@@ -226,6 +234,8 @@ ALL: tuple[Fact[Any], ...] = (
     ROUND,
     FINALISTS,
     HEAD_ALONE,
+    EXPLAINED,
+    ADAPTERS,
     STEP_BYTES,
     HOLDOUT,
 )

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from lora_search.metrics import VERDICT_METRICS
-from lora_search.spec.names import canonical_layers, canonical_targets
+from lora_search.spec.names import canonical_layers, canonical_rank_pattern, canonical_targets
 from lora_search.spec.suggestions import ChoiceError, closest, one_of
+
+LARGEST_RANK = 4096
 
 
 class Section(BaseModel):
@@ -66,7 +68,7 @@ def _rate_kind(value: Any) -> str | None:
 
 
 # The last argument of each validator is what an editor should accept, for the JSON Schema.
-Rank = Annotated[int, Field(ge=1, le=4096)]
+Rank = Annotated[int, Field(ge=1, le=LARGEST_RANK)]
 Ranks = Annotated[tuple[Rank, ...], BeforeValidator(listed, json_schema_input_type=Rank | tuple[Rank, ...])]
 Ratio = Annotated[float, Field(gt=0, le=1e30)]
 Ratios = Annotated[tuple[Ratio, ...], BeforeValidator(listed, json_schema_input_type=Ratio | tuple[Ratio, ...])]
@@ -86,6 +88,8 @@ LayerChoices = Annotated[
     tuple[Layers, ...],
     BeforeValidator(_layer_choices, json_schema_input_type=str | tuple[str | Layer | tuple[Layer, ...], ...]),
 ]
+RankPattern = Annotated[str, BeforeValidator(canonical_rank_pattern, json_schema_input_type=str)]
+RankPatterns = Annotated[tuple[RankPattern, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...])]
 Texts = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...])]
 Columns = Annotated[str | tuple[str, ...], BeforeValidator(_columns, json_schema_input_type=str | tuple[str, ...])]
 LearningRate = Annotated[

@@ -22,7 +22,7 @@ KeyPath = tuple[str | int, ...]
 _KEY_WIDTH = 60
 _PEFT_NAMES = {
     "r": "rank", "lora_alpha": "alpha_over_rank", "target_modules": "targets", "layers_to_transform": "layers",
-    "lora_dropout": "dropout", "use_rslora": "scaling",
+    "lora_dropout": "dropout", "use_rslora": "scaling", "alpha_pattern": "rank_pattern",
 }  # fmt: skip
 _LONG = 1e15  # from which on a bound is easier to read as a power of ten
 _TYPES = {

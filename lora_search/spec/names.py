@@ -1,4 +1,4 @@
-"""The small languages of ``search.targets`` and ``search.layers``, brought to one spelling.
+"""The small languages of ``search.targets``, ``search.layers`` and ``search.rank_pattern``, brought to one spelling.
 
 A trial is keyed by these strings (in Optuna, in tables, on plots), so two spellings of one choice must become one.
 """
@@ -13,15 +13,23 @@ from lora_search.spec.quoting import cut
 from lora_search.spec.suggestions import ChoiceError, closest
 
 TARGET_GROUPS: tuple[str, ...] = ("query+value", "attention", "mlp", "all-linear")
+RANKED_KINDS = TARGET_GROUPS[:3]
+"""Kinds of module whose rank may differ from the adapter's, the narrower of two first."""
+UNIFORM, EVA = "uniform", "eva"
 
 _MOST_LAYERS = 10**9
 # so many digits and no more: Python refuses to read a number of thousands
 _TOP = re.compile(r"top-([0-9]{1,9})(?:/([0-9]{1,9}))?")
 _INDICES = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
+_FACTOR = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,4})?")
+_FACTORS = (0.001, 64.0)
 _WIDTH = 60
 _MODULE_NAME = re.compile(r"^[A-Za-z_][\w.]*$")
 _TARGETS_RULE = f"must be one of {', '.join(TARGET_GROUPS)}, or module names"
 _LAYERS_RULE = 'must be "all", "top-N", "top-A/B" (at most 1) or a list of layer indices from 0'
+_PATTERN_RULE = 'must be "uniform", "eva", or factors of the rank such as "mlp:0.5" or "attention:2,mlp:0.5"'
+_KIND_RULE = f"must name a kind of module ({', '.join(RANKED_KINDS)}) before each factor"
+_FACTOR_RULE = "must have factors from {:g} to {:g}".format(*_FACTORS)
 # "atention" could name a module, but never does: this near to a group, a name is a slip.
 _TYPO_SIMILARITY = 0.85
 
@@ -106,3 +114,39 @@ def layer_indices(layers: str, count: int) -> tuple[int, ...]:
         rule = f"must be below {count}, the number of layers of the model"
         raise ChoiceError(rule, got=cut(str(indices[-1]), _WIDTH))
     return indices
+
+
+def canonical_rank_pattern(value: Any) -> str:
+    """``"uniform"``, ``"eva"``; ``"mlp: 0.50, attention: 2"`` -> ``"attention:2,mlp:0.5"``; ``"mlp:1"`` -> "uniform".
+
+    Raises:
+        ChoiceError: none of these forms.
+    """
+    if not isinstance(value, str):
+        raise ChoiceError(_PATTERN_RULE)
+    if value in (UNIFORM, EVA):
+        return value
+    factors: dict[str, float] = {}
+    for part in value.split(","):
+        kind, colon, factor = (piece.strip() for piece in part.partition(":"))
+        if not colon:
+            raise ChoiceError(_PATTERN_RULE, closest(part, (UNIFORM, EVA)))
+        if kind not in RANKED_KINDS:
+            meant = closest(kind, RANKED_KINDS)
+            raise ChoiceError(_KIND_RULE, None if meant is None else value.replace(kind, meant, 1))
+        if kind in factors:
+            raise ChoiceError(f"must give {kind} one factor")
+        if not _FACTOR.fullmatch(factor) or not _FACTORS[0] <= float(factor) <= _FACTORS[1]:
+            raise ChoiceError(_FACTOR_RULE)
+        factors[kind] = float(factor)
+    # what query and value have anyhow, being part of attention, and a factor of 1, need not be said
+    usual = {"query+value": factors.get("attention", 1.0)}
+    said = [kind for kind in RANKED_KINDS if factors.get(kind, usual.get(kind, 1.0)) != usual.get(kind, 1.0)]
+    return ",".join(f"{kind}:{factors[kind]:g}" for kind in said) or UNIFORM
+
+
+def rank_factors(pattern: str) -> dict[str, float]:
+    """``"attention:2,mlp:0.5"`` -> ``{"attention": 2.0, "mlp": 0.5}``, of a canonical string; none of the others."""
+    if pattern in (UNIFORM, EVA):
+        return {}
+    return {kind: float(factor) for kind, _, factor in (part.partition(":") for part in pattern.split(","))}

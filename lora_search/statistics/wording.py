@@ -9,16 +9,19 @@ from fractions import Fraction
 from typing import Any
 
 from lora_search.metrics import METRICS
+from lora_search.spec import UNIFORM, rank_pattern_words
 
 _SHARES = {"1/2": "half", "1/3": "third", "2/3": "two thirds", "1/4": "quarter", "3/4": "three quarters"}
 
 
 def adapter_name(adapter: Mapping[str, Any]) -> str:
     """``{"rank": 2, "targets": "query+value", "layers": "top-1/3"}`` -> "rank 2 on query+value of the top third"; one
-    that is a DoRA is called so."""
+    that is a DoRA is called so, and ranks that differ by module are told."""
     where = f" of {layers_name(str(adapter['layers']))}" if "layers" in adapter else ""
     targets = f" on {str(adapter['targets']).replace(',', ', ')}" if "targets" in adapter else ""
-    return f"{'DoRA of ' if adapter.get('use_dora') else ''}rank {adapter.get('rank', '?')}{targets}{where}"
+    ranks = rank_pattern_words(str(adapter.get("rank_pattern", UNIFORM)))
+    rank = f"rank {adapter.get('rank', '?')}{f' ({ranks})' if ranks else ''}"
+    return f"{'DoRA of ' if adapter.get('use_dora') else ''}{rank}{targets}{where}"
 
 
 def layers_name(layers: str) -> str:

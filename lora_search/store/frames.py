@@ -28,6 +28,7 @@ _TRIAL_COLUMNS: Mapping[str, Any] = {
     "scaling": "str",
     "use_dora": "bool",
     "bias": "str",
+    "rank_pattern": "str",
     "learning_rate": "float64",
     "dropout": "float64",
     "adapter_parameters": "int64",

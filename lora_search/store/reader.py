@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from lora_search.errors import StudyError
-from lora_search.spec import Experiment, closest
+from lora_search.spec import Experiment, closest, facts
 from lora_search.spec.paths import kind_of
 from lora_search.store.address import address_in
 from lora_search.store.connection import Connection
@@ -47,8 +47,8 @@ class StudyTables:
         environment: versions, hardware, seeds and fold hashes of the first run; of later, different runs under
             ``resumed_in``.
         trials: one row per trial: trial, state, origin, rank, alpha, targets, layers, scaling, use_dora, bias,
-            learning_rate, dropout, adapter_parameters, head_parameters, cells (complete ones), score_mean, score_std,
-            seconds, wall_seconds, failure.
+            rank_pattern, learning_rate, dropout, adapter_parameters, head_parameters, cells (complete ones),
+            score_mean, score_std, seconds, wall_seconds, failure.
         cells: one row per recorded cell: trial, repeat, fold, state, score (the verdict's metric), a column for every
             score there is (accuracy, macro_f1, matthews_correlation, log_loss), train_loss, examples, train_examples,
             steps, tokens, seconds, wall_seconds, pack, pack_cells, failure, finished_at.
@@ -71,6 +71,11 @@ class StudyTables:
     checksums: Mapping[CellKey, str | None] = field(repr=False, default_factory=dict)
     baselines: pd.DataFrame = field(repr=False, default_factory=lambda: baselines_frame((), "accuracy"))
     baseline_checksums: Mapping[BaselineKey, str | None] = field(repr=False, default_factory=dict)
+
+    @property
+    def trials_wanted(self) -> int:
+        """Trials the study makes (see ``SearchSpec.total``)."""
+        return self.experiment.search.total_among(facts.ADAPTERS.of(self.facts))
 
     def predictions(self) -> pd.DataFrame:
         """Out-of-fold predictions of every complete cell of these tables; see ``read_predictions``."""

@@ -55,7 +55,7 @@ def study_status(tables: StudyTables) -> StudyStatus:
     trials = tables.trials
     verdict = tables.verdict() or {}
     # the trials of a run that asked for more stay, whatever a later one asks for
-    wanted = tables.experiment.search.total
+    wanted = tables.trials_wanted
     return StudyStatus(
         name=tables.experiment.name,
         trials={str(state): int(count) for state, count in trials["state"].value_counts().items()},

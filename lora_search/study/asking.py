@@ -4,6 +4,7 @@ it is asked for."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -16,6 +17,7 @@ from lora_search.statistics.by_adapter import by_adapter
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import Origin, TrialRecord
+from lora_search.study.points import points_of
 from lora_search.study.preparation import Prepared
 from lora_search.study.schedule import generation_of
 from lora_search.study.space import ADAPTER_CHOICES, guesses, sampler_for, suggest_adapter, suggest_nuisance
@@ -33,8 +35,16 @@ class TrialSource:
         self.prepared = prepared
         self.ledger = ledger
         self.search = prepared.experiment.search
-        self.total = self.search.total
+        self.points = points_of(prepared)
+        self.total = self.search.total_among(self.different)
         self.guesses = guesses(self.search, prepared.most_layers())
+        if self.points is not None:
+            self.guesses = [guess | self.points.point(self._adapter_of(guess)) for guess in self.guesses]
+
+    @property
+    def different(self) -> int | None:
+        """How many different ones there are, where two choices may be one; None where they are not."""
+        return None if self.points is None else len(self.points.adapters)
 
     def begin(self) -> None:
         """Put the guesses in front, those that are not there yet."""
@@ -61,6 +71,8 @@ class TrialSource:
 
     def point_of(self, adapter: AdapterSpec) -> Point:
         """An adapter of the space as the choices it is made of."""
+        if self.points is not None:
+            return self.points.point(adapter)
         ratios = self.search.alpha_over_rank
         ratio = min(ratios, key=lambda choice: abs(choice * adapter.rank - adapter.alpha))
         point: Point = {
@@ -75,10 +87,13 @@ class TrialSource:
 
     def guessed(self) -> list[AdapterSpec]:
         """The adapters people would guess."""
-        return [
-            self.search.adapter(**{name: choice for name, choice in guess.items() if name in ADAPTER_CHOICES})
-            for guess in self.guesses
-        ]
+        return [self._told(self._adapter_of(guess)) for guess in self.guesses]
+
+    def _adapter_of(self, guess: Mapping[str, Any]) -> AdapterSpec:
+        return self.search.adapter(**{name: choice for name, choice in guess.items() if name in ADAPTER_CHOICES})
+
+    def _told(self, adapter: AdapterSpec) -> AdapterSpec:
+        return adapter if self.points is None else self.points.adapter(adapter)
 
     def ask(
         self,
@@ -106,7 +121,8 @@ class TrialSource:
         point: Point | None,
         rate: float | Callable[[AdapterSpec], float],
     ) -> TrialRecord:
-        sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed, point)
+        own = None if self.points is None else self.points.own
+        sampler = sampler_for(self.search, self.prepared.experiment.seed, number, believed, point, own)
         study = self.ledger.optuna_study(sampler)
         # a trial that is running in Optuna and not recorded here was asked for by a run that ended in between
         begun = [trial for trial in study.get_trials(deepcopy=False) if trial.number == number]
@@ -118,7 +134,7 @@ class TrialSource:
             raise StudyError.about(
                 self.ledger.folder, f"trial {number} is missing from study.db, which gave {trial.number}"
             )
-        adapter = suggest_adapter(trial, self.search)
+        adapter = self._told(suggest_adapter(trial, self.search))
         # the exponential of the logarithm of a bound may lie beyond it
         rates = self.search.rates
         sampler.rate = min(max(rate(adapter) if callable(rate) else rate, rates.low), rates.high)

@@ -26,7 +26,8 @@ class OneRate:
         self.experiment = experiment
         self.ledger = ledger
         self.source = source
-        self.racer = Racer(experiment, ledger, source.total)
+        self.total, self.different = source.total, source.different
+        self.racer = Racer(experiment, ledger, self.total)
 
     def steps(self) -> Iterator[Step]:
         """Generation after generation, until every trial is complete, failed or out of the race."""
@@ -53,7 +54,7 @@ class OneRate:
     def ahead(self) -> tuple[list[tuple[int, TrialRecord]], int]:
         """See :class:`schedule.Search`: if no more trials are stopped early."""
         planned = self.experiment.cv.folds * self.experiment.cv.repeats
-        known = self.ledger.trials()[: self.source.total]
+        known = self.ledger.trials()[: self.total]
         recorded = Counter(key.trial for key in self.ledger.cell_keys())
         lacking = [(planned - recorded[record.trial], record) for record in known if record.state == "running"]
-        return lacking, (self.source.total - len(known)) * planned
+        return lacking, (self.total - len(known)) * planned

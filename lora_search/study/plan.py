@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lora_search.models import quiet_libraries, trained_parameters
+from lora_search.models import quiet_libraries
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.baselines import title_of
 from lora_search.statistics.budget import CONTENDERS
@@ -22,6 +22,7 @@ from lora_search.study.baselines import WHOLE, Part, baseline_cell, baseline_par
 from lora_search.study.capacity import information, rule_of_thumb
 from lora_search.study.environment import describe_environment
 from lora_search.study.executors import THIS_PROCESS, workers_sentence
+from lora_search.study.explained import with_explained
 from lora_search.study.preparation import Prepared, measured_dtype, prepare
 from lora_search.study.progress import counted, duration, pack_title
 from lora_search.study.schedule import GENERATION, packs_of
@@ -154,7 +155,7 @@ def plan_study(experiment: Experiment) -> Plan:
 
 
 def _plan(experiment: Experiment) -> Plan:
-    prepared = prepare(experiment)
+    prepared = with_explained(prepare(experiment), {})
     check_baselines(prepared)
     workers = workers_sentence(experiment.execution)
     tried = check_export(prepared)
@@ -163,8 +164,7 @@ def _plan(experiment: Experiment) -> Plan:
     engine = Engine(prepared.base, prepared.data, experiment.training, settings)
     dtype = engine.settings.dtype
     by_depth = _specs_by_depth(prepared)
-    trials = experiment.search.total
-    first, adapters, cells = _first_packs(prepared)
+    first, adapters, trials, cells = _first_packs(prepared)
     # so many of a depth at a time later on, when racing goes by single folds
     usual = max(1, round(min(trials, GENERATION) / len(by_depth)))
     most = max(usual, *(pack.cells for pack in first))
@@ -173,13 +173,14 @@ def _plan(experiment: Experiment) -> Plan:
     engine.memory.provide_for([lowest] * most)  # so that what is timed is what would run
     share = {depth: len(specs) for depth, specs in by_depth.items()}
     seconds = {depth: _cell_seconds(prepared, engine, specs, usual) for depth, specs in by_depth.items()}
-    later = _most_later(experiment)
+    later = _most_later(experiment, trials)
     mean = sum(seconds[depth] * share[depth] for depth in seconds) / sum(share.values())
     sizes = [
-        trained_parameters(modules, experiment.search.adapter(rank, 1.0, *choice, use_dora))
-        for choice, modules in prepared.modules.items()
+        prepared.adapter_parameters(experiment.search.adapter(rank, 1.0, *choice, use_dora, pattern))
+        for choice in prepared.modules
         for rank in experiment.search.rank
         for use_dora in experiment.search.use_dora
+        for pattern in experiment.search.rank_pattern
     ]
     return Plan(
         experiment=experiment,
@@ -219,9 +220,10 @@ class _Pack:
     title: str
 
 
-def _first_packs(prepared: Prepared) -> tuple[list[_Pack], int, int]:
+def _first_packs(prepared: Prepared) -> tuple[list[_Pack], int, int, int]:
     """The packs of the first rung, which are known before anything is trained: asked for as a run would, in a study
-    that is thrown away. And how many adapters are compared at rates of their own, and the trainings that are ahead."""
+    that is thrown away. And how many adapters are compared at rates of their own, the trials, and the trainings
+    ahead."""
     experiment = prepared.experiment
     with quiet_optuna(), tempfile.TemporaryDirectory() as folder:
         where = Path(folder) / experiment.name
@@ -233,13 +235,13 @@ def _first_packs(prepared: Prepared) -> tuple[list[_Pack], int, int]:
     packs = packs_of(prepared, trials, step.cells)
     first = [_Pack(len(pack), prepared.depth(trials[pack[0].trial].adapter), pack_title(pack)) for pack in packs]
     adapters = search.adapters if isinstance(search, RateSearch) else 0
-    return first, adapters, sum(cells for cells, _ in lacking) + unasked
+    return first, adapters, search.total, sum(cells for cells, _ in lacking) + unasked
 
 
-def _most_later(experiment: Experiment) -> int:
+def _most_later(experiment: Experiment, trials: int) -> int:
     """Trainings after the trials, at most and about: extra repeats where no number of them would decide, and the
     hold-out. Baselines are counted apart."""
-    folds, trials = experiment.cv.folds, experiment.search.total
+    folds = experiment.cv.folds
     extra = experiment.verdict.extra_repeats * folds * min(trials, CONTENDERS) if trials > 1 else 0
     return extra + (1 if experiment.data.holdout else 0)
 
@@ -311,6 +313,7 @@ def _cell_seconds(prepared: Prepared, engine: Engine, specs: Sequence[AdapterSpe
             key=CellKey(slot, 0, 0),
             adapter=spec,
             modules=prepared.modules_of(spec),
+            ranks=prepared.ranks_of(spec),
             train=full.train[:few],
             evaluate=full.evaluate[:few],
         )

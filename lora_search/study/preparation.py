@@ -5,9 +5,9 @@ All mistakes the user can have made show here, before a study folder is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import torch
@@ -15,28 +15,40 @@ import torch
 from lora_search.data import Dataset, EncodedExamples, Splits
 from lora_search.errors import DataError, InputError, Mistake, ModelError
 from lora_search.models import (
+    Explained,
     FrozenBase,
     LinearModule,
     ModelStructure,
     load_base,
+    module_ranks,
     position_limit,
+    ranked_modules,
     resolve_targets,
     structure_notes,
     target_notes,
     trained_parameters,
 )
-from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.spec import EVA, UNIFORM, AdapterSpec, Experiment, Nuisance
 from lora_search.spec.experiment import SearchSpec
+from lora_search.spec.fields import LARGEST_RANK
 from lora_search.spec.quoting import quoted
 from lora_search.store.records import CellKey
 from lora_search.study.tokens import check_tokens
 from lora_search.tasks import Task, check_keys, structure_of, task_of
 from lora_search.training import Cell, choose_dtype
 
+Ranked = tuple[tuple[LinearModule, ...], Mapping[str, int]]
+"""The modules that an adapter adapts, and their ranks by name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An experiment with its data and model in hand."""
+    """An experiment with its data and model in hand.
+
+    Attributes:
+        modules: of every (targets, layers) of the space what they name.
+        explained: what ranks by EVA follow from; None where the space has none, or before it is known.
+    """
 
     experiment: Experiment
     base: FrozenBase
@@ -46,20 +58,35 @@ class Prepared:
     modules: dict[tuple[str, str], tuple[LinearModule, ...]]
     device: torch.device
     notes: tuple[str, ...]
+    explained: Explained | None = None
+    _ranked: dict[AdapterSpec, Ranked] = field(init=False, default_factory=dict, repr=False)
 
     def modules_of(self, adapter: AdapterSpec) -> tuple[LinearModule, ...]:
         """What an adapter spec of this experiment's space adapts."""
+        return self._ranked_modules(adapter)[0]
+
+    def ranks_of(self, adapter: AdapterSpec) -> Mapping[str, int]:
+        """The ranks of these modules, by name; none of an adapter that has one rank."""
+        return self._ranked_modules(adapter)[1]
+
+    def named_by(self, adapter: AdapterSpec) -> tuple[LinearModule, ...]:
+        """The modules that an adapter spec names, of which EVA may leave some as they are."""
         key = (adapter.targets, adapter.layers)
         return self.modules.get(key) or resolve_targets(self.base.structure, *key)
 
+    def _ranked_modules(self, adapter: AdapterSpec) -> Ranked:
+        if adapter not in self._ranked:
+            self._ranked[adapter] = ranked_modules(self.named_by(adapter), adapter, self.explained)
+        return self._ranked[adapter]
+
     def adapter_parameters(self, adapter: AdapterSpec) -> int:
-        return trained_parameters(self.modules_of(adapter), adapter)
+        return trained_parameters(self.modules_of(adapter), adapter, self.ranks_of(adapter))
 
     def cell(self, key: CellKey, adapter: AdapterSpec, nuisance: Nuisance) -> Cell:
         """One training of one trial."""
         fold = self.splits.fold(key.repeat, key.fold)
-        modules = self.modules_of(adapter)
-        return Cell(key, adapter, nuisance, modules, fold.train, fold.evaluate, self.experiment.seed)
+        modules, ranks = self._ranked_modules(adapter)
+        return Cell(key, adapter, nuisance, modules, fold.train, fold.evaluate, self.experiment.seed, ranks=ranks)
 
     def depth(self, adapter: AdapterSpec) -> int:
         """The lowest adapted layer."""
@@ -143,7 +170,32 @@ def _resolved(search: SearchSpec, structure: ModelStructure) -> dict[tuple[str, 
     if search.bias != "none" and not any(module.has_bias for modules in found.values() for module in modules):
         rule = 'must be "none" for a model whose adapted modules have no bias'
         raise ModelError.about("search.bias", rule, got=quoted(search.bias))
+    _check_patterns(search, list(found.values()))
     return found
+
+
+def _check_patterns(search: SearchSpec, choices: Sequence[tuple[LinearModule, ...]]) -> None:
+    """A pattern that is none for any choice is a slip: of the kind of module, or of targets without it.
+
+    Raises:
+        ModelError: such a one, or one with too large a rank.
+    """
+    mistakes = []
+    for place, pattern in enumerate(search.rank_pattern):
+        key, got = f"search.rank_pattern[{place}]", quoted(pattern)
+        if pattern == EVA and all(len(modules) == 1 for modules in choices):
+            mistakes.append(Mistake("must be left out for adapters of one module", key, got))
+        if pattern in (UNIFORM, EVA):
+            continue
+        specs = [search.adapter(rank, 1.0, "", "", rank_pattern=pattern) for rank in search.rank]
+        found = [set(module_ranks(modules, spec).values()) for modules in choices for spec in specs]
+        if all(len(ranks) == 1 for ranks in found):
+            rule = "must give some modules another rank than others, for one of the ranks, targets and layers"
+            mistakes.append(Mistake(rule, key, got))
+        if max(max(ranks) for ranks in found) > LARGEST_RANK:
+            mistakes.append(Mistake(f"must give no module a rank above {LARGEST_RANK}", key, got))
+    if mistakes:
+        raise ModelError(mistakes)
 
 
 def _max_length(experiment: Experiment, base: FrozenBase) -> int:

@@ -22,6 +22,7 @@ from lora_search.statistics.judging import judge
 from lora_search.store.frames import trial_record
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, CellResult
+from lora_search.study.explained import with_explained
 from lora_search.study.faults import enough_memory
 from lora_search.study.preparation import Prepared, prepare
 from lora_search.study.settings import settings_of
@@ -101,8 +102,7 @@ def refit(tables: StudyTables, trial: int | None = None, listener: Callable[[Ste
 
 def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[Step], None] | None = None) -> Refit:
     """As ``refit``, of a trial already chosen."""
-    prepared = prepare(tables.experiment)
-    check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
+    prepared = prepared_again(tables)
     cell = refit_cell(prepared, chosen.trial, chosen.adapter, chosen.nuisance)
     engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings_of(prepared, tables.facts))
     with enough_memory():
@@ -120,6 +120,18 @@ def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[S
     return Refit(chosen, prepared, cell, trained.result, state)
 
 
+def prepared_again(tables: StudyTables) -> Prepared:
+    """A study's data and model, which are those it ran on.
+
+    Raises:
+        StudyError: they are not.
+        InputError: they cannot be loaded.
+    """
+    prepared = prepare(tables.experiment)
+    check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
+    return with_explained(prepared, tables.facts)
+
+
 def refit_key(experiment: Experiment, trial: int) -> CellKey:
     """One beyond the last fold, for nothing is left out: an order of examples that no fold had."""
     return CellKey(trial, 0, experiment.cv.folds)
@@ -135,6 +147,7 @@ def refit_cell(prepared: Prepared, trial: int, adapter: AdapterSpec, nuisance: N
         train=prepared.splits.development,
         evaluate=prepared.splits.holdout,
         seed=prepared.experiment.seed,
+        ranks=prepared.ranks_of(adapter),
     )
 
 

@@ -37,6 +37,7 @@ from lora_search.study.crew import Crew
 from lora_search.study.environment import describe_environment
 from lora_search.study.executors import executor_of
 from lora_search.study.executors.tasks import Executor, Training
+from lora_search.study.explained import with_explained
 from lora_search.study.faults import refusals_as_input_errors
 from lora_search.study.live import LiveFile
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
@@ -122,11 +123,13 @@ def _checked(prepared: Prepared, folder: Path, place: Storage | None) -> Prepare
     """
     check_baselines(prepared)
     if place is None:
+        prepared = with_explained(prepared, {})
         return replace(prepared, notes=(*prepared.notes, *check_export(prepared)))
     tables = place.read(lambda connection: tables_of(folder, connection))
-    if not differences(tables.experiment, prepared.experiment):  # which the ledger tells better
-        check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
-    return prepared
+    if differences(tables.experiment, prepared.experiment):  # which the ledger tells better
+        return prepared
+    check_unchanged(tables, data=prepared.data.fingerprint, model=prepared.base.fingerprint)
+    return with_explained(prepared, tables.facts)
 
 
 class StudyRun:
@@ -144,6 +147,8 @@ class StudyRun:
         self.experiment = prepared.experiment
         self.ledger = ledger
         self.progress = progress
+        if prepared.explained is not None and ledger.fact(facts.EXPLAINED) is None:
+            ledger.set_fact(facts.EXPLAINED, {name: list(shares) for name, shares in prepared.explained.items()})
         kept = ledger.facts()
         found = executor.begin(kept)
         self._device = found[facts.DEVICE.name]
@@ -152,6 +157,8 @@ class StudyRun:
         crew = Crew(executor, progress)
         self.cells = CellRunner(prepared, ledger, crew, progress, self._device)
         self.search = search_of(prepared, ledger)
+        if self.search.different is not None:
+            ledger.set_fact(facts.ADAPTERS, self.search.different)
         self.baselines = BaselineRunner(prepared, ledger, crew, progress)
 
     def run(self) -> StudyTables:
@@ -186,7 +193,7 @@ class StudyRun:
         sign = direction(self.experiment.verdict.metric)
         best = None if scores.empty else sign * float((sign * scores).max())
         cells, ahead = self._remaining()
-        self.progress.begin(self.experiment.name, self.experiment.search.total, cells, done, ahead, best, sign < 0)
+        self.progress.begin(self.experiment.name, self.search.total, cells, done, ahead, best, sign < 0)
 
     def _remaining(self) -> tuple[int, float]:
         """Cells to train and their work, if no more trials are stopped early and finalists ask for nothing."""

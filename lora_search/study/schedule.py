@@ -35,7 +35,15 @@ class Step:
 
 
 class Search(Protocol):
-    """Who decides what a study tries: trials are asked for and recorded by it, trained by the run."""
+    """Who decides what a study tries: trials are asked for and recorded by it, trained by the run.
+
+    Attributes:
+        total: trials it makes at most.
+        different: how many different adapters there are, where two choices may be one; None where they are not.
+    """
+
+    total: int
+    different: int | None
 
     def steps(self) -> Iterator[Step]:
         """One step after another; each is asked for when the one before is trained and recorded."""

@@ -7,7 +7,7 @@ rate is a log range. Names and choices are part of the stored study: they may no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -18,13 +18,15 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_search.adapters import key_of
-from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.spec import UNIFORM, AdapterSpec, Nuisance
 from lora_search.spec.experiment import SearchSpec
 from lora_search.spec.facts import Point
 
 _RANDOM_FIRST = 8
 _DRAWS = 16
-ADAPTER_CHOICES = ("rank", "alpha_over_rank", "targets", "layers", "use_dora")
+ADAPTER_CHOICES = ("rank", "alpha_over_rank", "targets", "layers", "use_dora", "rank_pattern")
+_LATER = ("use_dora", "rank_pattern")
+"""Without a choice these are no parameters: studies of before there was one go on as they began."""
 _GUESSES = (
     # (rank, alpha, targets), on all layers: PEFT's documentation examples, then the habit of every linear module
     (8, 16.0, "query+value"),
@@ -34,14 +36,18 @@ _GUESSES = (
 
 def _choices(search: SearchSpec) -> dict[str, tuple[Any, ...]]:
     names = (*ADAPTER_CHOICES, "dropout")
-    # what leaves no choice is no parameter: studies of before there was one go on as they began
-    return {name: getattr(search, name) for name in names if name != "use_dora" or len(search.use_dora) > 1}
+    return {name: getattr(search, name) for name in names if name not in _LATER or len(getattr(search, name)) > 1}
+
+
+def adapter_choices(search: SearchSpec) -> dict[str, tuple[Any, ...]]:
+    """The parameters that make an adapter, each with its choices."""
+    return {name: values for name, values in _choices(search).items() if name in ADAPTER_CHOICES}
 
 
 def suggest_adapter(trial: optuna.Trial, search: SearchSpec) -> AdapterSpec:
     """The adapter that the sampler, or an enqueued guess, gives a trial; the same one if asked again."""
-    names = [name for name in _choices(search) if name in ADAPTER_CHOICES]
-    return search.adapter(**{name: trial.suggest_categorical(name, getattr(search, name)) for name in names})
+    choices = adapter_choices(search)
+    return search.adapter(**{name: trial.suggest_categorical(name, values) for name, values in choices.items()})
 
 
 def suggest_nuisance(trial: optuna.Trial, search: SearchSpec, rate: float) -> Nuisance:
@@ -75,6 +81,8 @@ def guesses(search: SearchSpec, layers: str) -> list[dict[str, Any]]:
         }
         if len(search.use_dora) > 1:
             point["use_dora"] = False
+        if len(search.rank_pattern) > 1:
+            point["rank_pattern"] = UNIFORM if UNIFORM in search.rank_pattern else search.rank_pattern[0]
         if point not in found:
             found.append(point)
     return found
@@ -86,9 +94,10 @@ class _Untried(BaseSampler):
     rate: float = math.nan
     """The learning rate to give the trial, where that is part of the space."""
 
-    def __init__(self, search: SearchSpec, seed: int) -> None:
+    def __init__(self, search: SearchSpec, seed: int, own: Collection[tuple[Any, ...]] | None) -> None:
         self._search = search
         self._seed = seed
+        self._own = own
 
     def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
         return {name: CategoricalDistribution(choices) for name, choices in _choices(self._search).items()}
@@ -102,8 +111,11 @@ class _Untried(BaseSampler):
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number
         }
-        untried = [point for point in product(*choices.values()) if point not in tried]
+        untried = [point for point in product(*choices.values()) if point not in tried and self._is_own(point[:-1])]
         return dict(zip(choices, untried[key_of(self._seed, trial.number) % len(untried)], strict=True))
+
+    def _is_own(self, adapter: tuple[Any, ...]) -> bool:
+        return self._own is None or adapter in self._own
 
     def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: BaseDistribution) -> Any:
         raise RuntimeError(f"{name} is not part of the space")
@@ -143,18 +155,26 @@ class _Seeded(TPESampler):
     it gives no adapter that is there already.
 
     Args:
-        search, believed: as in :func:`sampler_for`.
+        search, believed, own: as in :func:`sampler_for`.
     """
 
     rate: float = math.nan
 
-    def __init__(self, search: SearchSpec, seed: int, number: int, believed: Mapping[int, tuple[float, float]]) -> None:
+    def __init__(
+        self,
+        search: SearchSpec,
+        seed: int,
+        number: int,
+        believed: Mapping[int, tuple[float, float]],
+        own: Collection[tuple[Any, ...]] | None,
+    ) -> None:
         super().__init__(
             seed=_seed(seed, number), n_startup_trials=_RANDOM_FIRST, multivariate=True, constant_liar=True
         )
         self._of_name = partial(_seed, seed, number)
         self._believed = believed
-        self._choices = {name: values for name, values in _choices(search).items() if name in ADAPTER_CHOICES}
+        self._choices = adapter_choices(search)
+        self._own = own
 
     def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
         return {name: CategoricalDistribution(values) for name, values in self._choices.items()}
@@ -174,10 +194,13 @@ class _Seeded(TPESampler):
             drawn = super().sample_relative(copy, itself, search_space)
             if not drawn:
                 break
-            if tuple(drawn[name] for name in self._choices) not in there:
+            if self._is_new(tuple(drawn[name] for name in self._choices), there):
                 return drawn
-        untried = [point for point in product(*self._choices.values()) if point not in there]
+        untried = [point for point in product(*self._choices.values()) if self._is_new(point, there)]
         return dict(zip(self._choices, untried[self._of_name("untried") % len(untried)], strict=True))
+
+    def _is_new(self, point: tuple[Any, ...], there: Collection[tuple[Any, ...]]) -> bool:
+        return point not in there and (self._own is None or point in self._own)
 
     def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: BaseDistribution) -> Any:
         if name == "learning_rate":
@@ -219,6 +242,7 @@ def sampler_for(
     number: int,
     believed: Mapping[int, tuple[float, float]] | None = None,
     point: Point | None = None,
+    own: Collection[tuple[Any, ...]] | None = None,
 ) -> AdapterSampler:
     """The sampler that asks trial ``number``: seeded by it, so that an interrupted study goes on as if it had not
     been.
@@ -230,7 +254,10 @@ def sampler_for(
         believed: (score, adapter parameters) of the finished adapters by the number of the trial that stands for each,
             for the sampler to learn from.
         point: the adapter to give it, where that is known.
+        own: the choices of ``adapter_choices`` that may be given, where some are adapters that others are already.
     """
     if point is not None:
         return _Given(seed, number, point)
-    return _Seeded(search, seed, number, believed or {}) if search.points is None else _Untried(search, seed)
+    if search.points is None:
+        return _Seeded(search, seed, number, believed or {}, own)
+    return _Untried(search, seed, own)

@@ -22,7 +22,7 @@ from lora_search.adapters.initial import initial_a, initial_head_weight, key_of
 from lora_search.adapters.variants import BIAS, MAGNITUDE, matrix_of
 from lora_search.errors import InputError, LoraSearchError, ModelError
 from lora_search.models import LinearModule
-from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.spec import UNIFORM, AdapterSpec, Nuisance
 from lora_search.spec.quoting import in_one_line, quoted_path
 from lora_search.store.records import CellKey
 from lora_search.study.preparation import Prepared
@@ -56,9 +56,8 @@ def check_export(prepared: Prepared) -> tuple[str, ...]:
         return (
             f"the export is not tried beforehand: it needs a second copy of the base, {gibibytes:.1f} GiB of memory",
         )
-    adapter, modules = _widest(prepared)
     try:
-        _write_and_reload(prepared, adapter, modules)
+        _write_and_reload(prepared, _widest(prepared))
     except InputError:
         raise
     except LoraSearchError as error:
@@ -79,15 +78,20 @@ def check_export(prepared: Prepared) -> tuple[str, ...]:
     return ()
 
 
-def _widest(prepared: Prepared) -> tuple[AdapterSpec, tuple[LinearModule, ...]]:
-    """The adapter of the space on the most modules, of the lowest rank."""
+def _widest(prepared: Prepared) -> AdapterSpec:
+    """The adapter of the space on the most modules, of the lowest rank; with ranks that differ where there are any."""
     search = prepared.experiment.search
     targets, layers = max(prepared.modules, key=lambda choice: len(prepared.modules[choice]))
-    adapter = search.adapter(min(search.rank), 1.0, targets, layers, any(search.use_dora))
-    return adapter, prepared.modules[targets, layers]
+    plain = search.adapter(min(search.rank), 1.0, targets, layers, any(search.use_dora), UNIFORM)
+    uneven = (
+        search.adapter(rank, 1.0, targets, layers, any(search.use_dora), pattern)
+        for rank in sorted(search.rank)
+        for pattern in search.rank_pattern
+    )
+    return next((spec for spec in uneven if len(set(prepared.ranks_of(spec).values())) > 1), plain)
 
 
-def _write_and_reload(prepared: Prepared, adapter: AdapterSpec, modules: tuple[LinearModule, ...]) -> None:
+def _write_and_reload(prepared: Prepared, adapter: AdapterSpec) -> None:
     from lora_search.handover import (
         adapter_config,
         check_reload,
@@ -97,16 +101,17 @@ def _write_and_reload(prepared: Prepared, adapter: AdapterSpec, modules: tuple[L
 
     experiment, base, data = prepared.experiment, prepared.base, prepared.data
     nuisance = Nuisance(learning_rate=1e-3)
+    modules, ranks = prepared.modules_of(adapter), prepared.ranks_of(adapter)
     state = _untrained(prepared, adapter, modules)
     train, nothing = prepared.splits.development, np.empty(0, dtype=np.int64)
-    cell = Cell(CellKey(0, 0, 0), adapter, nuisance, modules, train, nothing, experiment.seed)
+    cell = Cell(CellKey(0, 0, 0), adapter, nuisance, modules, train, nothing, experiment.seed, ranks=ranks)
     settings = EngineSettings(torch.device("cpu"), torch.float32, prefix_cache=False)
     engine = Engine(base, data, experiment.training, settings)
 
     def predict(examples: NDArray[np.int64]) -> NDArray[np.float32]:
         return engine.predict(cell, state, examples)
 
-    config = adapter_config(base.structure, modules, adapter, nuisance, experiment.model, inference=True)
+    config = adapter_config(base.structure, modules, ranks, adapter, nuisance, experiment.model, inference=True)
     loading = loading_of(experiment.model, base, data, train, pairs=experiment.data.text_pair is not None)
     with TemporaryDirectory(prefix="lora-search-") as name:
         folder = Path(name)
@@ -122,8 +127,9 @@ def _untrained(prepared: Prepared, adapter: AdapterSpec, modules: tuple[LinearMo
     key = key_of("trial export")
     state: dict[str, Tensor] = {}
     for module in modules:
-        state[f"{module.name}.lora_A"] = initial_a(key, module.name, adapter.rank, module.in_features)
-        shape = (module.out_features, adapter.rank)
+        rank = prepared.ranks_of(adapter).get(module.name, adapter.rank)
+        state[f"{module.name}.lora_A"] = initial_a(key, module.name, rank, module.in_features)
+        shape = (module.out_features, rank)
         state[f"{module.name}.lora_B"] = initial_head_weight(key, f"{module.name}.lora_B", shape, _DEVIATION)
         frozen = prepared.base.model.get_submodule(module.name)
         moved = 1.0 + initial_head_weight(key, module.name, shape[:1], _DEVIATION)

@@ -62,7 +62,7 @@ class RateSearch:
         self.source = source
         experiment = prepared.experiment
         self.search = search = experiment.search
-        self.total = source.total
+        self.total, self.different = source.total, source.different
         self.probed = min(PROBES, self.total // _TRIALS_PER_PROBED)
         self.kept = self.total // _TRIALS_PER_SECOND_RATE
         room = max(self.total - (PROBES - 1) * self.probed - self.kept, 1)
@@ -92,10 +92,16 @@ class RateSearch:
     def space(self) -> tuple[AdapterSpec, ...]:
         """Every adapter there can be, smallest first."""
         search = self.search
-        found = [
-            search.adapter(*choice)
-            for choice in product(search.rank, search.alpha_over_rank, search.targets, search.layers, search.use_dora)
-        ]
+        found = (
+            (
+                search.adapter(*choice)
+                for choice in product(
+                    search.rank, search.alpha_over_rank, search.targets, search.layers, search.use_dora
+                )
+            )
+            if self.source.points is None
+            else self.source.points.adapters
+        )
         return tuple(sorted(found, key=self.prepared.adapter_parameters))
 
     def features(self, adapters: Sequence[AdapterSpec]) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Cell:
         train, evaluate: examples to train on and to predict.
         seed: the experiment's.
         may_stall: whether it ends early where it teaches nothing (see ``stalling``).
+        ranks: of modules whose rank is not the adapter's, by name.
     """
 
     key: CellKey
@@ -35,6 +37,7 @@ class Cell:
     evaluate: IntArray
     seed: int
     may_stall: bool = False
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def depth(self, layer_count: int) -> int:
         """The lowest layer that has to be computed for this cell; the layers below it never change."""
@@ -55,6 +58,7 @@ class Cell:
             dropout=self.nuisance.dropout,
             use_dora=self.adapter.use_dora,
             trains_bias=self.adapter.bias == "lora_only",
+            ranks=self.ranks,
         )
 
 

@@ -1,4 +1,4 @@
-"""The small languages of targets and layers, and the guesses at what was meant."""
+"""The small languages of targets, layers and ranks, and the guesses at what was meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_search.spec import layer_indices
-from lora_search.spec.names import canonical_layers, canonical_targets
+from lora_search.spec.names import canonical_layers, canonical_rank_pattern, canonical_targets, rank_factors
 from lora_search.spec.suggestions import ChoiceError, closest
 
 
@@ -88,3 +88,43 @@ def test_the_closest_choice_ignores_case_and_gives_up_in_time() -> None:
     assert closest("ACURACY", ["macro_f1", "accuracy"]) == "accuracy"
     assert closest("zzz", ["macro_f1", "accuracy"]) is None
     assert closest("x", []) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical", "factors"),
+    [
+        ("uniform", "uniform", {}),
+        ("eva", "eva", {}),
+        ("mlp:0.50", "mlp:0.5", {"mlp": 0.5}),
+        (" mlp : 0.5 , attention:2.0", "attention:2,mlp:0.5", {"attention": 2.0, "mlp": 0.5}),
+        ("mlp:1,attention:1", "uniform", {}),
+        ("query+value:2,attention:2", "attention:2", {"attention": 2.0}),
+        ("query+value:1,attention:2", "query+value:1,attention:2", {"query+value": 1.0, "attention": 2.0}),
+        ("query+value:1,mlp:0.001", "mlp:0.001", {"mlp": 0.001}),
+    ],
+)
+def test_ranks_by_module_have_one_spelling(written: str, canonical: str, factors: dict[str, float]) -> None:
+    assert canonical_rank_pattern(written) == canonical
+    assert canonical_rank_pattern(canonical) == canonical
+    assert rank_factors(canonical) == factors
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (2, 'must be "uniform", "eva", or factors of the rank'),
+        ("Eva", 'did you mean "eva"|did you mean eva'),
+        ("mlp", "or factors of the rank"),
+        ("atention:2,mlp:0.5", "must name a kind of module .*did you mean attention:2,mlp:0.5"),
+        ("q_proj:2", "must name a kind of module"),
+        ("mlp:x", "must have factors from 0.001 to 64"),
+        ("mlp:-1", "must have factors from 0.001 to 64"),
+        ("mlp:65", "must have factors from 0.001 to 64"),
+        ("mlp:1e1", "must have factors from 0.001 to 64"),
+        ("mlp:2,mlp:3", "must give mlp one factor"),
+        ("", "or factors of the rank"),
+    ],
+)
+def test_what_is_no_pattern_is_refused(written: object, message: str) -> None:
+    with pytest.raises(ChoiceError, match=message):
+        canonical_rank_pattern(written)

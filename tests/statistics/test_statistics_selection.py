@@ -37,6 +37,7 @@ def frames(
             "scaling": "lora",
             "use_dora": False,
             "bias": "none",
+            "rank_pattern": "uniform",
             "learning_rate": 1e-3,
             "dropout": 0.0,
             "adapter_parameters": 1000 * RANKS[trial],
@@ -240,6 +241,7 @@ def test_verdict_json_has_the_contract_and_survives_json() -> None:
         "scaling": "lora",
         "use_dora": False,
         "bias": "none",
+        "rank_pattern": "uniform",
     }
     assert content["warnings"] == ["Look."]
     assert content["corrected_score"] is None

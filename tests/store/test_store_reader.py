@@ -41,6 +41,7 @@ TRIAL_COLUMNS = [
     "scaling",
     "use_dora",
     "bias",
+    "rank_pattern",
     "learning_rate",
     "dropout",
     "adapter_parameters",
@@ -115,7 +116,7 @@ def test_the_table_of_trials(folder: Path) -> None:
     assert trials["state"].tolist() == ["complete", "failed", "running"]
     assert trials["origin"].tolist() == ["guess", "sampler", "sampler"]
     assert trials.loc[0, "rank":"scaling"].tolist() == [8, 16.0, "query+value", "top-1/2", "lora"]
-    assert trials.loc[0, "use_dora":"dropout"].tolist() == [False, "none", 1e-3, 0.1]
+    assert trials.loc[0, "use_dora":"dropout"].tolist() == [False, "none", "uniform", 1e-3, 0.1]
     assert trials.loc[0, ["adapter_parameters", "head_parameters"]].tolist() == [8000, 770]
     assert trials["cells"].tolist() == [2, 1, 0]
     np.testing.assert_allclose(trials["score_mean"], [0.61, 0.61, np.nan])

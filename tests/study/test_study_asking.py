@@ -49,6 +49,7 @@ def tables(stopped):
             "scaling": "lora",
             "use_dora": False,
             "bias": "none",
+            "rank_pattern": "uniform",
             "learning_rate": 1e-3,
         }
         | {name: [point(trial)[name] for trial in range(TRIALS)] for name in ("rank", "targets", "layers")}

@@ -195,7 +195,13 @@ def test_a_family_is_found_packed_cached_exported_and_reloaded(family: Family, t
             assert (one - other).norm() < TOLERANCE * other.norm()
 
     config = adapter_config(
-        prepared.base.structure, cells[0].modules, wide, cells[0].nuisance, prepared.experiment.model, inference=False
+        prepared.base.structure,
+        cells[0].modules,
+        cells[0].ranks,
+        wide,
+        cells[0].nuisance,
+        prepared.experiment.model,
+        inference=False,
     )
     assert config["task_type"] == PEFT_TYPES[family.task]
     theirs = get_peft_model(prepared.base.model, LoraConfig(**config))

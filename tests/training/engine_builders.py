@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lora_search.data import EncodedExamples
 from lora_search.data.report import DataReport
-from lora_search.models import FrozenBase, inspect_model, load_base, resolve_targets
+from lora_search.models import FrozenBase, inspect_model, load_base, ranked_modules, resolve_targets
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.spec.experiment import ModelSpec, TrainingSpec
 from lora_search.store.records import CellKey
@@ -102,6 +102,7 @@ def make_cell(base, trial=0, fold=0, **choices):
         "scaling": "lora",
         "use_dora": False,
         "bias": "none",
+        "rank_pattern": "uniform",
         "rate": 5e-3,
         "drop": 0.0,
         "count": COUNT,
@@ -112,16 +113,18 @@ def make_cell(base, trial=0, fold=0, **choices):
     assert choices.keys() <= settings.keys(), choices
     chosen = settings | choices
     adapter = AdapterSpec(**{key: chosen[key] for key in AdapterSpec.model_fields})
+    modules, ranks = ranked_modules(resolve_targets(base.structure, adapter.targets, adapter.layers), adapter)
     examples = np.arange(chosen["count"])
     return Cell(
         CellKey(trial, 0, fold),
         adapter,
         Nuisance(learning_rate=chosen["rate"], dropout=chosen["drop"]),
-        resolve_targets(base.structure, adapter.targets, adapter.layers),
+        modules,
         train=examples[examples % 4 != fold][: chosen["first"]],
         evaluate=examples if chosen["everything"] else examples[examples % 4 == fold],
         seed=0,
         may_stall=chosen["may_stall"],
+        ranks=ranks,
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from lora_search.adapters import AdapterPack, from_peft_state, to_peft_state
+from lora_search.models import peft_patterns
 from lora_search.training.batches import batch_order
 
 
@@ -30,6 +31,7 @@ def peft_twin(base, cell, task_type="SEQ_CLS"):
     """PEFT's model over a copy of the base, with the weights the cell starts from."""
     slot = cell.slot()
     start = AdapterPack(base.model, [slot], base.structure.head_modules, head_deviation=0.2).state(0)
+    ranks = peft_patterns(cell.modules, cell.ranks, cell.adapter.rank)
     config = LoraConfig(
         task_type=task_type,
         r=cell.adapter.rank,
@@ -37,6 +39,8 @@ def peft_twin(base, cell, task_type="SEQ_CLS"):
         use_rslora=cell.adapter.scaling == "rslora",
         use_dora=cell.adapter.use_dora,
         bias=cell.adapter.bias,
+        rank_pattern=ranks,
+        alpha_pattern={key: cell.adapter.alpha_at(rank) for key, rank in ranks.items()},
         target_modules=sorted(slot.modules),
         modules_to_save=list(base.structure.modules_to_save) or None,
         fan_in_fan_out=base.model.config.model_type == "gpt2",

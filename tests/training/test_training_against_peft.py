@@ -58,13 +58,15 @@ def naive_loop(model, base, data, cell, weight_decay, side, loraplus_lr_ratio):
         ("bert", 0.1, "right", {"bias": "lora_only"}, 16),
         ("gpt2", 0.0, "right", {"use_dora": True, "bias": "lora_only"}, 1),
         ("llama", 0.1, "right", {"use_dora": True, "scaling": "rslora"}, 4),
+        ("llama", 0.1, "right", {"rank_pattern": "query+value:2,mlp:0.4", "scaling": "rslora"}, 1),
+        ("gpt2", 0.1, "right", {"rank_pattern": "mlp:0.4", "use_dora": True}, 1),
     ],
 )
 def test_a_cell_is_what_the_naive_loop_trains(family, weight_decay, side, variant, ratio):
     base, data = tiny_base(family), toy_data()
     cell = make_cell(base, rank=3, alpha=5.0, first=20, rate=3e-3 / ratio**0.5, **CHOICES[family], **variant)
     model = peft_twin(base, cell)
-    trainable = trained_parameters(cell.modules, cell.adapter) + base.structure.head_parameters
+    trainable = trained_parameters(cell.modules, cell.adapter, cell.ranks) + base.structure.head_parameters
     assert model.get_nb_trainable_parameters()[0] == trainable
     initial = {name: value.clone() for name, value in trained_weights(model).items()}
     losses = naive_loop(model, base, data, cell, weight_decay, side, ratio)

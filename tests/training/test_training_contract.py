@@ -1,9 +1,9 @@
 """The promise of the engine, for every family: solo = packed = micro-batched = cached, dropout included.
 
-Four cells that differ in everything a pack may mix: rank, scaling, targets, layers, learning rate, dropout, fold,
-number of examples and so of steps. Each is trained alone on whole batches through the whole model, then all together
-in every other way. "Pooled" computes the last layer for the token the head reads, "in lanes" is three processes,
-"checkpointed" all of it with gradient checkpointing.
+Four cells that differ in everything a pack may mix: rank (of one by module), scaling, targets, layers, learning rate,
+dropout, fold, number of examples and so of steps. Each is trained alone on whole batches through the whole model, then
+all together in every other way. "Pooled" computes the last layer for the token the head reads, "in lanes" is three
+processes, "checkpointed" all of it with gradient checkpointing.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,17 @@ def cells_of(model):
     base, count = base_of(model), len(data_of(model))
     return (
         make_cell(base, 0, rank=2, targets="query+value", layers="top-1", rate=2e-3, drop=0.25, count=count),
-        make_cell(base, 1, rank=5, targets="all-linear", layers="top-2", rate=1e-3, scaling="rslora", count=count),
+        make_cell(
+            base,
+            1,
+            rank=5,
+            targets="all-linear",
+            layers="top-2",
+            rate=1e-3,
+            scaling="rslora",
+            count=count,
+            rank_pattern="mlp:0.4",
+        ),
         make_cell(
             base, 2, fold=1, rank=3, targets="attention", layers="top-1", rate=3e-3, first=count // 2, count=count
         ),

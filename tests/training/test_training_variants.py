@@ -7,13 +7,15 @@ RATIO = 4.0
 
 
 def cells_of(base):
-    """A DoRA that drops, one with biases, a LoRA with biases, an rsLoRA and a plain LoRA that drops."""
+    """A DoRA that drops, one with biases, a LoRA with biases, an rsLoRA, a plain LoRA that drops, and a DoRA that
+    drops and whose ranks differ."""
     return [
         make_cell(base, 0, rank=2, layers="top-1", rate=5e-3, drop=0.25, use_dora=True),
         make_cell(base, 1, rank=4, targets="all-linear", layers="top-2", use_dora=True, bias="lora_only"),
         make_cell(base, 2, fold=1, rank=1, targets="mlp", layers="top-2", first=10, bias="lora_only"),
         make_cell(base, 3, rank=3, targets="all-linear", layers="top-1", scaling="rslora"),
         make_cell(base, 4, rank=1, targets="attention", layers="top-1", drop=0.5),
+        make_cell(base, 5, rank=3, targets="all-linear", layers="top-2", drop=0.2, use_dora=True, rank_pattern="mlp:2"),
     ]
 
 

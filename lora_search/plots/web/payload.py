@@ -68,7 +68,7 @@ def study_payload(tables: StudyTables, judged: Mapping[str, Any], token: str = "
             "margins": sorted({*(_margins(asked.metric, asked.margin) if few else ()), asked.margin}),
             "confidences": sorted({*(_CONFIDENCES if few else ()), asked.confidence}),
         },
-        "unfinished": bool((trials["state"] == "running").any()) or len(trials) < experiment.search.total,
+        "unfinished": bool((trials["state"] == "running").any()) or len(trials) < tables.trials_wanted,
         "folds": experiment.cv.folds,
         "repeats": experiment.cv.repeats,
         "columns": columns,

@@ -9,6 +9,7 @@ from typing import Any
 from lora_search.store.records import CellKey
 from lora_search.study.baselines import BaselineTrainer, Part
 from lora_search.study.executors.tasks import Measuring, Outcome, Pack, Task, Training
+from lora_search.study.explained import with_explained
 from lora_search.study.preparation import Prepared
 from lora_search.study.refit import refit_cell, refit_key
 from lora_search.study.settings import facts_of, settings_of
@@ -34,6 +35,7 @@ class Worker:
 
     def begin(self, kept: Mapping[str, Any]) -> dict[str, Any]:
         """Set up what trains; the facts of how it computes (see ``Executor.begin``)."""
+        self.prepared = with_explained(self.prepared, kept)
         settings = settings_of(self.prepared, kept)
         if self._lanes is not None:
             settings = replace(settings, lanes=self._lanes)

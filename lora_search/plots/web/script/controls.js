@@ -77,7 +77,7 @@ function bindControls(table) {
     view.selected.clear();
     refresh();
   });
-  const varied = (column) => !["scaling", "use_dora", "bias", "dropout"].includes(column.key) || new Set(view.trials.map((row) => row[column.key])).size > 1;
+  const varied = (column) => !["scaling", "use_dora", "bias", "rank_pattern", "dropout"].includes(column.key) || new Set(view.trials.map((row) => row[column.key])).size > 1;
   byId("columns").replaceChildren(...COLUMNS.filter(varied).map((column) => {
     const box = h("input", { type: "checkbox", value: column.key, onchange: () => {
       view.columns = [...byId("columns").querySelectorAll("input:checked")].map((one) => one.value);

@@ -1,5 +1,5 @@
 // What is shown: the study's trials gathered into adapters, what of them the filters leave, and what is selected.
-// An adapter is rank, alpha, targets, layers, scaling, DoRA and biases; its settings are the trials that train it at other rates.
+// An adapter is rank, alpha, targets, layers, scaling, DoRA, biases and ranks by module; its settings are the trials that train it at other rates.
 const view = {
   data: null, trials: [], adapters: [], visible: [], unit: null, judged: null,
   selected: new Set(), filters: { rank: [], targets: [], layers: [], state: [] }, ranges: {}, top: 0,
@@ -26,7 +26,7 @@ function take(data) {
     byAdapter.get(row.adapter).push(row);
   }
   view.adapters = [...byAdapter.values()].map((members) => ({ id: members[0].trial, members }));
-  const alike = (row) => [row.rank, row.targets, row.layers, row.scaling, row.use_dora, row.bias].join(), counts = new Map();
+  const alike = (row) => [row.rank, row.targets, row.layers, row.scaling, row.use_dora, row.bias, row.rank_pattern].join(), counts = new Map();
   for (const { members } of view.adapters) counts.set(alike(members[0]), (counts.get(alike(members[0])) || 0) + 1);
   for (const adapter of view.adapters) adapter.twin = counts.get(alike(adapter.members[0])) > 1; // told apart by alpha alone
   apply(data.judged);

@@ -11,6 +11,7 @@ const COLUMNS = [
   { key: "scaling", title: "scaling" },
   { key: "use_dora", title: "DoRA", text: (row) => (row.use_dora ? "yes" : "no") },
   { key: "bias", title: "bias" },
+  { key: "rank_pattern", title: "ranks" },
   { key: "learning_rate", title: "learning rate", number: true, text: (row) => rateText(row.learning_rate) },
   { key: "dropout", title: "dropout", number: true },
   { key: "adapter_parameters", title: "parameters", number: true, text: (row) => grouped(row.adapter_parameters) },

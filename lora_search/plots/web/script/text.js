@@ -71,8 +71,13 @@ const layersText = (layers) =>
 const cut = (text, longest = 28) => (text.length <= longest ? text : text.slice(0, longest - 1) + "\u2026");
 const counted = (count, noun) => `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 
+function ranksText(row) {
+  if (row.rank_pattern === "uniform") return "";
+  return row.rank_pattern === "eva" ? ", ranks by EVA" : `, ranks ${row.rank_pattern.replaceAll(",", ", ").replaceAll(":", " x ")}`;
+}
+
 function adapterText(row, longest = 28) {
-  const variants = (row.scaling === "rslora" ? ", rsLoRA" : "") + (row.use_dora ? ", DoRA" : "") + (row.bias === "lora_only" ? ", biases" : "");
+  const variants = (row.scaling === "rslora" ? ", rsLoRA" : "") + (row.use_dora ? ", DoRA" : "") + (row.bias === "lora_only" ? ", biases" : "") + ranksText(row);
   const alpha = row.group?.twin ? ` \u03b1=${significant(row.alpha, 4)}` : "";
   return `r=${row.rank}${alpha}, ${cut(row.targets, longest)}, ${layersText(row.layers)}${variants}`;
 }
