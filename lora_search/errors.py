@@ -21,9 +21,12 @@ escapes is a bug, and the CLI shows its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
+
+Kind = TypeVar("Kind", bound=BaseException)
 
 
 class LoraSearchError(Exception):
@@ -120,3 +123,28 @@ class StudyError(InputError):
 
 class MachineError(InputError):
     """This machine lacks what was asked for: a package, a device, a precision."""
+
+
+@contextmanager
+def retold(tell: Callable[[Exception], LoraSearchError | None]) -> Iterator[None]:
+    """Inside the block an error that there are words for is raised in these; any other, and one of ours, as it is.
+
+    Args:
+        tell: an error, as one of ours; None where it has no words for it.
+    """
+    try:
+        yield
+    except LoraSearchError:  # told already
+        raise
+    except Exception as error:
+        told = tell(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def behind(error: BaseException | None, kind: type[Kind]) -> Kind | None:
+    """The first error of a kind behind what others made of it, itself included; None where there is none."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error

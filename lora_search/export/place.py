@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lora_search.errors import LoraSearchError, StudyError
+from lora_search.errors import StudyError, retold
 from lora_search.spec.paths import kind_of, path_errors_as
 from lora_search.store.faults import refusal
 
@@ -98,15 +98,13 @@ class Place:
 
     @contextmanager
     def _write_errors_as_study_errors(self, folder: Path) -> Iterator[None]:
-        try:
-            yield
-        except LoraSearchError:  # told already
-            raise
-        except Exception as error:
+        def tell(error: Exception) -> StudyError | None:
             refused = refusal(folder, error)
-            if refused is None:
-                raise
-            raise StudyError.about(self.out, "must be a folder that can be written to", got=refused) from error
+            rule = "must be a folder that can be written to"
+            return None if refused is None else StudyError.about(self.out, rule, got=refused)
+
+        with retold(tell):
+            yield
 
     @contextmanager
     def _folder_errors_as_study_errors(self, parent: Path) -> Iterator[None]:

@@ -279,8 +279,8 @@ def _tables(
 
 def _sums(cells: pd.DataFrame, picked: Sequence[Sequence[int]]) -> dict[str, list[Any]]:
     """What the store's frame of trials says of the cells behind each; ``picked`` are their rows."""
-    score = np.where(cells["state"] == "complete", cells["score"].to_numpy(dtype=np.float64), np.nan)
     complete = (cells["state"] == "complete").to_numpy()
+    score = np.where(complete, cells["score"].to_numpy(dtype=np.float64), np.nan)
     nothing = np.zeros(len(cells))
     seconds = cells["seconds"].to_numpy(dtype=np.float64) if "seconds" in cells else nothing
     wall = (

@@ -13,9 +13,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from lora_search.errors import LoraSearchError, StudyError
+from lora_search.errors import StudyError, behind, retold
 from lora_search.store.address import address_in
 from lora_search.store.files import STUDY_FILE
 from lora_search.store.server_faults import server_error
@@ -54,25 +55,23 @@ def storage_errors_as_study_errors(folder: Path) -> Iterator[None]:
     Raises:
         StudyError: as the block was refused something.
     """
-    try:
+    with retold(partial(_storage_error, folder)):
         yield
-    except LoraSearchError:  # told already
-        raise
-    except Exception as error:
-        if (refused := refusal(folder, error)) is not None:
-            hint = GOING_ON if folder.is_dir() else ""
-            raise StudyError.about(folder, "must be a folder that can be written to", got=refused, hint=hint) from error
-        address = address_in(folder)
-        refused_by_database: StudyError | None
-        if address is not None:
-            refused_by_database = server_error(address, error)
-        else:
-            cause = _database_cause(error)
-            refused_by_database = None if cause is None else database_error(folder / STUDY_FILE, cause)
-        if refused_by_database is None:
-            raise
+
+
+def _storage_error(folder: Path, error: Exception) -> StudyError | None:
+    if (refused := refusal(folder, error)) is not None:
+        hint = GOING_ON if folder.is_dir() else ""
+        return StudyError.about(folder, "must be a folder that can be written to", got=refused, hint=hint)
+    address = address_in(folder)
+    if address is not None:
+        refused_by_database = server_error(address, error)
+    else:
+        cause = _database_cause(error)
+        refused_by_database = None if cause is None else database_error(folder / STUDY_FILE, cause)
+    if refused_by_database is not None:
         refused_by_database.change(lambda mistake: replace(mistake, hint=GOING_ON))
-        raise refused_by_database from error
+    return refused_by_database
 
 
 def refusal(folder: Path, error: BaseException) -> str | None:
@@ -94,15 +93,9 @@ def refusal(folder: Path, error: BaseException) -> str | None:
 
 def _database_cause(error: BaseException | None) -> sqlite3.Error | None:
     """What SQLite said, behind what SQLAlchemy and Optuna made of it; None if that is not where an error comes from."""
-    while error is not None:
-        if isinstance(error, sqlite3.Error):
-            return (
-                error
-                if isinstance(error, sqlite3.DatabaseError) and _primary(error) in {*_DATABASE_RULES, *_DAMAGED}
-                else None
-            )
-        error = error.__cause__ or error.__context__
-    return None
+    said = behind(error, sqlite3.Error)
+    known = isinstance(said, sqlite3.DatabaseError) and _primary(said) in {*_DATABASE_RULES, *_DAMAGED}
+    return said if known else None
 
 
 def _primary(error: sqlite3.Error) -> str:

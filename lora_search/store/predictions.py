@@ -223,8 +223,6 @@ def _read(folder: Path, path: Path, checksum: str | None) -> bytes:
     Raises:
         FileNotFoundError: there is none.
     """
-    if address_in(folder) is None:
-        return path.read_bytes()
     found = _fetch(folder, {path: checksum})
     return found[path.name] if path.name in found else path.read_bytes()
 

@@ -10,9 +10,10 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lora_search.errors import LoraSearchError, MachineError, StudyError
+from lora_search.errors import MachineError, StudyError, behind, retold
 from lora_search.store.address import DatabaseAddress
 
 if TYPE_CHECKING:
@@ -26,15 +27,8 @@ def server_errors_as_study_errors(address: DatabaseAddress) -> Iterator[None]:
     Raises:
         StudyError: as the block was refused something.
     """
-    try:
+    with retold(partial(server_error, address)):
         yield
-    except LoraSearchError:  # told already
-        raise
-    except Exception as error:
-        told = server_error(address, error)
-        if told is None:
-            raise
-        raise told from error
 
 
 def server_error(address: DatabaseAddress, error: BaseException) -> StudyError | None:
@@ -73,12 +67,7 @@ def is_lost(error: BaseException) -> bool:
 def _server_cause(error: BaseException | None) -> psycopg.Error | None:
     """What psycopg raised, behind what SQLAlchemy and Optuna made of it."""
     loaded = sys.modules.get("psycopg")
-    while error is not None and loaded is not None:
-        if isinstance(error, loaded.Error):
-            found: psycopg.Error = error
-            return found
-        error = error.__cause__ or error.__context__
-    return None
+    return None if loaded is None else behind(error, loaded.Error)
 
 
 def _one_line(error: BaseException) -> str:

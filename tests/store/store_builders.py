@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +137,27 @@ def verdict(**changes: Any) -> dict[str, Any]:
         "comparisons": [],
     }
     return {**fields, **changes}
+
+
+@contextmanager
+def another_run(folder: Path, *storage: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has recorded a trial and keeps the study open until it is killed."""
+    holder = (
+        "import sys\n"
+        "from store_builders import ENVIRONMENT, experiment, trial\n"
+        "from lora_search.store.ledger import Ledger\n"
+        "with Ledger.open(sys.argv[1], experiment(), ENVIRONMENT, *sys.argv[2:]) as ledger:\n"
+        "    ledger.add_trial(trial(0))\n"
+        "    print('open', flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(folder), *storage],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield process

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
+from store_builders import ENVIRONMENT, another_run, cell, experiment, failed_cell, trial
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, load_experiment
@@ -136,24 +134,7 @@ def test_a_damaged_study_is_refused_and_left_as_it_is(folder: Path, damage: str)
 
 
 def test_one_run_at_a_time_in_this_process_and_in_any_other(folder: Path) -> None:
-    holder = (
-        "import sys\n"
-        "from store_builders import ENVIRONMENT, experiment\n"
-        "from lora_search.store.ledger import Ledger\n"
-        "with Ledger.open(sys.argv[1], experiment(), ENVIRONMENT):\n"
-        "    print('open', flush=True)\n"
-        "    sys.stdin.readline()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", holder, str(folder)],
-        cwd=Path(__file__).parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
+    with another_run(folder) as process:
         (mistake,) = refusal(folder, experiment())
         assert mistake.startswith(f"{folder}: another run is writing to {folder} (process {process.pid} on ")
         process.kill()  # and the lock goes with it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ import numpy as np
 import optuna
 import pytest
 from sqlalchemy import event
-from store_builders import ENVIRONMENT, cell, experiment, trial, verdict
+from store_builders import ENVIRONMENT, another_run, cell, experiment, trial, verdict
 
 from lora_search.errors import InputError, MachineError, StudyError
 from lora_search.store import session
@@ -257,25 +256,7 @@ def test_the_password_may_be_in_libpqs_file(
 
 
 def test_a_run_elsewhere_is_refused_until_this_one_is_gone(folder: Path, postgresql: Any, tmp_path: Path) -> None:
-    holder = (
-        "import sys\n"
-        "from store_builders import ENVIRONMENT, experiment, trial\n"
-        "from lora_search.store.ledger import Ledger\n"
-        "with Ledger.open(sys.argv[1], experiment(), ENVIRONMENT, sys.argv[2]) as ledger:\n"
-        "    ledger.add_trial(trial(0))\n"
-        "    print('open', flush=True)\n"
-        "    sys.stdin.readline()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", holder, str(tmp_path / "there" / "reviews"), postgresql.storage],
-        cwd=Path(__file__).parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
+    with another_run(tmp_path / "there" / "reviews", postgresql.storage) as process:
         said = f"process {process.pid} on {os.uname().nodename}"[: 63 - len("lora-search: ")]
         assert refusal(begin, folder, postgresql) == (
             f"{folder}: another run is writing to study reviews in {postgresql.storage} ({said})"
