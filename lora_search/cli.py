@@ -113,6 +113,9 @@ def run(
     storage: Annotated[str | None, _STORAGE] = None,
     trials: Trials = None,
     overrides: Overrides = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="Where another run has the study, wait, and go on in its place if it ends.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
 ) -> None:
     """Run a study, or go on with it; print the verdict."""
@@ -123,7 +126,7 @@ def run(
     from lora_search.study import run_study
 
     with naming_sources(spec, overrides or ()):
-        tables = run_study(experiment, results, progress=False if quiet else None, storage=storage)
+        tables = run_study(experiment, results, progress=False if quiet else None, storage=storage, join=join)
     _print_verdict(judge(tables))
     if not quiet:
         print(f"\n{tables.folder} holds the study; figures and a page: lora-search report {tables.folder}")

@@ -121,6 +121,10 @@ class StudyError(InputError):
     """The study is missing, damaged, or belongs to another experiment; or its database does not answer."""
 
 
+class StudyInUseError(StudyError):
+    """Another run is writing to the study."""
+
+
 class MachineError(InputError):
     """This machine lacks what was asked for: a package, a device, a precision."""
 

@@ -86,8 +86,9 @@ class Ledger:
                 already, and for the folder itself.
 
         Raises:
-            StudyError: another run is writing there; the folder holds another experiment's study, a damaged one, or
-                other files and no study. Nothing in it has been touched.
+            StudyInUseError: another run is writing there.
+            StudyError: the folder holds another experiment's study, a damaged one, or other files and no study. Nothing
+                in it has been touched.
         """
         folder, header = Path(folder), Header(experiment, (json.loads(json_text(environment)),))
         place = storage_of(folder, experiment.name, storage)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from lora_search.errors import StudyError
+from lora_search.errors import StudyError, StudyInUseError
 from lora_search.store.files import LOCK_FILE
 
 PATIENCE = 30.0  # seconds
@@ -33,7 +33,8 @@ class FolderLock:
         """Take the lock, or say at once who has it.
 
         Raises:
-            StudyError: another run has it, or the file system cannot lock.
+            StudyInUseError: another run has it.
+            StudyError: the file system cannot lock.
         """
         descriptor = _locked(folder)
         while not _is_named(folder, descriptor):  # deleted between its opening and its locking
@@ -50,7 +51,7 @@ class FolderLock:
             whether it had to be taken again. Of a folder that is gone as a whole nothing is said here.
 
         Raises:
-            StudyError: another run writes there now.
+            StudyInUseError: another run writes there now.
             OSError: no file can be made there.
         """
         if self._descriptor is None or _is_named(self.folder, self._descriptor) or not self.folder.is_dir():
@@ -67,6 +68,18 @@ class FolderLock:
             self._descriptor = None
 
 
+def holder_of(folder: Path) -> str | None:
+    """Who has the lock of a folder, as ``process 12 on name``; None where nobody has it."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return None if _taken(descriptor, fcntl.LOCK_SH) else _name_in(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _locked(folder: Path) -> int:
     """A descriptor of the folder's lock file, which is made if need be, and locked."""
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -77,7 +90,7 @@ def _locked(folder: Path) -> int:
         raise StudyError.about(folder, "must be on a file system that can lock files", got=error.strerror) from error
     if holder is not None:
         os.close(descriptor)
-        raise StudyError.about(folder, f"another run is writing to {folder}{f' ({holder})' if holder else ''}")
+        raise StudyInUseError.about(folder, f"another run is writing to {folder}{f' ({holder})' if holder else ''}")
     return descriptor
 
 
@@ -91,23 +104,28 @@ def _is_named(folder: Path, descriptor: int) -> bool:
 
 def _holder_after_waiting(descriptor: int) -> str | None:
     """None when the lock is taken; else who has it, an empty string if that is not said."""
-    patience = time.monotonic() + PATIENCE
+    began = time.monotonic()
     while not _taken(descriptor):
-        holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
-        # what a killed run forked has the lock too, and ends as soon as it notices
-        if not has_ended(holder) or time.monotonic() > patience:
+        holder, waited = _name_in(descriptor), time.monotonic() - began
+        # what a killed run forked has the lock too, and ends as soon as it notices; who asks for the holder has it for
+        # a moment
+        if waited > (PATIENCE if has_ended(holder) else _PAUSE):
             return holder
         time.sleep(_PAUSE)
     return None
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
         # flock and not lockf: two runs inside one process (two notebook cells) must exclude each other as well.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _name_in(descriptor: int) -> str:
+    return os.pread(descriptor, 100, 0).decode(errors="replace").strip()
 
 
 def has_ended(holder: str) -> bool:

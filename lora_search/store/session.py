@@ -16,14 +16,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 
-from lora_search.errors import LoraSearchError, StudyError
+from lora_search.errors import LoraSearchError, StudyError, StudyInUseError
 from lora_search.store.address import DatabaseAddress
 from lora_search.store.database import Header, check_version, write_header
 from lora_search.store.faults import GOING_ON
@@ -67,7 +67,8 @@ class Session:
         notes: what befell the connection, as sentences for the user.
 
     Raises:
-        StudyError: another run writes to the study, or there is no server that lets one.
+        StudyInUseError: another run writes to the study.
+        StudyError: there is no server that lets one.
     """
 
     def __init__(self, lock: FolderLock, address: DatabaseAddress) -> None:
@@ -87,7 +88,8 @@ class Session:
             work: may be done again though its transaction was committed, so it must come to the same then.
 
         Raises:
-            StudyError: the server does not come back, or another run has come in meanwhile.
+            StudyInUseError: another run has come in meanwhile.
+            StudyError: the server does not come back.
         """
         return self.patiently(lambda: work(Connection(self._living(), self._recorded)))
 
@@ -170,31 +172,10 @@ class Session:
         Raises:
             StudyError: as of ``attempt``.
         """
-        began, pause, lost = time.monotonic(), _FIRST_PAUSE, False
-        while True:
-            try:
-                found = work()
-            except LoraSearchError:
-                raise
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                if time.monotonic() - began > PATIENCE:
-                    raise self._given_up(error) from error
-                lost = True
-                time.sleep(min(pause, _LONGEST_PAUSE))
-                pause *= 2
-            else:
-                waited = time.monotonic() - began
-                if lost and waited > _TOLD:
-                    self.notes.append(f"the database was away for {waited:.0f} s; nothing of what was recorded is lost")
-                return found
-
-    def _given_up(self, error: Exception) -> StudyError:
-        told = server_error(self.address, error)
-        said = "" if told is None else f" ({told.details[0].got})"
-        rule = f"must answer within {PATIENCE:.0f} s, and did not{said}"
-        return StudyError.about(self.address.storage, rule, hint=GOING_ON)
+        found, waited = patiently(self.address, work)
+        if waited > _TOLD:
+            self.notes.append(f"the database was away for {waited:.0f} s; nothing of what was recorded is lost")
+        return found
 
     def _living(self) -> psycopg.Connection[Any]:
         if self._raw.closed:
@@ -223,7 +204,7 @@ class Session:
             # what a killed run forked has its connection too, and ends as soon as it notices
             elif holder is not None and not (has_ended(said) and time.monotonic() < until):
                 who = f" ({said})" if said else ""
-                raise StudyError.about(self._lock.folder, f"another run is writing to {self.address}{who}")
+                raise StudyInUseError.about(self._lock.folder, f"another run is writing to {self.address}{who}")
             time.sleep(_PAUSE_OF_LOCK)
 
     def _optuna_storage(self, schema: str) -> optuna.storages.RDBStorage:
@@ -238,6 +219,57 @@ class Session:
         """Whoever follows the folder on this machine sees by the file's time that something was recorded."""
         with suppress(OSError):
             os.utime(self._lock.folder / STORAGE_FILE)
+
+
+def patiently(address: DatabaseAddress, work: Callable[[], Value]) -> tuple[Value, float]:
+    """Do something with a database, again where a connection was lost over it.
+
+    Args:
+        address: of the study.
+        work: may be done again from any point on.
+
+    Returns:
+        what came of it, and the seconds that the database was away.
+
+    Raises:
+        StudyError: the server does not come back.
+    """
+    began, pause, waited = time.monotonic(), _FIRST_PAUSE, 0.0
+    while True:
+        try:
+            return work(), waited
+        except LoraSearchError:
+            raise
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            if time.monotonic() - began > PATIENCE:
+                raise _given_up(address, error) from error
+        time.sleep(min(pause, _LONGEST_PAUSE))
+        pause *= 2
+        waited = time.monotonic() - began
+
+
+def _given_up(address: DatabaseAddress, error: Exception) -> StudyError:
+    told = server_error(address, error)
+    said = "" if told is None else f" ({told.details[0].got})"
+    rule = f"must answer within {PATIENCE:.0f} s, and did not{said}"
+    return StudyError.about(address.storage, rule, hint=GOING_ON)
+
+
+def holder_in(address: DatabaseAddress) -> str | None:
+    """Whose run has a study, as ``process 12 on name``, empty where this user may not know it; None where nobody has.
+
+    Raises:
+        StudyError: the server does not come back.
+    """
+
+    def work() -> tuple[int | None, str]:
+        with closing(Connection(connect(address))) as connection:
+            return _holder(connection, _key_of(address))
+
+    (holder, name), _ = patiently(address, work)
+    return None if holder is None else name.removeprefix(PREFIX)
 
 
 def _key_of(address: DatabaseAddress) -> int:

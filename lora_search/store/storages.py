@@ -20,7 +20,7 @@ from lora_search.store.address import DatabaseAddress, address_in, checked_stora
 from lora_search.store.connection import Connection as AnyConnection
 from lora_search.store.database import Header, read_header
 from lora_search.store.files import STUDY_FILE
-from lora_search.store.lock import FolderLock
+from lora_search.store.lock import FolderLock, holder_of
 from lora_search.store.opening import check_place, continued, create, recorded_header
 from lora_search.store.postgresql import (
     Connection,
@@ -31,7 +31,7 @@ from lora_search.store.postgresql import (
 )
 from lora_search.store.reading import read_file
 from lora_search.store.server_faults import server_errors_as_study_errors
-from lora_search.store.session import Session
+from lora_search.store.session import Session, holder_in
 from lora_search.store.writing import WritableDatabase
 
 Value = TypeVar("Value")
@@ -75,6 +75,10 @@ class Storage(Protocol):
     def read(self, work: Callable[[AnyConnection], Value]) -> Value:
         """What ``work`` finds in the tables, as they stood at one moment."""
 
+    def holder(self) -> str | None:
+        """Who has the study open to write it, as ``process 12 on name``, or empty where that is not said; None for
+        nobody."""
+
     def begin(self, lock: FolderLock, header: Header) -> tuple[OpenStorage, Header]:
         """Create the study, or open it to go on with it.
 
@@ -86,7 +90,8 @@ class Storage(Protocol):
             the study, and what it says of itself from now on.
 
         Raises:
-            StudyError: another run writes to it; it is another experiment's, or damaged.
+            StudyInUseError: another run writes to it.
+            StudyError: it is another experiment's, or damaged.
         """
 
 
@@ -101,6 +106,9 @@ class FolderStorage:
 
     def read(self, work: Callable[[AnyConnection], Value]) -> Value:
         return read_file(self.folder, work)
+
+    def holder(self) -> str | None:
+        return holder_of(self.folder)
 
     def begin(self, lock: FolderLock, header: Header) -> tuple[OpenStorage, Header]:
         if (self.folder / STUDY_FILE).exists():
@@ -132,6 +140,11 @@ class PostgresqlStorage:
 
     def read(self, work: Callable[[AnyConnection], Value]) -> Value:
         return read_remote(self.address, work)
+
+    def holder(self) -> str | None:
+        with server_errors_as_study_errors(self.address):
+            # on this machine, or anywhere
+            return holder_of(self.folder) or holder_in(self.address)
 
     def begin(self, lock: FolderLock, header: Header) -> tuple[OpenStorage, Header]:
         with server_errors_as_study_errors(self.address):

@@ -18,6 +18,7 @@ from optuna import Study
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
+from lora_search.errors import StudyInUseError
 from lora_search.metrics import direction
 from lora_search.models import quiet_libraries
 from lora_search.spec import AdapterSpec, Experiment, Nuisance, facts, load_experiment
@@ -48,6 +49,7 @@ from lora_search.study.schedule import Step
 from lora_search.study.settings import moved_from
 from lora_search.study.trial_export import check_export
 from lora_search.study.tuning import search_of
+from lora_search.study.turns import await_turn
 from lora_search.training import Engine
 
 UNTRAINED = -1
@@ -70,6 +72,7 @@ def run_study(
     *,
     progress: bool | StudyProgress | None = None,
     storage: str | None = None,
+    join: bool = False,
 ) -> StudyTables:
     """Run a study, or go on with it, until its number of trials is reached.
 
@@ -79,12 +82,15 @@ def run_study(
         progress: False is silent; None shows a bar on a terminal and lines elsewhere.
         storage: ``postgresql://USER@HOST:PORT/DATABASE`` keeps the study there, and goes on with it from anywhere; None
             is where it is already, and for a new one its folder.
+        join: where another run has the study, here or on any machine, wait, and go on in its place if it ends before
+            the study does; instead of being refused.
 
     Returns:
         The study's tables; ``verdict()`` is its verdict.
 
     Raises:
         InputError: what the user can mend. Nothing has been written then.
+        StudyInUseError: another run has the study.
         Interrupted: by Ctrl-C or SIGTERM. Calling again goes on.
     """
     if not isinstance(experiment, Experiment):
@@ -94,22 +100,35 @@ def run_study(
     folder = Path(results) / experiment.name
     with quiet_optuna(), quiet_libraries(), terminated_as_interrupt():
         place = storage_of(folder, experiment.name, storage)
-        is_new = not place.exists()  # told at once, and not when data and model are loaded
-        prepared = _checked(prepare(experiment), folder, None if is_new else place)
-        environment = describe_environment(prepared)
-        with (
-            refusals_as_input_errors(folder),
-            executor_of(prepared, Engine, progress.note) as executor,
-            Ledger.open(folder, experiment, environment, storage) as ledger,
-        ):
-            progress = LiveFile(progress, folder)
+        while True:
+            if join:
+                await_turn(place, progress)
             try:
-                return StudyRun(prepared, ledger, progress, executor).run()
-            except KeyboardInterrupt as interrupt:
-                ledger.write_tables()
-                raise Interrupted(folder, terminated=isinstance(interrupt, Terminated)) from None
-            finally:
-                progress.end()
+                return _run(experiment, folder, place, storage, progress)
+            except StudyInUseError:  # of several that waited one came first
+                if not join:
+                    raise
+
+
+def _run(
+    experiment: Experiment, folder: Path, place: Storage, storage: str | None, progress: StudyProgress
+) -> StudyTables:
+    is_new = not place.exists()  # told at once, and not when data and model are loaded
+    prepared = _checked(prepare(experiment), folder, None if is_new else place)
+    environment = describe_environment(prepared)
+    with (
+        refusals_as_input_errors(folder),
+        executor_of(prepared, Engine, progress.note) as executor,
+        Ledger.open(folder, experiment, environment, storage) as ledger,
+    ):
+        progress = LiveFile(progress, folder)
+        try:
+            return StudyRun(prepared, ledger, progress, executor).run()
+        except KeyboardInterrupt as interrupt:
+            ledger.write_tables()
+            raise Interrupted(folder, terminated=isinstance(interrupt, Terminated)) from None
+        finally:
+            progress.end()
 
 
 def _checked(prepared: Prepared, folder: Path, place: Storage | None) -> Prepared:

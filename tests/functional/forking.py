@@ -10,11 +10,13 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -22,6 +24,8 @@ from typing import Any
 
 import torch
 
+SECONDS = 240
+"""For a process to do what is awaited of it."""
 PRELOADED = [
     "lora_search.study.runner",
     "lora_search.study.refit",
@@ -68,6 +72,7 @@ class ForkedCommand(Forked):
             run_command,
             [str(argument) for argument in arguments],
             folder,
+            dict(os.environ),
             [Connection(os.dup(end)) for end in theirs],
         )
         for _, end in ends:
@@ -77,7 +82,32 @@ class ForkedCommand(Forked):
         os.kill(self.pid, signal.SIGTERM)
 
 
-def run_command(arguments: Sequence[str], folder: Path, ends: Sequence[Connection]) -> None:
+def read_until(descriptor: int, awaited: str | None = None) -> str:
+    """What a process writes, up to the piece that has ``awaited`` in it; without, all."""
+    deadline, text = time.monotonic() + SECONDS, ""
+    while time.monotonic() < deadline and (awaited is None or awaited not in text):
+        if select.select([descriptor], [], [], 1)[0]:
+            try:
+                chunk = os.read(descriptor, 65536)
+            except OSError:  # how Linux says that nobody is left on the other side of a terminal
+                break
+            if not chunk:
+                break
+            text += chunk.decode(errors="replace")
+    return text
+
+
+def read_all(descriptor: int, awaited: str, then: Callable[[], object]) -> str:
+    """All that a process writes; ``then`` is called once, when ``awaited`` is in it."""
+    text = read_until(descriptor, awaited)
+    if awaited in text:
+        then()
+    return text + read_until(descriptor)
+
+
+def run_command(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], ends: Sequence[Connection]
+) -> None:
     """What such a process does: input and output are three ends, those of a terminal, or two, of pipes."""
     if len(ends) == 3:
         os.setsid()
@@ -92,6 +122,7 @@ def run_command(arguments: Sequence[str], folder: Path, ends: Sequence[Connectio
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(place, mode, buffering=1) for place, mode in enumerate("rww"))
     os.chdir(folder)
+    os.environ.update(environment)  # the server's is as old as the server
     torch.set_num_threads(1)
     sys.argv = ["lora-search", *arguments]
     from lora_search.cli import main

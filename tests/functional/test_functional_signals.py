@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shlex
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from forking import ForkedCommand
+from forking import SECONDS, ForkedCommand, read_all
 from tiny_world import assert_same_study
 
 from lora_search import open_study, spec
@@ -19,26 +16,7 @@ from lora_search.export import adapter
 from lora_search.reporting import page
 from lora_search.store import mending, reader
 
-SECONDS = 240
 SLOW = {"search": {"trials": 3}, "cv": {"folds": 3}, "training": {"epochs": 6}}
-
-
-def read(descriptor: int, awaited: str, then: Callable[[], object]) -> str:
-    """All that a process writes; ``then`` is called once, when ``awaited`` is in it."""
-    deadline, text, called = time.monotonic() + SECONDS, "", False
-    while time.monotonic() < deadline:
-        if select.select([descriptor], [], [], 1)[0]:
-            try:
-                chunk = os.read(descriptor, 65536)
-            except OSError:  # how Linux says that nobody is left on the other side of a terminal
-                break
-            if not chunk:
-                break
-            text += chunk.decode(errors="replace")
-        if awaited in text and not called:
-            then()
-            called = True
-    return text
 
 
 def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, lora_search):
@@ -50,8 +28,8 @@ def test_interrupted_at_a_terminal_and_in_a_job(world, tmp_path, lora_search):
 
     # the third fold is under way: some cells are recorded, some are not
     with ThreadPoolExecutor() as both:
-        seen_ = both.submit(read, ours, "fold 3  epoch", lambda: os.write(ours, b"\x03"))
-        log_ = both.submit(read, job.err, "fold 3", job.terminate)
+        seen_ = both.submit(read_all, ours, "fold 3  epoch", lambda: os.write(ours, b"\x03"))
+        log_ = both.submit(read_all, job.err, "fold 3", job.terminate)
         seen, log = seen_.result(), log_.result()
     os.close(ours)
     assert terminal.wait(SECONDS) == 130, seen

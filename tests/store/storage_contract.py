@@ -5,6 +5,8 @@ A class of the contract has the fixture ``begin``, which opens the study of ``fo
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,19 +15,28 @@ import optuna
 import pytest
 from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial, verdict
 
-from lora_search.errors import StudyError
+from lora_search.errors import StudyError, StudyInUseError
 from lora_search.spec import load_experiment
 from lora_search.spec.facts import HOLDOUT, PRECISION, HoldoutScore
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import list_studies, read_study
 from lora_search.store.reading import read_from
 from lora_search.store.records import BaselineKey, BaselineResult, CellKey
+from lora_search.store.storages import storage_of
 
 Begin = Callable[..., Ledger]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def wait_for_nobody(folder: Path, study: str) -> None:
+    """Until nobody has a study: a server notices at once that a connection has ended, which is not in no time."""
+    until = time.monotonic() + 30
+    while storage_of(folder, study).holder() is not None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 class StorageContract:
@@ -165,7 +176,7 @@ class StorageContract:
     def test_another_experiment_and_another_run_are_refused(self, begin: Begin, folder: Path) -> None:
         with begin() as ledger:
             ledger.add_trial(trial(0))
-            with pytest.raises(StudyError, match=f"^{folder}: another run is writing to "):
+            with pytest.raises(StudyInUseError, match=f"^{folder}: another run is writing to "):
                 begin()
             ledger.add_trial(trial(1))
         with pytest.raises(StudyError) as caught:
@@ -178,6 +189,13 @@ class StorageContract:
             assert len(ledger.trials()) == 2
             ledger.close()
             ledger.close()
+
+    def test_who_writes_to_it_is_told(self, begin: Begin, folder: Path) -> None:
+        with begin() as ledger:
+            holder = storage_of(folder, ledger.experiment.name).holder()
+            assert holder is not None
+            assert holder.startswith(f"process {os.getpid()} on ")
+        wait_for_nobody(folder, ledger.experiment.name)
 
     def test_what_is_read_together_is_of_one_moment(self, begin: Begin, folder: Path) -> None:
         count = "select count(*) from lora_trials"
