@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import on_postgresql
 import pytest
 import torch
 from browsing import browser_found
@@ -71,6 +72,17 @@ def _one_search_per_model() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frozen_forward, "find_pooled_token", find)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _studies_in_databases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where it is asked for (see ``on_postgresql``)."""
+    with pytest.MonkeyPatch.context() as patch:
+        if on_postgresql.WANTED:
+            server = request.getfixturevalue("postgresql_server")
+            patch.setenv(on_postgresql.SERVER, server.storage.rpartition("/")[0])
+        with on_postgresql.studies_in_databases():
+            yield
 
 
 @pytest.fixture(scope="session")

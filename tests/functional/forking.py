@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from on_postgresql import studies_in_databases
 
 SECONDS = 240
 """For a process to do what is awaited of it."""
@@ -127,4 +128,5 @@ def run_command(
     sys.argv = ["lora-search", *arguments]
     from lora_search.cli import main
 
-    main()
+    with studies_in_databases():
+        main()

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import torch
+from on_postgresql import in_its_folder
 from simulated_study import FormulaEngine, simulated
 from tiny_world import assert_same_study
 
@@ -90,6 +91,7 @@ def let_no_file_grow():
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 
 
+@in_its_folder
 def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(tmp_path, command, undisturbed):
     results = tmp_path / "disk"
     with mounted(results, "size=4m") as small:
@@ -120,7 +122,12 @@ def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(tmp_path, com
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("predictions", "file"), ("trials.csv", "folder"), ("experiment.toml", "folder"), (".lock", "folder")],
+    [
+        pytest.param("predictions", "file", marks=in_its_folder),
+        ("trials.csv", "folder"),
+        ("experiment.toml", "folder"),
+        (".lock", "folder"),
+    ],
 )
 def test_whatever_is_in_the_way_is_named(tmp_path, command, undisturbed, name, kind):
     folder = shutil.copytree(undisturbed, tmp_path / "results" / undisturbed.name)
@@ -137,6 +144,7 @@ def test_whatever_is_in_the_way_is_named(tmp_path, command, undisturbed, name, k
     assert command("run", "--results", folder.parent, "--trials", 12) == (0, "")
 
 
+@in_its_folder
 def test_a_folder_that_may_only_be_read(tmp_path, command, undisturbed, lora_search, plain_reports):
     results = tmp_path / "results"
     with mounted(results, "size=20m") as ours:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from experiment_scripts import audit_module
 from forking import clean_context
+from on_postgresql import in_its_folder
 from tiny_world import assert_same_study
 
 from lora_search import run_study
@@ -108,6 +109,7 @@ def test_killed_at_random_moments_with_readers_beside_it(world, tmp_path, audit)
     assert audit.differences(folder, tmp_path / "undisturbed" / "critics") == []
 
 
+@in_its_folder
 def test_the_audit_tells_what_is_lost_and_what_is_different(audit, finished, tmp_path):
     cells = audit.recorded(finished)
     first, second, *_ = cells

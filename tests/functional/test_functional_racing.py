@@ -7,6 +7,7 @@ from dataclasses import replace
 import optuna
 import pytest
 import simulated_study
+from on_postgresql import in_its_folder
 from simulated_study import Killed, die_at, simulated
 from tiny_world import assert_same_study
 
@@ -104,6 +105,7 @@ def stops_the_best(world, tmp_path, monkeypatch):
     return run, unraced, best
 
 
+@in_its_folder
 def test_a_stopped_trial_that_may_be_the_best_gets_the_cells_it_lacks(stops_the_best):
     run, unraced, best = stops_the_best
     study = run("raced")

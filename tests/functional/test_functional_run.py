@@ -7,12 +7,14 @@ import re
 import tomllib
 
 import pandas as pd
+from on_postgresql import in_its_folder
 from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
 from lora_search.store.reader import read_predictions
 
 
+@in_its_folder
 def test_a_study_leaves_every_file_of_the_contract(world, tmp_path, lora_search):
     answer = lora_search("run", world.file(tmp_path), "--results", "studies")
     assert answer.code == 0

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from on_postgresql import in_its_folder
 from tiny_world import sentences, write_experiment, write_model, write_sentences
 
 
@@ -164,6 +165,7 @@ def test_a_study_whose_data_or_model_changed_under_it(world, tmp_path, lora_sear
     assert contents(tmp_path / "results") == before
 
 
+@in_its_folder
 def test_a_study_that_is_damaged(world, older, tmp_path, lora_search):
     (older / "study.db").write_bytes(b"SQLite format 3\0" + bytes(5000))
     before = contents(older)
