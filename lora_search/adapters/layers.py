@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_search.adapters.dropout import keep_mask
+from lora_search.adapters.frozen import matrix_of
 from lora_search.adapters.rows import Rows, Run
 from lora_search.adapters.transfer import on_device
 
@@ -105,7 +106,7 @@ class PackedLora(nn.Module):
     """A frozen linear module with, for every slot in ``members``, its low-rank update.
 
     Args:
-        frozen: nn.Linear, or transformers' Conv1D, whose weight is stored (in, out).
+        frozen: nn.Linear, transformers' Conv1D, or bitsandbytes' Linear4bit (see ``frozen``).
         members: the slots whose spec targets this module; the rows of others pass through the frozen module alone.
         number: separates its dropout masks from other modules'; the same in every pack, or a cell's masks would depend
             on its company.
@@ -120,7 +121,6 @@ class PackedLora(nn.Module):
         self.source = source
         self.members = members
         self.number = number
-        self.transposed = not isinstance(frozen, nn.Linear)
         self._dropping: frozenset[int] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -137,8 +137,7 @@ class PackedLora(nn.Module):
 
     def frozen_input_gradient(self, g: Tensor) -> Tensor:
         """dL/dx through the frozen weight alone."""
-        weight: Tensor = self.frozen.weight  # type: ignore[assignment]
-        return g @ weight.t() if self.transposed else g @ weight
+        return g @ matrix_of(self.frozen)
 
     def _mask(self, x: Tensor) -> Tensor | None:
         """What ``x`` is multiplied with, 1 where nothing is dropped: only the rows of members that drop are drawn for,

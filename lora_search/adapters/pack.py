@@ -25,12 +25,13 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from lora_search.adapters.frozen import is_kept_as_codes, matrix_of
 from lora_search.adapters.initial import initial_a, initial_head_weight
 from lora_search.adapters.lane import Lane
 from lora_search.adapters.layers import Matrices
 from lora_search.adapters.rows import Rows
 from lora_search.adapters.sharing import shared_zeros
-from lora_search.adapters.variants import BIAS, MAGNITUDE, Biases, Magnitude, Magnitudes, matrix_of
+from lora_search.adapters.variants import BIAS, MAGNITUDE, Biases, Magnitude, Magnitudes
 
 _BLOCK = 2**17
 """Most numbers of a block on a CPU; AdamW goes over four such blocks at once."""
@@ -454,12 +455,19 @@ def merge_into(model: nn.Module, state: Mapping[str, Tensor], scale: float) -> N
         model: the module tree the state was trained on.
         state: what ``AdapterPack.state`` returned.
         scale: the slot's scale.
+
+    Raises:
+        ValueError: W0 is kept as codes, which cannot hold the sum.
     """
     with torch.no_grad():
         for name, value in state.items():
             module_name, kind = name.replace(f".{BIAS}", ".bias").rsplit(".", 1)
             module = model.get_submodule(module_name)
             if kind == "lora_A":
+                if is_kept_as_codes(module):
+                    raise ValueError(
+                        f"{module_name}: the weight must be floating-point numbers to merge an update into"
+                    )
                 weight = matrix_of(module)
                 weight += scale * (state[f"{module_name}.lora_B"] @ value)
                 magnitude = state.get(f"{module_name}.{MAGNITUDE}")

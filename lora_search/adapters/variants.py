@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_search.adapters.frozen import matrix_of
 from lora_search.adapters.layers import Matrices, PackedLora, RowSource, stacked, unstacked
 
 MAGNITUDE, BIAS = "lora_magnitude_vector", "base_layer.bias"
@@ -62,8 +63,8 @@ class Magnitudes:
         zeros: Callable[[int, int], Tensor],
     ) -> None:
         self.members = members
-        self._weights = {name: matrix_of(modules[name]) for name in members}
-        self._squares = {name: weight.float().square().sum(1) for name, weight in self._weights.items()}
+        self._frozen = {name: modules[name] for name in members}
+        self._squares = {name: matrix_of(module).float().square().sum(1) for name, module in self._frozen.items()}
         self._stored = {
             name: (zeros(slots, len(square)).fill_(1.0), zeros(slots, len(square)))
             for name, square in self._squares.items()
@@ -92,18 +93,12 @@ class Magnitudes:
             m: (k, out).
         """
         factor, inverse_norm = self._stored[name]
-        crossed = (b * (a @ self._weights[name].float().t()).transpose(1, 2)).sum(2)
+        crossed = (b * (a @ matrix_of(self._frozen[name]).float().t()).transpose(1, 2)).sum(2)
         own = ((b @ (a @ a.transpose(1, 2))) * b).sum(2)
         square = self._squares[name] + 2.0 * crossed + own
         inverse = square.clamp_(min=torch.finfo(square.dtype).tiny).rsqrt_()
         inverse_norm[slots] = inverse
         factor[slots] = m * inverse
-
-
-def matrix_of(module: nn.Module) -> Tensor:
-    """W (out, in) of a frozen linear module, a view; transformers' Conv1D stores it as (in, out)."""
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    return weight.detach() if isinstance(module, nn.Linear) else weight.detach().t()
 
 
 class _VariantFunction(torch.autograd.Function):

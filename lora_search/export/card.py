@@ -103,6 +103,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
             "learning_rate": f"{chosen.nuisance.learning_rate:.4g}",
             "steps": refit.result.steps,
             "max_length": prepared.data.report.max_length,
+            "quantization": prepared.base.quantization,
             "precision": facts.PRECISION.of(tables.facts) or "fp32",
             "adapter_parameters": f"{int(chosen.row['adapter_parameters']):,}",
             "head_parameters": f"{structure.head_parameters:,}",
@@ -114,8 +115,7 @@ def model_card(tables: StudyTables, refit: Refit, loading: Loading, out: Path, d
 
 def usage(loading: Loading, out: Path) -> str:
     """Python that loads the export and answers to a text."""
-    arguments = "".join(f", {key}={value!r}" for key, value in loading.model.items())
-    encoding = "".join(f", {key}={value!r}" for key, value in loading.tokenizer.items())
+    encoding = _listed(loading.tokenizer)
     trust = ", trust_remote_code=True" if loading.model.get("trust_remote_code") else ""
     texts = '["one text"], ["its pair"]' if loading.pairs else '["one text", "another"]'
     if loading.spaced is not None:
@@ -128,21 +128,50 @@ def usage(loading: Loading, out: Path) -> str:
                 'encoded = tokenizer.apply_chat_template([{"role": "user", "content": "a question"}],'
                 ' add_generation_prompt=True, return_dict=True, return_tensors="pt")'
             )
+    if loading.quantization is not None:
+        asked += ".to(model.device)"  # bitsandbytes takes the GPU where there is one
     # where the head has no bias to hold it
     answers = loading.reading.replace("[number", f"[number + {loading.offset!r}") if loading.offset else loading.reading
+    imported, lines = _base(loading)
     return "\n".join(
         (
+            *(["import torch"] if any("torch." in line for line in lines) else []),
             "from peft import PeftModel",
-            f"from transformers import {loading.auto_class}, AutoTokenizer",
+            f"from transformers import {', '.join(imported)}",
             "",
             f"adapter = {str(out)!r}  # this folder",
-            f"base = {loading.auto_class}.from_pretrained({loading.base!r}{arguments})",
+            *lines,
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             f"tokenizer = AutoTokenizer.from_pretrained(adapter{trust})",
             asked,
             f"print({answers})",
         )
     )
+
+
+def _base(loading: Loading) -> tuple[list[str], list[str]]:
+    """What is imported of transformers, and the lines that make ``base``."""
+    imported, arguments, kept = [loading.auto_class, "AutoTokenizer"], _listed(loading.model), loading.quantization
+    if kept is not None and kept.call:
+        imported.append("BitsAndBytesConfig")
+        arguments += f", quantization_config={kept.call}"
+    lines = []
+    if loading.skipped:
+        imported.append("AutoConfig")
+        arguments = f", config=config{_listed(loading.model_arguments)}"
+        lines = [
+            f"config = AutoConfig.from_pretrained({loading.base!r}{_listed(loading.config_arguments)})",
+            f'config.quantization_config["llm_int8_skip_modules"] = {list(loading.skipped)!r}',
+        ]
+    lines.append(f"base = {loading.auto_class}.from_pretrained({loading.base!r}{arguments})")
+    if kept is not None and kept.brought:
+        lines.append("torch.nn.Module.float(base)  # a base that comes quantized passes dtype over")
+    return imported, lines
+
+
+def _listed(arguments: Mapping[str, Any]) -> str:
+    """Keyword arguments as Python, behind others."""
+    return "".join(f", {key}={value!r}" for key, value in arguments.items())
 
 
 def evidence_rows(tables: StudyTables, verdict: Mapping[str, Any], exported: int) -> list[Row]:

@@ -96,6 +96,8 @@ class Recipe:
             "base": self.loading.base,
             "auto_class": self.loading.auto_class,
             "resized": "ignore_mismatched_sizes" in self.loading.model,
+            "quantization": self.loading.quantization,
+            "skipped": list(self.loading.skipped),
             "files": {key: value for key, value in self.loading.model.items() if key in _FILE_ARGUMENTS},
             "revision": experiment.model.revision,
             "trust_remote_code": experiment.model.trust_remote_code,

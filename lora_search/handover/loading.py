@@ -16,9 +16,13 @@ from lora_search.handover.answers import offset_of
 from lora_search.handover.config import base_location
 from lora_search.models import FrozenBase, positions_follow_padding
 from lora_search.models.checkpoint import Checkpoint, find_checkpoint
+from lora_search.models.quantization import Quantization
 from lora_search.spec import ModelSpec
 from lora_search.tasks import task_of
 from lora_search.training.inputs import takes_types
+
+_OF_FILES = ("revision", "gguf_file", "trust_remote_code")
+_OF_THE_MODEL = ("dtype", "ignore_mismatched_sizes")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Loading:
         generates: whether the model goes on with texts.
         talks: whether these are conversations, in its chat template.
         offset: what has to be added to the number it answers with; 0 where nothing has, and for what is no number.
+        quantization: how the base is kept, if that is in 4 bits.
     """
 
     base: str
@@ -51,6 +56,23 @@ class Loading:
     generates: bool = False
     talks: bool = False
     offset: float = 0.0
+    quantization: Quantization | None = None
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """What the config of a base that comes quantized has to be told to leave as it is. Where there is something,
+        that config is given ``config_arguments``, and the model it and ``model_arguments``."""
+        return self.quantization.skipped if self.quantization is not None and self.quantization.brought else ()
+
+    @property
+    def config_arguments(self) -> dict[str, Any]:
+        """Those of ``model`` that are the config's."""
+        return {key: value for key, value in self.model.items() if key not in _OF_THE_MODEL}
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """Those of ``model`` that are not the config's alone."""
+        return {key: value for key, value in self.model.items() if key in (*_OF_THE_MODEL, *_OF_FILES)}
 
 
 def loading_of(
@@ -102,4 +124,5 @@ def loading_of(
         generates=base.head.frozen,
         talks=isinstance(data, EncodedExchanges) and not data.adds_special,
         offset=offset_of(base, data, train),
+        quantization=base.quantization,
     )

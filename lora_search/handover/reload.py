@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from lora_search.data import Dataset, EncodedExamples
 from lora_search.data.chat_encoding import EncodedExchanges, rows_of_tokens
 from lora_search.errors import LoraSearchError
 from lora_search.handover.loading import Loading
 from lora_search.models import FrozenBase
+from lora_search.models.quantization import loaded_in, skip_in
 from lora_search.tasks import Objective, RowTexts, Standardises, task_of
 
 TOLERANCE = 1e-4
@@ -102,9 +103,16 @@ def _answers_through_peft(
     size: int,
 ) -> list[NDArray[np.float32]]:
     """What the base and the adapter answer to some rows as their files are, each (...)."""
-    arguments = {**loading.checkpoint.arguments, **loading.model}
+    kept = {} if loading.quantization is None else loading.quantization.loading
+    files = loading.checkpoint.arguments
+    arguments = {**files, **loading.model, **kept}
+    if loading.skipped:
+        config = AutoConfig.from_pretrained(loading.base, **{**files, **loading.config_arguments})
+        skip_in(config, loading.skipped)
+        arguments = {**files, **loading.model_arguments, **kept, "config": config}
     with loading.checkpoint.reading():
         loaded = base.head.model_class.from_pretrained(loading.base, use_safetensors=True, **arguments)
+    loaded_in(loaded, torch.float32, loading.quantization)
     with warnings.catch_warnings():
         # PEFT asks transformers for an old name, which is nothing the user could mend
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

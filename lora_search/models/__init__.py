@@ -5,6 +5,7 @@ from lora_search.models.checkpoint import quiet_libraries
 from lora_search.models.heads import answering_module
 from lora_search.models.peft_targets import PeftTargets, peft_patterns, peft_targets
 from lora_search.models.positions import position_limit, positions_follow_padding
+from lora_search.models.quantization import Quantization, check_device, quantization_note, scales_of, stored_bytes
 from lora_search.models.ranks import Explained, module_ranks, ranked_modules, ranks_sentence
 from lora_search.models.structure import LinearModule, ModelStructure, inspect_model
 from lora_search.models.targets import (
@@ -26,10 +27,12 @@ __all__ = [
     "LinearModule",
     "ModelStructure",
     "PeftTargets",
+    "Quantization",
     "TargetRow",
     "TaskHead",
     "adapter_parameters",
     "answering_module",
+    "check_device",
     "fused_notes",
     "inspect_model",
     "load_base",
@@ -39,10 +42,13 @@ __all__ = [
     "peft_targets",
     "position_limit",
     "positions_follow_padding",
+    "quantization_note",
     "quiet_libraries",
     "ranked_modules",
     "ranks_sentence",
     "resolve_targets",
+    "scales_of",
+    "stored_bytes",
     "structure_from_config",
     "structure_notes",
     "target_groups",

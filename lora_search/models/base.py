@@ -17,6 +17,18 @@ from transformers import AutoConfig, AutoTokenizer
 
 from lora_search.errors import ModelError
 from lora_search.models.checkpoint import Checkpoint, find_checkpoint
+from lora_search.models.quantization import (
+    Quantization,
+    brought_quantization,
+    check_asked_for,
+    check_installed,
+    check_quantized,
+    describe,
+    loaded_in,
+    outside_layers,
+    quantized_modules,
+    without_quantized_head,
+)
 from lora_search.models.structure import ModelStructure, inspect_model
 from lora_search.models.task_head import TaskHead
 from lora_search.spec.experiment import ModelSpec
@@ -26,7 +38,16 @@ _TOKENS_TRIED, _PADDING_TRIED = 6, 3
 _INITIALIZER_RANGE = 0.02  # standard deviation, of BERT and most after it
 # What a config says about its labels, its origin and the library's version is no part of what the frozen base computes.
 _NOT_THE_BASE = frozenset(
-    {"architectures", "dtype", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
+    {
+        "architectures",
+        "dtype",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "problem_type",
+        "quantization_config",  # of what is quantized each weight says how
+        "transformers_version",
+    }
 )
 
 
@@ -35,13 +56,15 @@ class FrozenBase:
     """A base model ready to carry adapters.
 
     Attributes:
-        model: float32, or bf16 as its checkpoint (see ``load_base``); eval mode, no parameter requires a gradient.
+        model: float32, or bf16 as its checkpoint (see ``load_base``), on the CPU; eval mode, no parameter requires a
+            gradient.
         tokenizer: with a padding token, where padding has to be one. Pads on the right, or where the model reads that
             padding (XLNet) on the left.
         structure: where adapters go and what is trained whole.
         head: what it was loaded with.
         fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
         resized: whether the checkpoint brings a head of another size, which a loader must be told to pass over.
+        quantization: how its layers are kept, if that is in 4 bits.
     """
 
     model: Any
@@ -50,6 +73,7 @@ class FrozenBase:
     head: TaskHead
     fingerprint: str
     resized: bool = False
+    quantization: Quantization | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -65,6 +89,7 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
     and not from somebody's fine-tuning. Whoever trains them initialises them again.
 
     A language model comes in the precision of its checkpoint if that is bf16, for it may be large; all else in float32.
+    What is quantized computes in that precision too.
 
     Raises:
         ModelError: not there, not a model, none with such a head, or not built as a LoRA needs it.
@@ -73,8 +98,11 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
     checkpoint = find_checkpoint(spec)
     config = _load_config(checkpoint, head)
     tokenizer, own_side = _load_tokenizer(checkpoint, pads=not head.frozen)
-    model, report = _load_model(checkpoint, config, head)
+    quantization = _quantization(spec, checkpoint, config, head)
+    model, report = _load_model(checkpoint, config, head, quantization)
     structure = inspect_model(model, _fresh_parameters(model, report), frozen_head=head.frozen)
+    if quantization is not None:
+        check_quantized(quantization, model, (module.name for module in structure.linear_modules))
     _check_tokenizer(checkpoint, tokenizer, model)
     _draw_head(model, structure.head_modules)
     model.eval()
@@ -87,7 +115,7 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
         if own_side == "left" and _wants_padding_on_the_left(model, tokenizer):
             tokenizer.padding_side = "left"
     fingerprint = _fingerprint(model, structure.head_modules)
-    return FrozenBase(model, tokenizer, structure, head, fingerprint, bool(report["mismatched_keys"]))
+    return FrozenBase(model, tokenizer, structure, head, fingerprint, bool(report["mismatched_keys"]), quantization)
 
 
 def load_structure(spec: ModelSpec, head: TaskHead) -> ModelStructure:
@@ -110,9 +138,13 @@ def structure_from_config(config: Any, head: TaskHead, *, trust_remote_code: boo
     Raises:
         ModelError: not built as a LoRA needs it.
     """
-    with torch.device("meta"):
-        model = head.model_class.from_config(config, trust_remote_code=trust_remote_code)
+    model = _without_weights(config, head, trust_remote_code)
     return inspect_model(model, frozen_head=head.frozen)
+
+
+def _without_weights(config: Any, head: TaskHead, trust_remote_code: bool) -> Any:
+    with torch.device("meta"):
+        return head.model_class.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def _load_config(checkpoint: Checkpoint, head: TaskHead) -> Any:
@@ -129,18 +161,10 @@ def _check_config(checkpoint: Checkpoint, config: Any) -> None:
     """What transformers would act on and should not.
 
     Raises:
-        ModelError: quantized weights, or attention to be fetched from the hub.
+        ModelError: weights quantized otherwise than to 4 bits by bitsandbytes, or attention to be fetched from the hub.
     """
     name = quoted_path(checkpoint.name)
-    quantization = getattr(config, "quantization_config", None)
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
-        raise ModelError.about(
-            "model.base",
-            "must have its weights as floating-point numbers or in a GGUF file",
-            got=f"{name}, quantized with {method or 'an unknown method'}",
-            hint="name the model it was made from",
-        )
+    brought_quantization(config, checkpoint.name)
     attention = getattr(config, "_attn_implementation", None)
     if isinstance(attention, str) and "/" in attention and not checkpoint.trust_remote_code:
         raise ModelError.about(
@@ -177,20 +201,48 @@ def _load_tokenizer(checkpoint: Checkpoint, *, pads: bool) -> tuple[Any, str]:
     return tokenizer, own_side
 
 
-def _load_model(checkpoint: Checkpoint, config: Any, head: TaskHead) -> tuple[Any, dict[str, Any]]:
+def _quantization(spec: ModelSpec, checkpoint: Checkpoint, config: Any, head: TaskHead) -> Quantization | None:
+    """How the base is to be kept; None for as it is.
+
+    Raises:
+        ModelError: it cannot be quantized, since it is already. MachineError: the package is missing.
+    """
+    brought = brought_quantization(config, checkpoint.name)
+    check_asked_for(spec, brought, checkpoint.gguf_file)
+    if brought is not None:
+        check_installed(brought.key, f"{quoted_path(checkpoint.name)}, which is quantized by it")
+    elif spec.quantization is not None:
+        check_installed("model.quantization", quoted(spec.quantization))
+    else:
+        return None
+    with checkpoint.reading(head.purpose):
+        model = _without_weights(config, head, spec.trust_remote_code)
+        structure = inspect_model(model, frozen_head=head.frozen)
+    linear = outside_layers(model, structure.stacks)
+    if brought is None:
+        return Quantization(str(spec.quantization), skipped=linear)
+    return without_quantized_head(brought, config, (name for name in linear if name in structure.head_modules))
+
+
+def _load_model(
+    checkpoint: Checkpoint, config: Any, head: TaskHead, quantization: Quantization | None
+) -> tuple[Any, dict[str, Any]]:
     """The model and what the loader says of it: ``missing_keys``, ``mismatched_keys``."""
+    dtype = _dtype_of(config, head)
     # What the checkpoint lacks is drawn at random: from a fixed seed here, and without moving the caller's generator.
     with checkpoint.reading(head.purpose), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, report = head.model_class.from_pretrained(
             checkpoint.source,
             config=config,
-            dtype=_dtype_of(config, head),
+            dtype=dtype,
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **checkpoint.arguments,
+            **({} if quantization is None else quantization.loading),
         )
+    loaded_in(model, dtype, quantization)
     return model, report
 
 
@@ -291,8 +343,13 @@ def _fingerprint(model: Any, head_modules: Collection[str]) -> str:
         if key not in _NOT_THE_BASE and not key.startswith("_")
     }
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    codes = {f"{name}.weight": module.weight for name, module in quantized_modules(model)}
+    # without the scales of codes, which are rounded by a sum that processors order in ways of their own
+    passed_over = {*head_modules, *codes}
     for name, tensor in sorted(model.state_dict().items()):
-        if name.rpartition(".")[0] not in head_modules:
+        if name.rpartition(".")[0] not in passed_over:
+            if name in codes:
+                digest.update(describe(codes[name]).encode())
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

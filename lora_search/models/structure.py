@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_search.errors import ModelError
 from lora_search.models.heads import find_head, modules_to_save, no_head
+from lora_search.models.quantization import is_quantized, numbers_of
 from lora_search.models.roles import Role, block_roles
 
 Kind = Literal["linear", "conv1d"]
@@ -36,7 +37,7 @@ class LinearModule:
         layer: index of its block in the stack, from 0 at the input.
         leaf: dotted name inside the block, the same in every layer.
         in_features, out_features: y (..., out_features) = x (..., in_features) W^T + b.
-        kind: ``linear`` holds W as (out, in), ``conv1d`` (GPT-2) as (in, out).
+        kind: ``linear`` holds W as (out, in), ``conv1d`` (GPT-2, unless quantized) as (in, out).
         role: what the block uses it for.
         has_bias: whether there is a b.
     """
@@ -93,6 +94,11 @@ class ModelStructure:
     decoder_name: str | None = None
 
     @property
+    def stacks(self) -> tuple[str, ...]:
+        """Dotted names of all stacks of layers."""
+        return (self.stack_name,) if self.decoder_name is None else (self.stack_name, self.decoder_name)
+
+    @property
     def hidden_size(self) -> int:
         """Features of a token between the layers: what the narrowest module of a layer is given."""
         return min(module.in_features for module in self.linear_modules)
@@ -126,7 +132,7 @@ def inspect_model(model: nn.Module, fresh: Collection[str] = (), *, frozen_head:
         head_parameters=sum(p.numel() for name in head for p in model.get_submodule(name).parameters()),
         module_names=tuple(name for name, _ in model.named_modules() if name),
         frozen_weights=_frozen_weights(blocks),
-        layer_parameters=sum(parameter.numel() for parameter in blocks.parameters()),
+        layer_parameters=sum(map(numbers_of, blocks.parameters())),
         decoder_name=decoder_name,
     )
 
@@ -208,7 +214,12 @@ def _kind(module: nn.Module) -> Kind | None:
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return None
     if isinstance(module, nn.Linear):
-        return "linear" if type(module).forward is nn.Linear.forward or _is_linear(module) else None
+        # bitsandbytes' module has a forward of its own, and codes for a weight
+        return (
+            "linear"
+            if is_quantized(module) or type(module).forward is nn.Linear.forward or _is_linear(module)
+            else None
+        )
     return "conv1d" if isinstance(module, Conv1D) else None
 
 
@@ -231,5 +242,7 @@ def _is_linear(module: nn.Linear) -> bool:
 
 def _shape(module: nn.Module) -> tuple[int, int]:
     """(in_features, out_features)."""
+    if isinstance(module, nn.Linear):  # whose weight may be codes, in another shape
+        return module.in_features, module.out_features
     rows, columns = module.get_parameter("weight").shape
-    return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
+    return rows, columns

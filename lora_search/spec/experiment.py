@@ -40,6 +40,7 @@ class ModelSpec(Section):
     """``[model]``: the frozen base.
 
     ``base`` is a hub id, a local folder or ``package:NAME/PATH``. ``gguf_file`` names a GGUF file inside the folder.
+    ``quantization`` keeps the matrices of its layers in 4 bits by bitsandbytes, as QLoRA has it; adapters stay float32.
     """
 
     base: str = Field(min_length=1)
@@ -48,6 +49,7 @@ class ModelSpec(Section):
     ] = "text-classification"
     revision: str | None = None
     gguf_file: str | None = None
+    quantization: Literal["nf4", "fp4"] | None = None
     trust_remote_code: bool = False
 
 

@@ -99,9 +99,13 @@ def check_baselines(prepared: Prepared) -> None:
     """Check what the file alone does not tell.
 
     Raises:
-        InputError: BitFit of a model that has no biases.
+        InputError: BitFit of a model that has no biases, or full fine-tuning of one that is quantized.
     """
     include = prepared.experiment.baselines.include
+    if "full" in include and prepared.base.quantization is not None and not prepared.base.head.frozen:
+        key, kind = f"baselines.include[{include.index('full')}]", prepared.base.quantization.kind
+        rule = f"must be left out for a base in 4 bits ({kind}), whose weights are codes that no gradient moves"
+        raise InputError.about(key, rule, got='"full"')
     if "bitfit" in include and not has_biases(prepared.base):
         name = type(prepared.base.model).__name__
         key = f"baselines.include[{include.index('bitfit')}]"

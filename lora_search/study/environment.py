@@ -26,6 +26,7 @@ _PACKAGES = (
     "pandas",
     "peft",
     "tokenizers",
+    "bitsandbytes",
 )
 
 
@@ -49,6 +50,7 @@ def describe_environment(prepared: Prepared) -> dict[str, Any]:
             "layers": prepared.base.structure.layer_count,
             "hidden_size": prepared.base.structure.hidden_size,
             "head_parameters": prepared.base.structure.head_parameters,
+            **({} if prepared.base.quantization is None else {"quantization": prepared.base.quantization.kind}),
         },
         "data": {
             "fingerprint": prepared.data.fingerprint,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lora_search.models import quiet_libraries
+from lora_search.models import quiet_libraries, stored_bytes
 from lora_search.spec import AdapterSpec, Experiment, Nuisance
 from lora_search.spec.baselines import title_of
 from lora_search.statistics.budget import CONTENDERS
@@ -186,7 +186,7 @@ def _plan(experiment: Experiment) -> Plan:
         experiment=experiment,
         notes=(*prepared.notes, *([] if shown is None else [shown]), *tried, *engine.notes),
         device=str(prepared.device),
-        precision="bf16" if dtype == torch.bfloat16 else "fp32",
+        precision=_precision(prepared, dtype),
         examples=len(prepared.splits.development),
         labels=prepared.data.label_names,
         holdout=len(prepared.splits.holdout),
@@ -340,9 +340,9 @@ def _cell_seconds(prepared: Prepared, engine: Engine, specs: Sequence[AdapterSpe
 
 def _memory(prepared: Prepared, engine: Engine, largest: int, cells: Sequence[Cell]) -> dict[str, int]:
     structure = prepared.base.structure
-    base = sum(parameter.nbytes for parameter in prepared.base.model.parameters())
+    base = stored_bytes(prepared.base.model)
     if engine.forward.model is not prepared.base.model:
-        base += sum(parameter.nbytes for parameter in engine.forward.model.parameters())
+        base += stored_bytes(engine.forward.model)
     copies = _OPTIMIZER_COPIES + engine.lanes
     return {
         "base": base,
@@ -350,6 +350,12 @@ def _memory(prepared: Prepared, engine: Engine, largest: int, cells: Sequence[Ce
         "activations": engine.memory.activation_bytes(cells, checkpointing=engine.memory.checkpointing),
         "prefix cache": engine.forward.prefix.bytes_in_memory,
     }
+
+
+def _precision(prepared: Prepared, dtype: torch.dtype) -> str:
+    """``bf16``; ``nf4, computed in bf16`` of a base in 4 bits."""
+    name, kept = "bf16" if dtype == torch.bfloat16 else "fp32", prepared.base.quantization
+    return name if kept is None else f"{kept.kind}, computed in {name}"
 
 
 def _seconds(seconds: float) -> str:

@@ -19,9 +19,11 @@ from lora_search.models import (
     FrozenBase,
     LinearModule,
     ModelStructure,
+    check_device,
     load_base,
     module_ranks,
     position_limit,
+    quantization_note,
     ranked_modules,
     resolve_targets,
     structure_notes,
@@ -120,12 +122,16 @@ def prepare(experiment: Experiment) -> Prepared:
     base = load_base(experiment.model, task.head(dataset.label_names))
     modules = _resolved(experiment.search, base.structure)
     device = default_device()
+    if base.quantization is not None:
+        check_device(base.quantization, device)
     if experiment.training.precision != "auto":
         choose_dtype(experiment.training.precision, device, 1)
     data = task.encode(dataset, base.tokenizer, _max_length(experiment, base))
     if (data.groups != dataset.groups).any():
         splits = _split(experiment, task, replace(dataset, groups=data.groups, report=data.report))
     notes = [*data.report.sentences(), *check_tokens(experiment.model, base, data, dataset.rows[data.examples_of_rows])]
+    if base.quantization is not None:
+        notes.append(quantization_note(base.quantization, base.model, base.structure.stacks))
     notes.extend(structure_notes(base.structure))
     for targets in experiment.search.targets:
         notes.extend(target_notes(base.structure, targets))

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_search.adapters import to_peft_state
+from lora_search.adapters.frozen import matrix_of
 from lora_search.adapters.initial import initial_a, initial_head_weight, key_of
-from lora_search.adapters.variants import BIAS, MAGNITUDE, matrix_of
+from lora_search.adapters.variants import BIAS, MAGNITUDE
 from lora_search.errors import InputError, LoraSearchError, ModelError
 from lora_search.models import LinearModule
 from lora_search.spec import UNIFORM, AdapterSpec, Nuisance
@@ -47,8 +48,9 @@ def check_export(prepared: Prepared) -> tuple[str, ...]:
     """
     base = prepared.experiment.model.base
     parameters = list(prepared.base.model.parameters())
-    whole = sum(4 * parameter.numel() for parameter in parameters)
-    # compared in float32: one that is not is copied here too
+    # compared in float32, but for the codes of 4 bits, which stay
+    whole = sum(4 * each.numel() if each.is_floating_point() else each.nbytes for each in parameters)
+    # one that is not is copied here too
     needed = _COPIES * whole + (whole if parameters[0].dtype != torch.float32 else 0)
     free = free_bytes(torch.device("cpu"))
     if free is not None and free < needed:

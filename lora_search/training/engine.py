@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lora_search.data import EncodedExamples
 from lora_search.models.base import FrozenBase
+from lora_search.models.quantization import scales_of
 from lora_search.spec.experiment import TrainingSpec
 from lora_search.spec.facts import Budgets
 from lora_search.tasks import Objective, ReadsStates, task_of
@@ -183,7 +184,8 @@ class Engine:
         run = self._run_of([cell], pack=-1, listener=None)
         pack = run.pack
         part = largest_step(cell, self.objective, self.forward.storage.lengths, self.training.batch_size)
-        frozen = [*self.forward.model.parameters(), *self.forward.model.buffers()]
+        model = self.forward.model
+        frozen = [*model.parameters(), *model.buffers(), *scales_of(model)]
         own = [pack.values, pack.lane_gradients, *pack.computed]
         pack.training, run.resumed_at = True, None
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from lora_search.errors import MachineError
+from lora_search.models.quantization import compute_in
 from lora_search.training.attention import use_cpu_attention
 
 _CLEARLY_FASTER = 1.3
@@ -110,7 +111,9 @@ def in_precision(model: nn.Module, dtype: torch.dtype, device: torch.device) -> 
         if device.type == "cpu" and dtype == torch.bfloat16:
             use_cpu_attention(model)
         return model
-    converted = copy.deepcopy(model).to(device=device, dtype=dtype)
+    # transformers' own ``to`` would refuse a quantized model, of which only what is no codes changes its precision
+    converted = nn.Module.to(copy.deepcopy(model), device=device, dtype=dtype)
+    compute_in(converted, dtype)
     for name, buffer in model.named_buffers():
         if name.endswith(_ROTARY):
             converted.get_buffer(name).data = buffer.to(device)

@@ -32,6 +32,7 @@ from torch.optim import AdamW
 
 from lora_search.adapters import initial_a, initial_head_weight, on_device
 from lora_search.models.base import FrozenBase
+from lora_search.models.quantization import scales_of
 from lora_search.store.records import CellResult
 from lora_search.tasks import as_trained_on
 from lora_search.training.attention import attention_without_plans
@@ -319,7 +320,7 @@ class WholeModel:
     def step_bytes(self, cell: Cell) -> int:
         """What the largest step of a cell holds (see ``footprint``)."""
         self.reset(cell)
-        weights = [*self.trained, *self.model.parameters(), *self.model.buffers()]
+        weights = [*self.trained, *self.model.parameters(), *self.model.buffers(), *scales_of(self.model)]
         part = largest_step(cell, self.objective, self.storage.lengths, self.training.batch_size)
         device, dtype = self.settings.device, self.settings.dtype
 

@@ -1,11 +1,14 @@
 """Tiny frozen models, datasets and cells for tests of the engine."""
 
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
+from word_tokenizer import SPECIAL, save_tokenizer
 
 from lora_search.data import EncodedExamples
 from lora_search.data.report import DataReport
@@ -66,6 +69,15 @@ def frozen(model):
 @cache
 def tiny_base(family):
     return frozen(tiny_model(family))
+
+
+@cache
+def quantized_base(family, kind="nf4"):
+    """The same model, its layers in 4 bits."""
+    with TemporaryDirectory() as name:
+        tiny_model(family).save_pretrained(name)
+        save_tokenizer(Path(name), SPECIAL)
+        return load_base(ModelSpec(base=name, quantization=kind), HEAD)
 
 
 @cache

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from engine_builders import FAMILIES, MINILM, make_cell, make_engine, minilm_base, tiny_base, toy_data
+from engine_builders import FAMILIES, MINILM, make_cell, make_engine, minilm_base, quantized_base, tiny_base, toy_data
 
 from lora_search.training import pack_run as run_module
 from lora_search.training.optimizer import PackedAdamW
@@ -53,6 +53,8 @@ class Trained:
 
 
 def base_of(model):
+    if model.startswith("nf4 "):  # see test_training_quantized
+        return quantized_base(model.removeprefix("nf4 "))
     return minilm_base() if model == MINILM else tiny_base(model)
 
 

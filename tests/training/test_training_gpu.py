@@ -59,6 +59,22 @@ def test_bf16_comes_close_to_fp32(model):
         np.testing.assert_allclose(here.probabilities, there.probabilities, rtol=0, atol=0.1)
 
 
+@pytest.mark.usefixtures("exact_products")
+@pytest.mark.parametrize("model", ["nf4 bert", "nf4 llama"])
+def test_a_base_in_4_bits_is_the_same_base_on_a_gpu(model):
+    """Its codes are made on the CPU and moved; bitsandbytes' kernels multiply with them in an order of their own."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install 'lora-search[quantized]')")
+    for way in (ALONE, WAYS["packed, micro-batched, cached, pooled"]):
+        _, found = train(model, cells_of(model), **way, device=GPU)
+        for there, here in zip(trained_alone(model), found, strict=True):
+            assert here.loss == pytest.approx(there.loss, rel=10 * TOLERANCE)
+            np.testing.assert_allclose(here.probabilities, there.probabilities, rtol=0, atol=10 * TOLERANCE)
+    _, found = train(model, cells_of(model), device=GPU, dtype=torch.bfloat16)
+    for there, here in zip(trained_alone(model), found, strict=True):
+        assert here.loss == pytest.approx(there.loss, rel=0.05)
+        np.testing.assert_allclose(here.probabilities, there.probabilities, rtol=0, atol=0.1)
+
+
 def test_a_gpu_is_never_waited_for_within_a_step():
     base, data = tiny_base("bert"), data_of("bert")
     engine = make_engine(base, data, device=GPU)

@@ -32,6 +32,8 @@ class Identity:
 def identity_of(prepared: Prepared) -> Identity:
     """Of this process."""
     packages = versions() | {"Python": platform.python_version()}
+    if prepared.base.quantization is None:  # nothing is computed with it
+        packages.pop("bitsandbytes", None)
     return Identity(packages, _code(), prepared.data.fingerprint, prepared.base.fingerprint)
 
 
