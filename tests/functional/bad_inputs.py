@@ -192,6 +192,7 @@ FILE = [
     Bad("a key of five thousand letters", {LONG: 1}),
     Bad("no base", in_table("model", base="")),
     Bad("an unknown task", in_table("model", task="translation")),
+    Bad("quantization to 8 bits", in_table("model", quantization="int8")),
     Bad("trust that is no truth value", in_table("model", trust_remote_code="yes")),
     Bad("a rank of zero", in_table("search", rank=[1, 0])),
     Bad("a rank that is text", in_table("search", rank=["8"])),
@@ -337,6 +338,10 @@ MODEL = [
     Bad("a tokenizer that is no JSON", model=file("tokenizer.json", "{")),
     Bad("a model with an adapter", model=file("adapter_config.json", '{"base_model_name_or_path": "owner/bert"}')),
     Bad("quantized weights", model=config(quantization_config={"quant_method": "gptq", "bits": 4})),
+    Bad(
+        "weights quantized to 8 bits",
+        model=config(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+    ),
     Bad("code of its own", model=config(model_type="own", auto_map={"AutoConfig": "own.Config"})),
     Bad("weights of an encoder as an encoder-decoder's", model=config(model_type="bart", architectures=["BartModel"])),
     Bad("layers that share their weights", model=config(model_type="albert", architectures=["AlbertModel"])),

@@ -22,6 +22,8 @@ from lora_search.errors import InputError
 from lora_search.models.checkpoint import quiet_libraries
 from lora_search.spec import facts
 from lora_search.store.reader import read_study
+from lora_search.study import prepare
+from lora_search.study.executors.identity import identity_of
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install 'lora-search[quantized]')")
 
@@ -111,6 +113,11 @@ def test_what_a_plan_tells(world: Any) -> None:
     lines = plan_study(experiment_of(world, baselines={"include": ["majority"]})).lines()
     assert "the base is in 4 bits (nf4, double quantization)" in lines
     assert any(line.startswith("machine: ") and "base in nf4, computed in fp32" in line for line in lines)
+
+
+def test_a_worker_needs_the_package_where_it_computes_with_it(world: Any) -> None:
+    assert "bitsandbytes" in identity_of(prepare(experiment_of(world))).packages
+    assert "bitsandbytes" not in identity_of(prepare(world.experiment())).packages
 
 
 def test_full_fine_tuning_is_refused(world: Any) -> None:

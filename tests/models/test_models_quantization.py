@@ -106,6 +106,7 @@ def test_a_model_that_comes_quantized(tmp_path: Path, skipped: list[str] | None)
     base = load_base(ModelSpec(base=str(folder)), LANGUAGE)
     assert base.quantization == Quantization("nf4", double=False, brought=True)
     assert base.structure.head_modules == ()
+    assert load_structure(ModelSpec(base=str(folder)), LANGUAGE).linear_modules == base.structure.linear_modules
     fresh = load_base(ModelSpec(base=str(tmp_path / "plain"), quantization="nf4"), LANGUAGE)
     for name, module in fresh.model.named_modules():
         if is_quantized(module):
