@@ -32,21 +32,17 @@ import numpy as np
 import torch
 from flops import Flops, Work, pack_flops, product_flops
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForSequenceClassification, get_linear_schedule_with_warmup
+from toy_models import TINY, cells_of, random_base, random_data
+from transformers import get_linear_schedule_with_warmup
 
 from lora_search.data import EncodedExamples
-from lora_search.data.report import DataReport
-from lora_search.models import FrozenBase, inspect_model, peft_targets, resolve_targets
-from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.models import FrozenBase, peft_targets
 from lora_search.spec.experiment import TrainingSpec
-from lora_search.store.records import CellKey
 from lora_search.study.environment import hardware, versions
-from lora_search.tasks import task_of
 from lora_search.training import Cell, Engine, EngineSettings
 from lora_search.training.attention import attention_without_plans
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = ("negative", "positive")
 SHAPES: dict[str, dict[str, Any]] = {
     "bert-base": {"model_type": "bert"},
     "llama-1b": {
@@ -59,57 +55,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
     },
 }
-TINY = {
-    "vocab_size": 200,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
 PACKS = (1, 2, 4, 8, 16, 32, 64)
 RANK = 8
-RATE = 1e-3
 
 
-def random_base(shape: dict[str, Any], dtype: torch.dtype, device: torch.device) -> FrozenBase:
-    """A classifier of this shape with random weights."""
-    kind = shape["model_type"]
-    settings = {key: value for key, value in shape.items() if key != "model_type"}
-    config = AutoConfig.for_model(kind, num_labels=len(LABELS), pad_token_id=0, use_cache=False, **settings)
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
-    model = model.eval().requires_grad_(False)
-    return FrozenBase(model, None, inspect_model(model), task_of("text-classification").head(LABELS), "random")
-
-
-def random_data(count: int, vocabulary: int) -> EncodedExamples:
-    """Texts of 4 to 64 random tokens, most of them short."""
-    random = np.random.default_rng(0)
-    lengths = np.clip(random.lognormal(3.0, 0.5, count).astype(np.int64), 4, 64)
-    ids = tuple(random.integers(3, vocabulary, length) for length in lengths)
-    labels = np.arange(count) % len(LABELS)
-    report = DataReport("random", count, {}, None, dict.fromkeys(LABELS, count // 2), None, None, 0, 0, ())
-    return EncodedExamples(ids, None, labels, LABELS, lengths, np.arange(count), report, "random")
-
-
-def cells_of(base: FrozenBase, examples: int, count: int) -> list[Cell]:
-    everything = np.arange(examples)
-    modules = resolve_targets(base.structure, "all-linear", "all")
-    adapter = AdapterSpec(rank=RANK, alpha=2 * RANK, targets="all-linear", layers="all")
-    return [
-        Cell(
-            CellKey(trial, 0, 0),
-            adapter,
-            Nuisance(learning_rate=RATE),
-            modules,
-            train=everything[everything % 5 != 0],
-            evaluate=everything[everything % 5 == 0],
-            seed=0,
-        )
-        for trial in range(count)
-    ]
+def cells(base: FrozenBase, examples: int, count: int) -> list[Cell]:
+    return cells_of(base, examples, [(RANK, "all-linear", "all")] * count)
 
 
 def padded(data: EncodedExamples, examples: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
@@ -208,11 +159,11 @@ def measure(
     training = TrainingSpec(epochs=1, batch_size=16)
     data = random_data(examples, base.model.config.vocab_size)
     limit = product_limit(dtype, device, base.model.config.hidden_size)
-    few = cells_of(base, min(examples, 40), 1)
+    few = cells(base, min(examples, 40), 1)
     engine = Engine(base, data, training, EngineSettings(device, dtype, token_budget=budget))
     record: dict[str, Any] = {"product_limit_flops": limit, "packs": []}
     plain(base, data, few[0], training, device)
-    one = cells_of(base, examples, 1)
+    one = cells(base, examples, 1)
 
     def loop() -> None:
         plain(base, data, one[0], training, device)
@@ -228,10 +179,10 @@ def measure(
     print("plain loop", record["plain_loop"], flush=True)
     fastest = max(row["cells_per_hour"] for row in record["plain_loop"].values())
     for count in packs:
-        cells = cells_of(base, examples, count)
-        measured = timed(lambda cells=cells: engine.train(cells, pack=0), device)  # type: ignore[misc]
-        work = work_of(data, cells, training.epochs)
-        row = facts(cells, work, pack_flops(engine, work, 0, cached_tokens=0), limit, measured)
+        pack = cells(base, examples, count)
+        measured = timed(lambda pack=pack: engine.train(pack, pack=0), device)  # type: ignore[misc]
+        work = work_of(data, pack, training.epochs)
+        row = facts(pack, work, pack_flops(engine, work, 0, cached_tokens=0), limit, measured)
         row["ratio"] = row["cells_per_hour"] / fastest
         row["token_budget"], row["checkpointing"] = engine.memory.token_budget, engine.memory.checkpointing
         record["packs"].append(row)

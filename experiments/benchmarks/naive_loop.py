@@ -47,10 +47,12 @@ class Features(torch.utils.data.Dataset):
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(self.data.labels[example])}
 
 
-def naive(prepared: Prepared, cells: list[Cell], base: Path, *, dropout: bool = True) -> list[float]:
+def naive(
+    prepared: Prepared, cells: list[Cell], base: Path, *, dropout: bool = True, bf16: bool = False
+) -> list[float]:
     """The typical loop: a fresh PEFT model and a Trainer per cell; an Optuna study around it. Accuracy of each cell.
 
-    ``dropout=False`` switches off the base's own, of BERT's names.
+    ``dropout=False`` switches off the base's own, of BERT's names; ``bf16`` is ``Trainer``'s own switch, autocast.
     """
     spec = prepared.experiment.training
     changes = {} if dropout else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -81,6 +83,8 @@ def naive(prepared: Prepared, cells: list[Cell], base: Path, *, dropout: bool = 
                 report_to=[],
                 disable_tqdm=True,
                 seed=cell.seed,
+                bf16=bf16,
+                use_cpu=prepared.device.type == "cpu",
             )
             trainer = Trainer(
                 get_peft_model(model, config),

@@ -130,7 +130,9 @@ def ours(experiment: Experiment) -> tuple[StudyTables, dict[str, Any], float, fl
         return tables, verdict, seconds, clock.seconds
 
 
-def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None, number: int) -> dict[str, Any]:
+def theirs(
+    prepared: Prepared, base: Path, tables: StudyTables, size: int | None, number: int, bf16: bool
+) -> dict[str, Any]:
     """The naive loop over a sample of the study's planned cells (all for None), and what it comes to in full."""
     cv = prepared.experiment.cv
     trials = {int(row.trial): row for row in tables.trials.itertuples()}
@@ -145,7 +147,7 @@ def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None
         for key in sample_of(keys, len(keys) if size is None else size, number):
             cell = cell_of(prepared, trials[key.trial], key)
             start = time.perf_counter()
-            (accuracy,) = naive(prepared, [cell], base)
+            (accuracy,) = naive(prepared, [cell], base, bf16=bf16)
             seconds.setdefault(name, []).append(time.perf_counter() - start)
             cells.append(
                 {
@@ -162,7 +164,7 @@ def theirs(prepared: Prepared, base: Path, tables: StudyTables, size: int | None
     return {**extrapolate({name: rates * len(keys) for name, keys in classes.items()}, seconds), "sample": cells}
 
 
-def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, Any]:
+def measure(rounds: int, overrides: list[str], size: int | None, bf16: bool) -> dict[str, Any]:
     experiment = load_experiment(ROOT / "experiments/quickstart.toml", overrides)
     prepared = prepare(experiment)
     base = locate(experiment.model.base)
@@ -173,8 +175,8 @@ def measure(rounds: int, overrides: list[str], size: int | None) -> dict[str, An
         if not found:
             # what the naive loop's libraries import with their first training is no cell's time
             first = cell_of(prepared, next(tables.trials.itertuples()), CellKey(0, 0, 0))
-            naive(prepared, [replace(first, train=first.train[:2], evaluate=first.evaluate[:2])], base)
-        full = theirs(prepared, base, tables, size, number)
+            naive(prepared, [replace(first, train=first.train[:2], evaluate=first.evaluate[:2])], base, bf16=bf16)
+        full = theirs(prepared, base, tables, size, number, bf16)
         repeats = 1 + int(tables.cells["repeat"].max())
         found.append(
             {
@@ -209,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cells-per-class", type=int, default=1, help="cells of each class that the naive loop trains")
+    parser.add_argument("--naive-bf16", action="store_true", help="autocast, where same_work.py found it the faster")
     parser.add_argument("--full", action="store_true", help="train every cell of the naive loop; extrapolate nothing")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the quick start's spec")
     parser.add_argument("--out", type=Path, default=ROOT / "results/benchmarks/same_decision.json")
@@ -223,7 +226,8 @@ def main() -> None:
         "hardware": hardware(),
         "versions": versions(),
         "overrides": chosen.overrides,
-        **measure(chosen.rounds, chosen.overrides, None if chosen.full else chosen.cells_per_class),
+        "naive_bf16": chosen.naive_bf16,
+        **measure(chosen.rounds, chosen.overrides, None if chosen.full else chosen.cells_per_class, chosen.naive_bf16),
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

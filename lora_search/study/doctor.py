@@ -18,7 +18,7 @@ _HUB_PATIENCE = 5.0  # seconds
 
 
 def examine_machine(results: Path) -> list[tuple[str, str]]:
-    """(what, finding) pairs: device, cores, memory, bf16, versions, hub, disk."""
+    """(what, finding) pairs: device, cores, memory, bf16, AMX, versions, hub, disk."""
     machine = hardware()
     device = default_device()
     found = [("device", machine["gpu"] or f"CPU ({machine['processor']})")]
@@ -28,6 +28,7 @@ def examine_machine(results: Path) -> list[tuple[str, str]]:
     auto = choose_dtype("auto", device, 768)
     bf16 = "faster here: precision auto takes it" if auto == torch.bfloat16 else "not faster here: auto takes fp32"
     found.append(("bf16", bf16))
+    found.append(("AMX", "yes" if machine["amx_bf16"] else "no"))
     found.extend(versions().items())
     found.append(("model hub", _hub()))
     place = next(parent for parent in (results.resolve(), *results.resolve().parents) if parent.exists())

@@ -82,6 +82,7 @@ def hardware() -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "processor": _processor(),
+        "amx_bf16": "amx_bf16" in (_of_processor("flags") or "").split(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
@@ -89,13 +90,18 @@ def hardware() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    return _of_processor("model name") or platform.processor() or platform.machine()
+
+
+def _of_processor(fact: str) -> str | None:
+    """What Linux says of the first core, by its name for it; None where there is no such line."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
+            if line.startswith(fact):
                 return line.partition(":")[2].strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return None
 
 
 def commit_of(package: Path) -> str | None:

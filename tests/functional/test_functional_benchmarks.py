@@ -1,6 +1,7 @@
 """Benchmarks: those that need a machine the tests do not have run on toys, or say why not; ratios are what they say."""
 
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -87,3 +88,33 @@ def test_larger_packs_are_faster_on_a_gpu():
     seconds_of = benchmark_module("schedule_simulator").as_on_gpu([(1, 6.0, 12.0)], [(1, 100.0), (4, 300.0)])
     assert seconds_of(1, 6.0) == 12.0
     assert seconds_of(4, 24.0) == pytest.approx(16.0)
+
+
+def test_products_of_slots_are_told_from_those_of_attention(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS / "benchmarks")
+    kind_of = benchmark_module("anatomy").kind_of
+    assert kind_of("aten::bmm", [[8, 40, 16], [8, 16, 384]], slots=8) == "adapters' products"
+    assert kind_of("aten::bmm", [[96, 40, 32], [96, 32, 40]], slots=8) == "attention"
+    assert kind_of("aten::addmm", [[1536], [320, 384], [384, 1536]], slots=8) == "frozen products"
+    assert kind_of("aten::gelu_backward", [], slots=8) == "activations"
+    assert kind_of("aten::copy_", [], slots=8) == "copies"
+
+
+def test_two_engines_take_turns_and_each_round_has_its_ratio(monkeypatch):
+    pace = benchmark_module("pace")
+    seconds = {"older": iter([6.0, 9.0, 4.0]), "newer": iter([3.0, 3.0, 4.0])}
+    turns = []
+
+    def asked(engine):
+        turns.append(engine)
+        return dict.fromkeys(pace.CLOCKS, next(seconds[engine]))
+
+    monkeypatch.setattr(
+        pace, "started", lambda checkout, work: nullcontext("newer" if checkout == pace.ROOT else "older")
+    )
+    monkeypatch.setattr(pace, "asked", asked)
+    row = pace.measure(EXPERIMENTS, 3, {})
+    assert turns == ["older", "newer", "newer", "older", "older", "newer"]
+    assert [one["seconds"] for one in row["older"]] == [6.0, 9.0, 4.0]
+    assert row["ratio_of_processor_seconds"] == 2.0
+    assert row["ratio_of_least_processor_seconds"] == pytest.approx(4 / 3)

@@ -154,7 +154,9 @@ def test_doctor_says_what_there_is(lora_search, monkeypatch):
     answer = lora_search("doctor", "--results", "not/yet")
     assert (answer.code, answer.err) == (0, "")
     findings = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in answer.out.splitlines())
-    assert {"device", "cores", "bf16", "torch", "transformers", "optuna", "model hub", "free disk"} <= set(findings)
+    assert {"device", "cores", "bf16", "AMX", "torch", "transformers", "optuna", "model hub", "free disk"} <= set(
+        findings
+    )
     assert findings["model hub"].startswith("not reachable (")
     assert findings["model hub"].endswith("local folders, files and package: locations work")
     assert not Path("not").exists()
