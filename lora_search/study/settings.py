@@ -49,9 +49,11 @@ def settings_of(prepared: Prepared, kept: Mapping[str, Any]) -> EngineSettings:
 def moved_from(device: torch.device, kept: Mapping[str, Any]) -> str | None:
     """The kind of device on which lanes and budgets were found, where that is another one; None where it is not."""
     found_on = facts.DEVICE.of(kept)
-    if found_on is None:  # a study of before it was kept; no CPU begins with more, and none finds room for more
+    if found_on is None:  # a study of before it was kept; no CPU began with more, and none finds room for more
         budgets = facts.BUDGETS.of(kept)
-        too_many = budgets is not None and budgets["token_budget"] > first_token_budget(torch.device("cpu"), 1)
+        too_many = budgets is not None and budgets["token_budget"] > first_token_budget(
+            torch.device("cpu"), torch.float32, 1
+        )
         found_on = "cuda" if too_many else device.type
     return None if found_on == device.type else found_on
 

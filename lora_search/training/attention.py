@@ -77,6 +77,12 @@ def _additive(mask: Tensor | None, causal: bool, query: Tensor) -> Tensor | None
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, lowest)
 
 
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """transformers' own mask, made a bias here, once for all layers."""
+    mask = sdpa_mask(*args, **kwargs)
+    return None if mask is None else _additive(mask, False, mask)
+
+
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
@@ -122,5 +128,5 @@ def use_cpu_attention(model: Any) -> None:
     """Let a model of transformers attend this way, if it attends through the exchangeable interface at all."""
     if getattr(model.config, "_attn_implementation", None) == "sdpa":
         AttentionInterface.register(CPU_ATTENTION, _attention)
-        AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
+        AttentionMaskInterface.register(CPU_ATTENTION, _mask)
         model.set_attn_implementation(CPU_ATTENTION)

@@ -31,6 +31,8 @@ _SLACKS = (1.0, 1.05, 1.1, 1.2)
 """How much larger than an equal share of a step a lane's micro-batches may be: rows are not cut."""
 _LAYER_OVERHEAD = 40
 """What calling a layer costs, forward and back, in tokens computed by it; measured on two cores with MiniLM."""
+_BF16_LAYER_OVERHEAD = 150
+"""The same in bf16: measured on two cores with AMX, where a token costs so much less."""
 _GPU_LAYER_OVERHEAD = 1e12
 """The same on a GPU, in floating-point operations of its products: measured on an H100 with BERT-base, where 3 ms pass
 before a layer's kernels are all launched, forward and back, and 3e14 operations are done in a second."""
@@ -51,14 +53,16 @@ def step_count(examples: int, batch_size: int, epochs: int) -> int:
     return -(-examples // batch_size) * epochs
 
 
-def layer_overhead(device: torch.device, parameters: int) -> int:
+def layer_overhead(device: torch.device, dtype: torch.dtype, parameters: int) -> int:
     """What calling a layer costs, forward and back, in tokens computed by it.
 
     Args:
-        device: where it is computed.
+        device, dtype: where it is computed, and in which precision.
         parameters: of the layer. A token costs a GPU four operations with each.
     """
-    return round(_GPU_LAYER_OVERHEAD / (4 * max(1, parameters))) if device.type == "cuda" else _LAYER_OVERHEAD
+    if device.type == "cuda":
+        return round(_GPU_LAYER_OVERHEAD / (4 * max(1, parameters)))
+    return _BF16_LAYER_OVERHEAD if dtype == torch.bfloat16 else _LAYER_OVERHEAD
 
 
 def micro_batch_overhead(layers: int, pooled: bool, layer: int = _LAYER_OVERHEAD) -> int:

@@ -124,7 +124,7 @@ class FrozenForward:
         # what is kept was computed with padding
         self._keeps_states = prefix_cache and not self.facts.sees_padding
         self._layer_overhead = layer_overhead(
-            storage.device, base.structure.layer_parameters // base.structure.layer_count
+            storage.device, self.dtype, base.structure.layer_parameters // base.structure.layer_count
         )
         self.prefix = PrefixCache(
             self.model,

@@ -78,7 +78,7 @@ class MemoryBudget:
 
     def _first_token_budget(self) -> int:
         per_token = self._activation_bytes(1, self.structure.layer_count, checkpointing=False)
-        return first_token_budget(self.device, per_token)
+        return first_token_budget(self.device, self.dtype, per_token)
 
     def activation_bytes(self, cells: Sequence[Cell], *, checkpointing: bool) -> int:
         """About what training a pack of ``cells`` keeps for the backward: a micro-batch in every lane, and no more than

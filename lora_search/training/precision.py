@@ -1,7 +1,8 @@
 """The precision the frozen base computes in.
 
 bf16 matrix products are several times faster than fp32 where the processor has instructions for them, and slower where
-it has not; so ``auto`` times one.
+it has not; what else a layer does is hardly faster in bf16, or slower. So ``auto`` times a product, and where that is
+faster what a layer does in a step.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +23,9 @@ from lora_search.training.attention import use_cpu_attention
 _CLEARLY_FASTER = 1.3
 _ROUNDS = 12
 _ROWS = 256
+_SLOTS, _RANK = 8, 8
+_WIDEST = 1024
+"""Of a wider layer products take nearly all the time, and of these what they take of a layer this wide."""
 _ROTARY = "inv_freq"
 """How the names of rotary frequencies end. transformers too keeps them in float32 whatever the weights are in: rounded,
 they would turn far tokens by the wrong angle."""
@@ -32,7 +36,7 @@ def choose_dtype(requested: str, device: torch.device, width: int) -> torch.dtyp
 
     Args:
         requested: ``fp32``, ``bf16`` or ``auto``; auto takes bf16 on a GPU that has it, and on a CPU where a product of
-            the model's width runs clearly faster.
+            the model's width and the step of a layer both run clearly faster.
         device: where the base will run.
         width: hidden size of the model.
 
@@ -48,32 +52,59 @@ def choose_dtype(requested: str, device: torch.device, width: int) -> torch.dtyp
         return torch.float32
     if requested == "bf16" or device.type == "cuda":
         return torch.bfloat16
-    seconds = _product_seconds(width)
-    return torch.bfloat16 if seconds[torch.float32] > _CLEARLY_FASTER * seconds[torch.bfloat16] else torch.float32
+    width = min(width, _WIDEST)
+    faster = _is_clearly_faster(_product, width) and _is_clearly_faster(_layer_step, width)
+    return torch.bfloat16 if faster else torch.float32
 
 
-def _product_seconds(width: int) -> dict[torch.dtype, float]:
-    """Fastest of a few products (rows, width) x (width, 4 width) on the CPU in each precision.
+_Work = Callable[[int, torch.dtype], Callable[[], object]]
+"""Makes, for a width and a precision, what is timed."""
 
-    In one thread, taking turns, and each over in a few milliseconds: another process that runs on the same cores for a
+
+def _is_clearly_faster(work: _Work, width: int) -> bool:
+    """Whether some work on the CPU takes clearly less time in bf16 than in float32, by the fastest of a few runs.
+
+    In one thread, taking turns, and each over in some milliseconds: another process that runs on the same cores for a
     while, or no longer, slows both alike or neither. Threads that wait for each other would show only that.
     """
-    made = {
-        dtype: (torch.ones(_ROWS, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype))
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    fastest = dict.fromkeys(made, math.inf)
+    runs = {dtype: work(width, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    fastest = dict.fromkeys(runs, math.inf)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for _ in range(_ROUNDS):
-            for dtype, (x, weight) in made.items():
+            for dtype, run in runs.items():
                 start = time.perf_counter()
-                nn.functional.linear(x, weight)
+                run()
                 fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    return fastest
+    return fastest[torch.float32] > _CLEARLY_FASTER * fastest[torch.bfloat16]
+
+
+def _product(width: int, dtype: torch.dtype) -> Callable[[], object]:
+    """(rows, width) x (width, 4 width)."""
+    x, weight = torch.ones(_ROWS, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype)
+    return lambda: nn.functional.linear(x, weight)
+
+
+def _layer_step(width: int, dtype: torch.dtype) -> Callable[[], object]:
+    """Forward and backward of what an adapted layer is made of, attention aside: frozen products, those of the slots of
+    a small pack, an activation, sums and norms."""
+    x = torch.ones(_SLOTS, _ROWS // _SLOTS, width, dtype=dtype, requires_grad=True)
+    shapes = ((width, width), (4 * width, width), (width, 4 * width))
+    square, up, down = (torch.ones(shape, dtype=dtype) for shape in shapes)
+    a, b = (torch.ones(_SLOTS, rows, columns, dtype=dtype) for rows, columns in ((width, _RANK), (_RANK, width)))
+
+    def step() -> object:
+        h = x
+        for _ in range(4):
+            h = nn.functional.linear(h, square) + torch.bmm(torch.bmm(h, a), b)
+        h = nn.functional.layer_norm(h + x, [width])
+        inner = nn.functional.gelu(nn.functional.linear(h, up))
+        return torch.autograd.grad(nn.functional.layer_norm(nn.functional.linear(inner, down) + h, [width]).sum(), x)
+
+    return step
 
 
 @contextmanager

@@ -182,8 +182,9 @@ def test_a_gpu_begins_with_micro_batches_that_take_a_quarter_of_what_is_free(
     monkeypatch, free, bytes_per_token, budget
 ):
     monkeypatch.setattr(memory_module, "free_bytes", lambda device: free)
-    assert memory_module.first_token_budget(torch.device("cuda"), bytes_per_token) == budget
-    assert memory_module.first_token_budget(CPU, bytes_per_token) < 2048
+    assert memory_module.first_token_budget(torch.device("cuda"), torch.bfloat16, bytes_per_token) == budget
+    of_a_cpu = [memory_module.first_token_budget(CPU, t, bytes_per_token) for t in (torch.float32, torch.bfloat16)]
+    assert of_a_cpu[0] < of_a_cpu[1] < 4096
 
 
 @pytest.mark.parametrize(("free", "bytes_"), [(None, 2**31), (2**40, 2**31), (2**30, 2**28)])

@@ -103,29 +103,55 @@ def test_precision_is_what_was_asked_or_measured():
     assert choose_dtype("bf16", CPU, 64) == BF16
 
 
-@pytest.mark.parametrize(("bf16_seconds", "expected"), [(0.5, BF16), (0.9, torch.float32), (4.0, torch.float32)])
-def test_auto_takes_bf16_where_a_product_of_the_width_is_clearly_faster(monkeypatch, bf16_seconds, expected):
-    seconds = {64: {torch.float32: 1.0, BF16: bf16_seconds}}
-    monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
+@pytest.fixture
+def clock(monkeypatch):
+    """Has products and layers take what is asked for; notes what was computed."""
+
+    class Clock:
+        now, calls = 0.0, []
+
+        def takes(self, name, seconds):
+            def work(width, dtype):
+                def run():
+                    assert torch.get_num_threads() == 1
+                    self.calls.append((name, width))
+                    self.now += seconds(len(self.calls), dtype)
+
+                return run
+
+            monkeypatch.setattr(precision, name, work)
+
+    clock = Clock()
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("product", "layer", "expected"),
+    [(0.2, 0.5, BF16), (0.2, 0.9, torch.float32), (0.9, 0.5, torch.float32), (4.0, 0.5, torch.float32)],
+)
+def test_auto_takes_bf16_where_a_product_and_a_layer_of_the_width_are_clearly_faster(clock, product, layer, expected):
+    clock.takes("_product", lambda call, dtype: product if dtype == BF16 else 1.0)
+    clock.takes("_layer_step", lambda call, dtype: layer if dtype == BF16 else 1.0)
     assert choose_dtype("auto", CPU, 64) == expected
+    assert {name for name, _ in clock.calls} == {"_product", *(["_layer_step"] if product < 0.5 else [])}
+    assert {width for _, width in clock.calls} == {64}
 
 
-def test_what_else_runs_for_a_while_does_not_decide_the_precision(monkeypatch):
+def test_what_else_runs_for_a_while_does_not_decide_the_precision(clock):
     """Slow as long as another process runs, which ends during the measurement."""
-    clock, calls = 0.0, 0
-
-    def linear(x, weight):
-        nonlocal clock, calls
-        calls += 1
-        assert torch.get_num_threads() == 1
-        clock += 16.0 if calls <= 10 else {torch.float32: 2.0, BF16: 4.0}[x.dtype]
-
-    monkeypatch.setattr(precision.nn.functional, "linear", linear)
-    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock)
+    clock.takes("_product", lambda call, dtype: 16.0 if call <= 10 else {torch.float32: 2.0, BF16: 4.0}[dtype])
     threads = torch.get_num_threads()
     assert choose_dtype("auto", CPU, 64) == torch.float32
     assert torch.get_num_threads() == threads
-    assert calls > 10
+    assert len(clock.calls) > 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+def test_what_is_timed_is_a_layer_forward_and_back(dtype):
+    (gradient,) = precision._layer_step(16, dtype)()
+    assert gradient.dtype == dtype
+    assert gradient.shape[-1] == 16
 
 
 def test_bf16_is_refused_where_there_is_none(monkeypatch):
