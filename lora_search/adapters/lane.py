@@ -13,8 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lora_search.adapters.heads import PackedLayerNorm, PackedLinear
 from lora_search.adapters.initial import key_of
-from lora_search.adapters.layers import Matrices, PackedLayerNorm, PackedLinear, PackedLora, TokensFirst
+from lora_search.adapters.layers import Matrices, PackedLora, TokensFirst
 from lora_search.adapters.rows import Rows
 from lora_search.adapters.variants import Biases, Magnitude, PackedVariant
 

@@ -1,8 +1,7 @@
-"""The modules that stand in for a model's own while a pack is attached.
+"""The modules that stand in for a model's linear modules while a pack is attached.
 
-``PackedLora`` stands around a frozen linear module and adds each row's own slot's update; ``PackedLinear`` and
-``PackedLayerNorm`` replace a head module, of which every slot trains its own copy. They read the pack's *compute*
-matrices and write into its *gradient* matrices (see ``pack.py``), past autograd's own leaves: with many slots and
+``PackedLora`` stands around a frozen linear module and adds each row's own slot's update. It reads the pack's *compute*
+matrices and writes into its *gradient* matrices (see ``pack.py``), past autograd's own leaves: with many slots and
 micro-batches the bookkeeping of thousands of small leaves would cost more than their arithmetic.
 
 Shapes: x (rows, ..., in), A (slots, rank, in), B (slots, out, rank), rank the pack's largest there; the rows of A and
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from lora_search.adapters.dropout import keep_mask
 from lora_search.adapters.frozen import matrix_of
-from lora_search.adapters.rows import Rows, Run
+from lora_search.adapters.rows import Rows, stacked, unstacked
 from lora_search.adapters.transfer import on_device
 
 
@@ -44,16 +43,6 @@ class Matrices:
 
     compute: Tensor
     gradient: Tensor
-
-
-def stacked(x: Tensor, run: Run) -> Tensor:
-    """Rows of a run as (slots, rows per slot * tokens, features)."""
-    return x[run.row_slice()].reshape(run.slots, -1, x.shape[-1])
-
-
-def unstacked(x: Tensor, run: Run) -> Tensor:
-    """The same as a view, so that it can be written to; ``x`` is contiguous."""
-    return x[run.row_slice()].view(run.slots, -1, x.shape[-1])
 
 
 class _LoraFunction(torch.autograd.Function):
@@ -165,109 +154,6 @@ class PackedLora(nn.Module):
             first = rows.pooled[part] if one_of_several and rows.pooled is not None else None
             mask[part] = keep_mask(rows.keys[part], mask[part].shape, drop[part], self.number, first)
         return mask.view(x.shape)
-
-
-class _HeadLinearFunction(torch.autograd.Function):
-    """y = x W^T + b with the row's own W and b."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLinear) -> Tensor:
-        runs = module.source.rows.runs_for(x, module.members)
-        x32 = x.to(module.weight.compute.dtype).contiguous()
-        y = x32.new_empty(*x.shape[:-1], module.weight.compute.shape[1])
-        for run in runs:
-            slots = run.slot_slice()
-            out = torch.bmm(stacked(x32, run), module.weight.compute[slots].transpose(1, 2))
-            if module.bias is not None:
-                out.add_(module.bias.compute[slots].unsqueeze(1))
-            unstacked(y, run).copy_(out)
-        ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
-        ctx.save_for_backward(x32)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        g = gradients[0].contiguous()
-        module: PackedLinear = ctx.module
-        (x32,) = ctx.saved_tensors
-        gx = torch.empty_like(x32) if ctx.needs_input_grad[0] else None
-        for run in ctx.runs:
-            slots = run.slot_slice()
-            gs = stacked(g, run)
-            module.weight.gradient[slots].add_(torch.bmm(gs.transpose(1, 2), stacked(x32, run)))
-            if module.bias is not None:
-                module.bias.gradient[slots].add_(gs.sum(1))
-            if gx is not None:
-                unstacked(gx, run).copy_(torch.bmm(gs, module.weight.compute[slots]))
-        return None if gx is None else gx.to(ctx.dtype), None, None
-
-
-class PackedLinear(nn.Module):
-    """A linear head module of which every slot has its own, weight (slots, out, in), bias (slots, out) or none.
-
-    Computes in the storage's precision (float32) whatever the base computes in.
-    """
-
-    def __init__(self, weight: Matrices, bias: Matrices | None, source: RowSource, members: frozenset[int]) -> None:
-        super().__init__()
-        self.weight, self.bias = weight, bias
-        self.source, self.members = source, members
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _HeadLinearFunction.apply(x, self.source.anchor, self)  # type: ignore[no-any-return,no-untyped-call]
-
-
-class _HeadNormFunction(torch.autograd.Function):
-    """y = normalised x * weight + bias with the row's own weight and bias (Ba et al. 2016)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: PackedLayerNorm) -> Tensor:
-        runs = module.source.rows.runs_for(x, module.members)
-        x32 = x.to(module.weight.compute.dtype).contiguous()
-        deviation = (x32.var(-1, correction=0, keepdim=True) + module.eps).rsqrt()
-        normal = (x32 - x32.mean(-1, keepdim=True)) * deviation
-        y = torch.empty_like(normal)
-        for run in runs:
-            slots = run.slot_slice()
-            out = stacked(normal, run) * module.weight.compute[slots].unsqueeze(1)
-            if module.bias is not None:
-                out = out + module.bias.compute[slots].unsqueeze(1)
-            unstacked(y, run).copy_(out)
-        ctx.module, ctx.runs, ctx.dtype = module, runs, x.dtype
-        ctx.save_for_backward(normal, deviation)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        g = gradients[0].contiguous()
-        module: PackedLayerNorm = ctx.module
-        normal, deviation = ctx.saved_tensors
-        gn = torch.empty_like(normal)
-        for run in ctx.runs:
-            slots = run.slot_slice()
-            gs = stacked(g, run)
-            module.weight.gradient[slots].add_((gs * stacked(normal, run)).sum(1))
-            if module.bias is not None:
-                module.bias.gradient[slots].add_(gs.sum(1))
-            unstacked(gn, run).copy_(gs * module.weight.compute[slots].unsqueeze(1))
-        if not ctx.needs_input_grad[0]:
-            return None, None, None
-        gx = deviation * (gn - gn.mean(-1, keepdim=True) - normal * (gn * normal).mean(-1, keepdim=True))
-        return gx.to(ctx.dtype), None, None
-
-
-class PackedLayerNorm(nn.Module):
-    """A layer norm in the head, of which every slot has its own weight and bias, (slots, features)."""
-
-    def __init__(
-        self, weight: Matrices, bias: Matrices | None, eps: float, source: RowSource, members: frozenset[int]
-    ) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = weight, bias, eps
-        self.source, self.members = source, members
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _HeadNormFunction.apply(x, self.source.anchor, self)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class TokensFirst(nn.Module):

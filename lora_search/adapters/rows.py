@@ -44,6 +44,16 @@ class Run:
         return slice(self.first_row, self.stop_row)
 
 
+def stacked(x: torch.Tensor, run: Run) -> torch.Tensor:
+    """Rows of a run as (slots, rows per slot * tokens, features)."""
+    return x[run.row_slice()].reshape(run.slots, -1, x.shape[-1])
+
+
+def unstacked(x: torch.Tensor, run: Run) -> torch.Tensor:
+    """The same as a view, so that it can be written to; ``x`` is contiguous."""
+    return x[run.row_slice()].view(run.slots, -1, x.shape[-1])
+
+
 class Rows:
     """The rows of one micro-batch.
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_search.adapters.frozen import matrix_of
-from lora_search.adapters.layers import Matrices, PackedLora, RowSource, stacked, unstacked
+from lora_search.adapters.layers import Matrices, PackedLora, RowSource
+from lora_search.adapters.rows import stacked, unstacked
 
 MAGNITUDE, BIAS = "lora_magnitude_vector", "base_layer.bias"
 """As PEFT names these behind the name of the module."""
