@@ -9,6 +9,7 @@
     │   │   └── MissingColumnError    it has no such column; it says which there are
     │   ├── ModelError          the base model: not found, no head for the task, no such target or layer
     │   ├── StudyError          the study, its folder or its database: none there, another experiment's, damaged
+    │   │   └── StudyInUseError       another run is writing to it
     │   └── MachineError        this machine lacks what was asked for (a package, a device, a precision)
     └── MixedRowsError          rows of several adapters where a layer can take one only (``adapters.rows``): the engine
                                 computes them apart, and nobody else sees it

@@ -102,7 +102,10 @@ def _task(tables: StudyTables) -> Task:
 
 def _train(tables: StudyTables, chosen: ChosenTrial, display: Display) -> Refit:
     with display.training(f"training trial {chosen.trial} on all training examples") as listener:
-        return refit_chosen(tables, chosen, listener)
+        fitted = refit_chosen(tables, chosen, listener)
+    for note in fitted.chosen.notes[len(chosen.notes) :]:
+        display.note(note)
+    return fitted
 
 
 def _config(prepared: Prepared, chosen: ChosenTrial, *, inference: bool) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lora_search.spec import facts
 from lora_search.store.ledger import Ledger
-from lora_search.store.records import CellKey, CellResult, TrialRecord
+from lora_search.store.records import CellKey, TrialRecord
 from lora_search.study.crew import Crew
-from lora_search.study.executors.tasks import Pack, Training
+from lora_search.study.executors.tasks import Outcome, Pack, Training
 from lora_search.study.preparation import Prepared
 from lora_search.study.progress import StudyProgress, pack_title
 from lora_search.study.schedule import packs_of, shares_for
@@ -62,10 +62,10 @@ class CellRunner:
             if outcome.stalled:
                 self.note(_STALLED)
 
-    def train_apart(self, trainings: Sequence[Training], title: str, work: float) -> tuple[CellResult, ...]:
+    def train_apart(self, trainings: Sequence[Training], title: str, work: float) -> Outcome:
         """Train what is no cell of the study, and record nothing."""
         ((_, outcome),) = self.crew.done([Pack(tuple(trainings), UNNUMBERED, title, work)])
-        return outcome.cells
+        return outcome
 
     def _task(self, keys: Sequence[CellKey], trials: Mapping[int, TrialRecord], number: int) -> Pack:
         stops = self.prepared.experiment.training.stop_stalled

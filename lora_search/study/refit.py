@@ -3,12 +3,16 @@
 The folds said how good an adapter of this kind is; none of their trainings is the one to use, for each saw only a part
 of the data. A refit is one more cell with the trial's own hyperparameters, after which the hold-out, if there is one,
 is predicted. It changes nothing in the study.
+
+Near the largest rates an adapter bears, one training in several may teach nothing though those of all folds did well,
+by what it draws: the order of examples and what A begins with. A refit that stalls (``training.stalling``) is begun
+anew with other draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,8 @@ from lora_search.study.preparation import Prepared, prepare
 from lora_search.study.settings import settings_of
 from lora_search.training import Cell, Engine, EngineSettings, Step
 
+ATTEMPTS = 3
+"""Trainings of a refit, each with draws of its own, until one teaches something; the last goes on to its end."""
 _MOST_LISTED = 12
 _FINGERPRINTS = {"data": facts.DATA_FINGERPRINT, "model": facts.MODEL_FINGERPRINT}
 
@@ -62,7 +68,7 @@ class Refit:
     """A trial trained on all development examples.
 
     Attributes:
-        chosen: the trial.
+        chosen: the trial; its notes tell of trainings that taught nothing.
         prepared: the study's data and model.
         cell: the training; its ``evaluate`` is the hold-out.
         result: its record; the scores are NaN without a hold-out.
@@ -103,10 +109,15 @@ def refit(tables: StudyTables, trial: int | None = None, listener: Callable[[Ste
 def refit_chosen(tables: StudyTables, chosen: ChosenTrial, listener: Callable[[Step], None] | None = None) -> Refit:
     """As ``refit``, of a trial already chosen."""
     prepared = prepared_again(tables)
-    cell = refit_cell(prepared, chosen.trial, chosen.adapter, chosen.nuisance)
     engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings_of(prepared, tables.facts))
-    with enough_memory():
-        (trained,) = engine.train([cell], 0, listener)
+    for attempt in range(ATTEMPTS):
+        cell = refit_cell(prepared, chosen.trial, chosen.adapter, chosen.nuisance, attempt)
+        with enough_memory():
+            (trained,) = engine.train([cell], 0, listener)
+        if not trained.stalled:
+            break
+    if attempt:
+        chosen = replace(chosen, notes=(*chosen.notes, anew(chosen.trial, attempt)))
     if trained.result.state == "failed":
         raise StudyError.about(
             tables.folder,
@@ -132,15 +143,27 @@ def prepared_again(tables: StudyTables) -> Prepared:
     return with_explained(prepared, tables.facts)
 
 
-def refit_key(experiment: Experiment, trial: int) -> CellKey:
-    """One beyond the last fold, for nothing is left out: an order of examples that no fold had."""
-    return CellKey(trial, 0, experiment.cv.folds)
+def refit_key(experiment: Experiment, trial: int, attempt: int = 0) -> CellKey:
+    """Beyond the last fold, for nothing is left out: an order of examples that no fold had, and no earlier attempt."""
+    return CellKey(trial, 0, experiment.cv.folds + attempt)
 
 
-def refit_cell(prepared: Prepared, trial: int, adapter: AdapterSpec, nuisance: Nuisance) -> Cell:
+def attempt_of(experiment: Experiment, key: CellKey) -> int | None:
+    """Which attempt at a refit a training is, from 0; None where it is one of a fold."""
+    return None if key.fold < experiment.cv.folds else key.fold - experiment.cv.folds
+
+
+def anew(trial: int, attempts: int) -> str:
+    """That so many trainings of a trial on all examples taught nothing, as a sentence."""
+    times = "a training" if attempts == 1 else f"{attempts} trainings"
+    rate = "; a smaller learning rate may be safer"
+    return f"Trial {trial} was begun anew with other draws: {times} of it on all examples taught nothing{rate}."
+
+
+def refit_cell(prepared: Prepared, trial: int, adapter: AdapterSpec, nuisance: Nuisance, attempt: int = 0) -> Cell:
     """The training of a trial on every example outside the hold-out, which it predicts."""
     return Cell(
-        key=refit_key(prepared.experiment, trial),
+        key=refit_key(prepared.experiment, trial, attempt),
         adapter=adapter,
         nuisance=nuisance,
         modules=prepared.modules_of(adapter),
@@ -148,6 +171,7 @@ def refit_cell(prepared: Prepared, trial: int, adapter: AdapterSpec, nuisance: N
         evaluate=prepared.splits.holdout,
         seed=prepared.experiment.seed,
         ranks=prepared.ranks_of(adapter),
+        may_stall=prepared.experiment.training.stop_stalled and attempt + 1 < ATTEMPTS,
     )
 
 

@@ -44,7 +44,7 @@ from lora_search.study.live import LiveFile
 from lora_search.study.preparation import Prepared, Terminated, prepare, terminated_as_interrupt
 from lora_search.study.progress import Silent, StudyProgress, default_progress
 from lora_search.study.race import finalist_requests
-from lora_search.study.refit import check_unchanged, refit_key
+from lora_search.study.refit import ATTEMPTS, anew, check_unchanged, refit_key
 from lora_search.study.schedule import Step
 from lora_search.study.settings import moved_from
 from lora_search.study.trial_export import check_export
@@ -271,7 +271,7 @@ class StudyRun:
             nuisance = Nuisance(learning_rate=1.0)
             keys = [CellKey(UNTRAINED, 0, fold) for fold in range(self.experiment.cv.folds)]
             trainings = [Training(key, adapter, nuisance, adapted=False) for key in keys]
-            results = self.cells.train_apart(trainings, "the base as it is, to compare with", 0.0)
+            results = self.cells.train_apart(trainings, "the base as it is, to compare with", 0.0).cells
             alone = (facts.HeadAlone(UNTRAINED, r.key.repeat, r.key.fold, r.scores, r.failure) for r in results)
             self.ledger.set_fact(facts.HEAD_ALONE, tuple(alone))
 
@@ -299,12 +299,17 @@ class StudyRun:
             return
         record = next(record for record in self.ledger.trials() if record.trial == recommended.trial)
         work = self.cells.work_of(record)
-        self.progress.expect(work)
-        (result,) = self.cells.train_apart(
-            [Training(refit_key(self.experiment, record.trial), record.adapter, record.nuisance)],
-            f"trial {record.trial} on all examples, to score the hold-out",
-            work,
-        )
+        for attempt in range(ATTEMPTS):
+            self.progress.expect(work)
+            outcome = self.cells.train_apart(
+                [Training(refit_key(self.experiment, record.trial, attempt), record.adapter, record.nuisance)],
+                f"trial {record.trial} on all examples, to score the hold-out",
+                work,
+            )
+            if not outcome.stalled:
+                break
+            self.cells.note(anew(record.trial, attempt + 1))
+        (result,) = outcome.cells
         self.ledger.set_fact(facts.HOLDOUT, facts.HoldoutScore(record.trial, result.scores, result.failure))
         self._judge()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lora_search.data import Splits
@@ -128,6 +128,7 @@ def memberships(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     folds, count = draw(st.integers(2, 5)), draw(st.integers(60, 150))
     members = (rng.random((count, 5)) < rng.choice([0.15, 0.3, 0.6], 5)).astype(np.uint8)
+    assume(members.sum(axis=0).min() >= folds)  # fewer are refused
     return members, np.arange(count), folds
 
 

@@ -7,7 +7,10 @@ import pytest
 from export_builders import run_tiny_study, save_base, save_data
 
 from lora_search.errors import StudyError
-from lora_search.study.refit import chosen_trial, refit
+from lora_search.study import prepare
+from lora_search.study import refit as refit_module
+from lora_search.study.refit import chosen_trial, refit, refit_cell
+from lora_search.training import Engine
 
 
 def test_it_trains_on_everything_but_the_hold_out(study_of):
@@ -61,6 +64,43 @@ def test_a_diverged_training_is_an_error_with_its_reason(study_of):
     trials = study.trials.assign(learning_rate=1e30)
     with pytest.raises(StudyError, match=r"trial 0 must train to the end on all 48 training examples, but the loss"):
         refit(replace(study, trials=trials), 0)
+
+
+@pytest.mark.parametrize(("unlucky", "trainings", "told"), [(1, 2, "a training"), (9, 3, "2 trainings")])
+def test_a_training_that_teaches_nothing_is_begun_anew(study_of, monkeypatch, unlucky, trainings, told):
+    study, seen = study_of("bert"), []
+
+    class Unlucky(Engine):
+        def train(self, cells, pack, listener=None):
+            (cell,) = cells
+            seen.append(cell)
+            stalls = cell.may_stall and len(seen) <= unlucky
+            return [replace(trained, stalled=stalls) for trained in super().train(cells, pack, listener)]
+
+    monkeypatch.setattr(refit_module, "Engine", Unlucky)
+    fitted = refit(study, 1)
+    folds = study.experiment.cv.folds
+    assert [cell.key.fold for cell in seen] == [folds + attempt for attempt in range(trainings)]
+    assert len({cell.order_key for cell in seen}) == trainings
+    assert fitted.cell is seen[-1]
+    assert fitted.chosen.notes[-1] == (
+        f"Trial 1 was begun anew with other draws: {told} of it on all examples taught nothing; a smaller learning rate"
+        " may be safer."
+    )
+
+
+def test_where_nothing_is_stopped_early_nothing_is_begun_anew(study_of):
+    study = study_of("bert")
+    experiment = study.experiment.model_copy(
+        update={"training": study.experiment.training.model_copy(update={"stop_stalled": False})}
+    )
+    assert not refit_cell(prepare(experiment), 0, *adapter_of(study)).may_stall
+    assert refit_cell(prepare(study.experiment), 0, *adapter_of(study)).may_stall
+
+
+def adapter_of(study):
+    chosen = chosen_trial(study, 0)
+    return chosen.adapter, chosen.nuisance
 
 
 def test_many_trials_are_listed_as_a_range(study_of):

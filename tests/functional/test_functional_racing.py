@@ -8,7 +8,7 @@ import optuna
 import pytest
 import simulated_study
 from on_postgresql import in_its_folder
-from simulated_study import Killed, die_at, simulated
+from simulated_study import FormulaEngine, Killed, die_at, simulated
 from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
@@ -16,6 +16,7 @@ from lora_search.spec.facts import HOLDOUT
 from lora_search.statistics.baselines import head_alone
 from lora_search.store.files import STUDY_FILE
 from lora_search.study import prepare
+from lora_search.study.progress import Silent
 from lora_search.study.race import Loss, Racer
 
 SPEC = {
@@ -199,6 +200,30 @@ def test_a_head_alone_that_diverges_is_told(world, tmp_path, monkeypatch):
     said = "Training the head alone diverged in 1 of 4 folds (the loss was nan at step 3"
     assert any(warning.startswith(said) for warning in study.verdict()["warnings"])
     assert [cell.failure is None for cell in head_alone(study)] == [True, False, True, True]
+
+
+def test_a_refit_for_the_hold_out_that_teaches_nothing_is_begun_anew(world, tmp_path, monkeypatch):
+    experiment = world.experiment(**DECIDED)
+    folds, plain, attempts, notes = experiment.cv.folds, FormulaEngine.train, [], []
+
+    def train(engine, cells, pack, listener=None):
+        found = plain(engine, cells, pack, listener)
+        for cell, trained in zip(cells, found, strict=True):
+            if cell.key.fold >= folds:
+                attempts.append(trained.result)
+                trained.stalled = len(attempts) == 1
+        return found
+
+    class Noting(Silent):
+        def note(self, sentence):
+            notes.append(sentence)
+
+    monkeypatch.setattr(FormulaEngine, "train", train)
+    with simulated(monkeypatch, prepare(experiment)):
+        study = run_study(experiment, tmp_path, progress=Noting())
+    assert [result.key.fold for result in attempts] == [folds, folds + 1]
+    assert HOLDOUT.of(study.facts).scores == attempts[1].scores
+    assert sum("begun anew with other draws: a training of it on all" in note for note in notes) == 1
 
 
 def test_an_undecided_study_keeps_its_hold_out(world, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from lora_search.study.baselines import BaselineTrainer, Part
 from lora_search.study.executors.tasks import Measuring, Outcome, Pack, Task, Training
 from lora_search.study.explained import with_explained
 from lora_search.study.preparation import Prepared
-from lora_search.study.refit import refit_cell, refit_key
+from lora_search.study.refit import attempt_of, refit_cell
 from lora_search.study.settings import facts_of, settings_of
 from lora_search.training import Cell, Engine, Step
 
@@ -66,8 +66,9 @@ class Worker:
 
     def _cell(self, training: Training) -> Cell:
         key = training.key
-        if key == refit_key(self.prepared.experiment, key.trial):
-            return refit_cell(self.prepared, key.trial, training.adapter, training.nuisance)
+        attempt = attempt_of(self.prepared.experiment, key)
+        if attempt is not None:
+            return refit_cell(self.prepared, key.trial, training.adapter, training.nuisance, attempt)
         cell = self.prepared.cell(key, training.adapter, training.nuisance)
         return replace(cell, may_stall=training.may_stall, modules=cell.modules if training.adapted else ())
 
