@@ -30,6 +30,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 
 from lora_search import figures, load_experiment, run_study
+from lora_search.reporting.page import save_figures
 from lora_search.statistics.by_adapter import by_adapter
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.judging import judge
@@ -154,8 +155,7 @@ def main() -> None:
         }
         write_atomically(options.out / f"{name}.json", json_text(content))
         drawn = figures(tables, verdict)
-        for figure in ("score_by_parameters", "score_by_rate"):
-            drawn[figure].savefig(options.out / f"{name}_{figure}.png", dpi=150)
+        save_figures({f"{name}_{kind}": drawn[kind] for kind in ("score_by_parameters", "score_by_rate")}, options.out)
         print(json.dumps(content["claims"], indent=1), flush=True)
 
 
