@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -42,6 +43,15 @@ def test_the_margin_is_explained_in_the_unit_it_is_given_in():
 def test_version():
     answer = invoke("--version")
     assert (answer.exit_code, answer.output) == (0, version("lora-search") + "\n")
+
+
+def test_the_package_is_the_program(monkeypatch, capsys):
+    """``python -m lora_search``."""
+    monkeypatch.setattr(sys, "argv", ["lora_search", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("lora_search", run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out == version("lora-search") + "\n"
 
 
 @pytest.mark.parametrize(
