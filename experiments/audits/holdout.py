@@ -6,8 +6,8 @@
 FOLDER has one folder per dataset, with a ``train.jsonl`` of texts and labels. One study (``holdout.toml``) is run per
 dataset and seed; the seed draws the examples, the hold-out, the folds and the trials. The package scores the hold-out
 once, by the recommended adapter, after the verdict. The audit then refits every adapter of the study, those too that
-racing stopped, at the rate the study chose for it, at half and at twice that. The recommended must give the package's
-score again, and is compared, example by example, with
+racing stopped, at the rate the study chose for it, at half and at twice that; what teaches nothing is begun anew, as
+the package does. The recommended must give the package's score again, and is compared, example by example, with
 
 - the best adapter of the study: the recommendation keeps its promise when its hold-out accuracy is at most the margin
   below. Where it is the best itself the difference is zero by construction; the summary counts those apart.
@@ -29,7 +29,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, islice, product
 from pathlib import Path
@@ -48,7 +48,7 @@ from lora_search.store.files import json_text, write_atomically
 from lora_search.store.reader import StudyTables
 from lora_search.study import Prepared, prepare
 from lora_search.study.environment import hardware, versions
-from lora_search.study.refit import refit_cell
+from lora_search.study.refit import ATTEMPTS, refit_cell
 from lora_search.study.settings import settings_of
 from lora_search.training import Cell, Engine
 
@@ -108,6 +108,7 @@ class Refitted:
 
     Attributes:
         trial: that stands for the adapter. parameters: of the adapter. state: in the study. rate: of this training.
+        trainings: until one taught something (see ``lora_search.study.refit``).
         right: whether each example of the hold-out is predicted right, in the hold-out's order.
     """
 
@@ -115,6 +116,7 @@ class Refitted:
     parameters: int
     state: str
     rate: float
+    trainings: int
     right: NDArray[np.bool_]
 
     @property
@@ -155,29 +157,40 @@ def refit_all(tables: StudyTables, prepared: Prepared) -> tuple[dict[int, Refitt
     without those that diverge."""
     engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings_of(prepared, tables.facts))
     rows = {int(row["trial"]): row for row in by_adapter(tables).trials.to_dict("records")}
-    cells = []
-    for (trial, row), (turn, factor) in product(rows.items(), enumerate(FACTORS)):
-        adapter = AdapterSpec(**{name: row[name] for name in ADAPTER_FIELDS})
-        nuisance = Nuisance(learning_rate=factor * float(row["learning_rate"]), dropout=float(row["dropout"]))
-        # what a training draws follows from the number of its trial; at its own rate it is that of an export
-        cell = refit_cell(prepared, trial, adapter, nuisance)
-        cells.append(replace(cell, key=replace(cell.key, trial=trial + turn * len(tables.trials))))
-    cells.sort(key=lambda cell: prepared.depth(cell.adapter))
     own: dict[int, Refitted] = {}
     tuned: dict[int, Refitted] = {}
-    for pack in packs_of_depth(cells, prepared):
-        for cell, trained in zip(pack, engine.train(pack, -1), strict=True):
-            trial, result = cell.key.trial % len(tables.trials), trained.result
-            if result.state == "failed":
-                print(f"trial {trial} at {cell.nuisance.learning_rate:.2g}: {result.failure}", flush=True)
-                continue
-            right = result.probabilities.argmax(1) == prepared.data.labels[result.examples]
-            row = rows[trial]
-            found = Refitted(trial, int(row["adapter_parameters"]), row["state"], cell.nuisance.learning_rate, right)
-            if cell.key.trial == trial:
-                own[trial] = found
-            tuned[trial] = max(tuned.get(trial, found), found, key=lambda one: one.accuracy)
+    wanted = [(trial, turn) for trial in rows for turn in range(len(FACTORS))]
+    for attempt in range(ATTEMPTS):
+        cells = [cell_of(prepared, rows[trial], turn, len(tables.trials), attempt) for trial, turn in wanted]
+        cells.sort(key=lambda cell: prepared.depth(cell.adapter))
+        wanted = []
+        for pack in packs_of_depth(cells, prepared):
+            for cell, trained in zip(pack, engine.train(pack, -1), strict=True):
+                turn, trial = divmod(cell.key.trial, len(tables.trials))
+                result = trained.result
+                if trained.stalled:
+                    wanted.append((trial, turn))
+                    continue
+                if result.state == "failed":
+                    print(f"trial {trial} at {cell.nuisance.learning_rate:.2g}: {result.failure}", flush=True)
+                    continue
+                right = result.probabilities.argmax(1) == prepared.data.labels[result.examples]
+                row = rows[trial]
+                size, rate = int(row["adapter_parameters"]), cell.nuisance.learning_rate
+                found = Refitted(trial, size, row["state"], rate, attempt + 1, right)
+                if turn == 0:
+                    own[trial] = found
+                tuned[trial] = max(tuned.get(trial, found), found, key=lambda one: one.accuracy)
     return own, tuned
+
+
+def cell_of(prepared: Prepared, row: Mapping[str, Any], turn: int, trials: int, attempt: int) -> Cell:
+    """A refit at the rate the study chose or at another; what it draws follows from the number of its trial, and at the
+    rate chosen it is that of an export."""
+    adapter = AdapterSpec(**{name: row[name] for name in ADAPTER_FIELDS})
+    nuisance = Nuisance(learning_rate=FACTORS[turn] * float(row["learning_rate"]), dropout=float(row["dropout"]))
+    cell = refit_cell(prepared, int(row["trial"]), adapter, nuisance, attempt)
+    return replace(cell, key=replace(cell.key, trial=int(row["trial"]) + turn * trials))
 
 
 def packs_of_depth(cells: list[Cell], prepared: Prepared) -> Iterator[list[Cell]]:
@@ -193,6 +206,7 @@ def told(one: Refitted) -> dict[str, Any]:
         "state": one.state,
         "adapter_parameters": one.parameters,
         "learning_rate": one.rate,
+        "trainings": one.trainings,
         "holdout_accuracy": one.accuracy,
     }
 

@@ -4,10 +4,10 @@
         [--out FILE]
 
 A table has a row per training: ``rank``, ``layers`` (as an experiment spells them), ``lr``, ``fold``, ``acc`` and
-``ll`` (out-of-fold accuracy and log loss), and may have ``targets``, ``alpha`` and ``parameters``. Each replay draws an
-order of the folds and what racing draws, and runs what a study runs: probes, rounds of adapters at the rates the model
-of the rates predicts (the nearest the table has), racing, the verdict by fold scores. Nothing is trained: cells are
-uncovered, at most ``--cells``.
+``ll`` (out-of-fold accuracy and log loss), and may have ``targets``, ``alpha`` and ``parameters``; ``oracle_table.py``
+makes one. Each replay draws an order of the folds and what racing draws, and runs what a study runs: probes, rounds of
+adapters at the rates the model of the rates predicts (the nearest the table has), racing, the verdict by fold scores.
+Nothing is trained: cells are uncovered, at most ``--cells``.
 
 A table has no predictions, so what trainings contribute to the scatter between folds (which correlates folds) cannot
 be told from what examples do (which does not). ``--share`` says it; by default what ten_samples.py found.
@@ -107,11 +107,11 @@ class Oracle:
 
     @property
     def nothing(self) -> Knowing:
-        """Of knowing nothing: the lowest score in the table is what the majority label scores, or near it."""
+        """Of knowing nothing: what the lowest tenth of the table scores in the middle is what the majority label does,
+        or near it; a training may collapse to a rarer one."""
         middle = float(self.rates.mean() + (self.features.mean(axis=0) @ np.array([0.4, 0.35, 0.3, 0.8])))
-        return Knowing(
-            float(np.nanmin(self.score)), float(np.nanmin(self.log_loss[self.score == np.nanmin(self.score)])), middle
-        )
+        lowest = self.score <= np.nanquantile(self.score, 0.1)
+        return Knowing(float(np.median(self.score[lowest])), float(np.median(self.log_loss[lowest])), middle)
 
 
 class Replay:
@@ -181,6 +181,10 @@ class Replay:
         oracle, rules, settings = self.oracle, self.rules, self.settings()
         scores = adapter_scores(settings, oracle.features, oracle.nothing, tolerance=rules.tolerance)
         complete = sorted(settled)
+        effort = {"cells": int(np.sum(self.seen)), "settings": len(self.adapter), "complete": len(complete)}
+        if not complete:
+            none = dict.fromkeys(("within_twice", "worse", "wrong", "decided"), False)
+            return {"chosen": -1, "times_the_size": np.nan, **none, **effort, "rate_loss": np.nan}
         seen = [row for row in range(len(oracle.names)) if not np.isnan(scores.score[row]).all()]
         matrix = self._matrix(scores.score, complete)
         pairs, _ = rivalries(matrix, self._matrix(scores.score, seen), rules.question.folds)
@@ -200,9 +204,7 @@ class Replay:
             "worse": worse,
             "wrong": worse and decided,
             "decided": decided,
-            "cells": int(np.sum(self.seen)),
-            "settings": len(self.adapter),
-            "complete": len(complete),
+            **effort,
             "rate_loss": POINTS * float(np.mean(lost)),
         }
 
@@ -268,7 +270,8 @@ def audit(oracle: Oracle, rules: Rules, share: float, replays: int) -> dict[str,
     )
     table = rows.drop(columns="chosen").astype(float)
     error = table.std(ddof=1) / np.sqrt(len(table))
-    chosen = rows["chosen"].map(lambda row: oracle.names[int(row)]).value_counts(normalize=True).round(3)
+    named = (*oracle.names, "none is trained to the end")
+    chosen = rows["chosen"].map(lambda row: named[int(row)]).value_counts(normalize=True).round(3)
     return {
         "median_times_the_size": float(table["times_the_size"].median()),
         **{str(name): [round(float(table[name].mean()), 4), round(float(error[name]), 4)] for name in table},

@@ -1,0 +1,96 @@
+"""An oracle for ``oracle.py``: every adapter of an experiment's space at every rate on every fold, trained once.
+
+    python experiments/audits/oracle_table.py EXPERIMENT.toml TABLE.csv [--rates RATE...] [--set KEY=VALUE]...
+
+The rates should reach from where nothing is learned yet to where nothing is learned any more: what a search for the
+rate has to be good at is the cliffs on both sides, and their luck. Trainings that teach nothing end as they do in a
+study (``training.stop_stalled``), scored as they stand.
+
+The table is written a pack at a time (one fold of the adapters that share their lowest layer), so that an interrupted
+run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+from dataclasses import replace
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pandas as pd
+
+from lora_search import load_experiment
+from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.store.records import CellKey, CellResult
+from lora_search.study import Prepared, prepare
+from lora_search.study.settings import settings_of
+from lora_search.training import Cell, Engine
+
+RATES = (1e-3, 1.8e-3, 3.2e-3, 5.6e-3, 1e-2, 1.8e-2, 3.2e-2)
+PACK = 16
+"""Trainings at once."""
+
+
+def all_cells(prepared: Prepared, rates: list[float]) -> list[Cell]:
+    """Every adapter at every rate on every fold; a setting has a trial's number."""
+    search, cv = prepared.experiment.search, prepared.experiment.cv
+    may_stall = prepared.experiment.training.stop_stalled
+    choices = product(search.rank, search.alpha_over_rank, search.targets, search.layers, search.use_dora)
+    settings = list(product((search.adapter(*choice) for choice in choices), rates))
+    return [
+        replace(prepared.cell(CellKey(trial, 0, fold), adapter, Nuisance(learning_rate=rate)), may_stall=may_stall)
+        for fold in range(cv.folds)
+        for trial, (adapter, rate) in enumerate(settings)
+    ]
+
+
+def line(prepared: Prepared, adapter: AdapterSpec, cell: Cell, result: CellResult) -> dict[str, Any]:
+    """A row of the table."""
+    return {
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "targets": adapter.targets,
+        "layers": adapter.layers,
+        "parameters": prepared.adapter_parameters(adapter),
+        "lr": cell.nuisance.learning_rate,
+        "fold": cell.key.fold,
+        "acc": result.scores["accuracy"],
+        "ll": round(result.scores["log_loss"], 6),
+        "steps": result.steps,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="override the experiment")
+    options = parser.parse_args()
+    prepared = prepare(load_experiment(options.experiment, options.overrides))
+    engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings_of(prepared, {}))
+    rows = pd.read_csv(options.table).to_dict("records") if options.table.exists() else []
+    done = {(row["rank"], row["alpha"], row["targets"], str(row["layers"]), row["lr"], row["fold"]) for row in rows}
+    packs: dict[tuple[int, int], list[Cell]] = defaultdict(list)
+    for cell in all_cells(prepared, options.rates):
+        it = cell.adapter
+        known = it.rank, it.alpha, it.targets, str(it.layers), cell.nuisance.learning_rate, cell.key.fold
+        if known not in done:
+            packs[cell.key.fold, prepared.depth(it)].append(cell)
+    options.table.parent.mkdir(parents=True, exist_ok=True)
+    for (fold, depth), cells in sorted(packs.items(), key=lambda item: item[0]):
+        left = iter(cells)
+        while pack := list(islice(left, PACK)):
+            found = zip(pack, engine.train(pack, -1), strict=True)
+            rows += [line(prepared, cell.adapter, cell, one.result) for cell, one in found if not one.result.failure]
+            pd.DataFrame(rows).to_csv(options.table, index=False)
+            print(f"fold {fold}, from layer {depth}: {len(rows)} trainings recorded", flush=True)
+
+
+if __name__ == "__main__":
+    main()
