@@ -134,8 +134,9 @@ def narrow(world, rates, collapsed=()):
     features, _, best, _, _ = world
     adapter, place = (values.ravel() for values in np.meshgrid(np.arange(15), np.arange(len(rates)), indexing="ij"))
     away = np.log(np.asarray(rates))[place]
-    learns = (away > np.log(0.4)) & (away < np.log(1.8)) & [pair not in collapsed for pair in zip(adapter, place)]
-    kept = learns.astype(float)
+    kept = ((away > np.log(0.4)) & (away < np.log(1.8))).astype(float)
+    for pair in collapsed:
+        kept[(adapter == pair[0]) & (place == pair[1])] = 0.0
     cells = RateCells(adapter, best[adapter] + away, place, 0.5 + 0.25 * kept, 0.69 - 0.2 * kept)
     return fit_rates(features, cells, nothing=NOTHING.score, nothing_log_loss=NOTHING.log_loss, centre=NOTHING.centre)
 
