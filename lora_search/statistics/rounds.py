@@ -179,11 +179,12 @@ def next_round(
     alive = [row for row in everyone if row not in eliminated]
     losses: tuple[Elimination, ...] = ()
     rows = [row for row in alive if row not in settled]
+    ahead: Outlook | None = None
     if len(alive) > 1 and not np.isnan(planned[alive]).all(axis=1).any():
         ahead = outlook(scores, parameters, alive, rules)
         losses, spent = _race(ahead, planned, parameters, everyone, rules, spent)
         out = {loss.trial for loss in losses}
-        rows = _in_budget([row for row in rows if row not in out], ahead, settings, planned, rules)
+        rows = [row for row in rows if row not in out]
     chosen = {row: _setting_for(row, settings, scores, rules) for row in rows}
     wishing = sorted((row for row in rows if chosen[row] is None), key=lambda row: -scores.model.top[row])
     may_ask = [row for row in wishing if (settings.adapter == row).sum() < MOST_SETTINGS][:room]
@@ -191,6 +192,8 @@ def next_round(
         chosen[row] = _best_there_is(row, settings, scores)
         if chosen[row] is None:
             del chosen[row]
+    if ahead is not None:
+        chosen = _in_budget(chosen, ahead, settings, rules)
     return _due(chosen, settings, scores, rules, losses, spent)
 
 
@@ -316,16 +319,20 @@ def _elimination(ahead: Outlook, parameters: Array, place: int, rules: Rules) ->
     )
 
 
-def _in_budget(alive: list[int], ahead: Outlook, settings: Settings, planned: Array, rules: Rules) -> list[int]:
-    """The adapters that can be trained to the end with the trainings that are left: those that matter most."""
+def _in_budget(
+    chosen: Mapping[int, int | None], ahead: Outlook, settings: Settings, rules: Rules
+) -> dict[int, int | None]:
+    """The adapters that can be trained to the end with the trainings that are left: those that matter most for what
+    they need, so that what is nearly done is finished."""
     if rules.cells is None:
-        return alive
+        return dict(chosen)
     left = max(rules.cells - int(settings.trained.sum()), 0)
     chance = dict(zip(ahead.rows.tolist(), ahead.chances.tolist(), strict=True))
-    kept: list[int] = []
-    for row in sorted(alive, key=lambda row: (-chance[row], row)):
-        need = int(np.isnan(planned[row]).sum())
-        if need <= left:
-            kept.append(row)
-            left -= need
-    return sorted(kept)
+    lacking = (~settings.trained[:, : rules.question.planned]).sum(axis=1)
+    need = {row: rules.question.planned if s is None else int(lacking[s]) for row, s in chosen.items()}
+    kept: set[int] = set()
+    for row in sorted(chosen, key=lambda row: (-chance[row] / max(need[row], 1), row)):
+        if need[row] <= left:
+            kept.add(row)
+            left -= need[row]
+    return {row: setting for row, setting in chosen.items() if row in kept}
