@@ -17,7 +17,9 @@ from lora_search.statistics.rates import (
     prior_centre,
 )
 from lora_search.statistics.rounds import (
+    Outlook,
     Rules,
+    _in_budget,
     next_round,
     no_settings,
     probes,
@@ -222,6 +224,18 @@ def test_a_limit_of_trainings_is_kept(world):
     there, settled, _ = run_study(world, few)
     assert there.trained.sum() <= 45
     assert settled
+
+
+@pytest.mark.parametrize(("left", "kept"), [(0, set()), (1, {0}), (4, {0, 1}), (5, {0, 1}), (9, {0, 1, 2})])
+def test_the_last_trainings_finish_what_is_nearly_done(left, kept):
+    """The first adapter lacks one fold of five, the second three; the third is to begin anew at another rate."""
+    score = np.full((3, FOLDS), np.nan)
+    score[0, :4] = score[1, :2] = score[2, :3] = 0.7
+    settings = Settings(np.arange(3), np.zeros(3), score, np.full((3, FOLDS), np.nan))
+    rules = Rules(QUESTION, low=np.log(1e-6), high=0.0, cells=9 + left)
+    nothing = np.zeros((1, 3))
+    ahead = Outlook(np.arange(3), nothing, nothing, np.array([0.5, 0.6, 0.7]))
+    assert set(_in_budget({0: 0, 1: 1, 2: None}, ahead, settings, rules)) == kept
 
 
 def test_no_more_settings_are_asked_for_than_there_is_room_for(world):
