@@ -32,7 +32,8 @@ _STEPS, _MOST_DAMPING = 40, 1e9
 _ROUGHLY, _CLOSELY = 1e-2, 1e-5
 """Gains, in units of the posterior's logarithm, after which a descent is at its end."""
 _ROUGH_WEIGHINGS, _WEIGHINGS, _SAME_WEIGHTS = 2, 12, 0.05
-_MOST_SETTLED = 3
+_MOST_SETTLED, _FEW = 3, 40
+"""Minima looked for; of more adapters than a few one, which so many cells leave."""
 _ALIKE = 0.2
 """Distance of shapes, in standard deviations beforehand, below which one start will do."""
 _CENTRES = (-1.5, -0.75, 0.0, 0.75, 1.5)
@@ -172,8 +173,9 @@ class Problem:
         if start is not None:
             begin[:SIZE] = start
             return [begin]
+        few = len(self.seen) <= _FEW
         rough: list[tuple[float, Array]] = []
-        for steeper, centre in product(_STEEPER, _CENTRES):
+        for steeper, centre in product(_STEEPER if few else _STEEPER[:1], _CENTRES):
             candidate = begin.copy()
             candidate[SLOPES] += steeper * DEVIATION[SLOPES]
             candidate[MU] = centre
@@ -182,7 +184,7 @@ class Problem:
             rough.append((self._cost(candidate, self.scatter(candidate, 1.0)), candidate))
         kept: list[Array] = []
         for _, candidate in sorted(rough, key=lambda one: one[0]):
-            if len(kept) < _MOST_SETTLED and all(_apart(candidate, other) for other in kept):
+            if len(kept) < (_MOST_SETTLED if few else 1) and all(_apart(candidate, other) for other in kept):
                 kept.append(candidate)
         return kept
 
