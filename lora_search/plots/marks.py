@@ -109,7 +109,8 @@ def draw_baselines(ax: Axes, scene: Landscape, limits: tuple[float, float]) -> N
 
 
 def note_points_below(ax: Axes, points: Sequence[Point], scene: Landscape, limits: tuple[float, float]) -> None:
-    """The scores of points drawn as arrows on the lower edge, and of baselines that lie below it."""
+    """The scores of points drawn as arrows on the lower edge, and of baselines below it: above the plot, or where there
+    is no room, under the horizontal title."""
     below = sorted(point.score for point in points if point.score < limits[0])
     names = [f"{line.name} {scene.unit.number(line.score)}" for line in scene.baselines if line.score < limits[0]]
     if not below and not names:
@@ -118,11 +119,13 @@ def note_points_below(ax: Axes, points: Sequence[Point], scene: Landscape, limit
     more = f" and {len(below) - 4} more" if len(below) > 4 else ""
     told = "; ".join(part for part in (words + more, *names) if part)
     note = f"below the axis: {told}"
-    beside = axes.text_size(ax, note)[0] < axes.room_beside_title(ax)
+    if axes.text_size(ax, note)[0] >= axes.room_beside_title(ax):
+        axes.say_below(ax, note)
+        return
     ax.annotate(
-        note, (1, 1) if beside else (0, 0), (0, 7) if beside else (6, 8), xycoords="axes fraction",
-        textcoords="offset points", fontsize=FONT_SIZE - 1, color=MUTED, va="bottom", ha="right" if beside else "left",
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6 if below else 1.2,
+        note, (1, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", fontsize=FONT_SIZE - 1,
+        color=MUTED, va="bottom", ha="right", bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
+        zorder=6 if below else 1.2,
     )  # fmt: skip
 
 

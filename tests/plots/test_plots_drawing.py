@@ -1,5 +1,6 @@
 """Figures of every kind of study: drawn without accident, on their paper, with labels that can be read."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from lora_search.plots import draw_folds, draw_ranks, draw_tradeoff, folds_data,
 from lora_search.plots.axes import score_limits, spread
 from lora_search.plots.figures import PlotData, Width, draw_all, plot_data
 from lora_search.plots.labels import Label, place_labels
+from lora_search.plots.landscape import Line
 from lora_search.spec import Experiment
 from lora_search.store.reader import StudyTables
 
@@ -131,6 +133,17 @@ def test_a_diverged_trial_does_not_flatten_the_others_and_its_score_is_written()
     assert trials["score_mean"].min() < ax.get_ylim()[0]
     notes = [text.get_text() for text in _texts(ax) if text.get_text().startswith("below the axis")]
     assert notes == [f"below the axis: {trials['score_mean'].min() * 100:.1f}"]
+
+
+def test_what_is_below_the_axis_and_too_long_to_stand_above_is_said_under_the_title() -> None:
+    data = _data("decided").ranks
+    low = tuple(Line(name, 0.2 + place / 100) for place, name in enumerate(("majority", "head alone", "TF-IDF") * 4))
+    ax = Figure(figsize=(7, 4)).add_axes((0.1, 0.3, 0.8, 0.6))
+    draw_ranks(replace(data, scene=replace(data.scene, baselines=low)), ax)
+    title, *note = ax.get_xlabel().splitlines()
+    assert title == "rank"
+    assert " ".join(note).startswith("below the axis: majority 20.0; head alone 21.0")
+    assert not any(text.get_text().startswith("below the axis") for text in _texts(ax))
 
 
 def test_score_limits_hold_contenders_and_leave_a_lone_outlier_out() -> None:
