@@ -2,4 +2,5 @@
 
 from lora_search.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    main()

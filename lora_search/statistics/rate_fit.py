@@ -202,7 +202,7 @@ class Problem:
 
     def _minimum(self, parameters: Array, scatter: Array, excess: float) -> Minimum:
         jacobian = self.jacobian(parameters, scatter)
-        covariance = np.linalg.inv(jacobian.T @ jacobian)
+        covariance = np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
         mass = 0.5 * float(np.linalg.slogdet(covariance)[1]) - self._cost(parameters, scatter)
         return Minimum(parameters, scatter, excess, covariance, mass)
 
