@@ -6,6 +6,9 @@ The rates should reach from where nothing is learned yet to where nothing is lea
 rate has to be good at is the cliffs on both sides, and their luck. Trainings that teach nothing end as they do in a
 study (``training.stop_stalled``), scored as they stand.
 
+``results/audits/oracle/tweets.csv`` is of ``holdout.toml`` with ``--set name=tweets --set data.train=FOLDER/train.jsonl
+--set data.max_examples=600 --set data.holdout=0 --set 'search.layers=["top-1/2", "top-1/6"]'``.
+
 The table is written a pack at a time (one fold of the adapters that share their lowest layer), so that an interrupted
 run goes on where it stopped.
 """
