@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from lora_search.statistics.rate_shape import DEVIATION, MEAN, MU, SHIFT, SIZE, SLOPES, Array, design, drop
+from lora_search.statistics.comparison import Array
+from lora_search.statistics.rate_shape import DEVIATION, MEAN, MU, SHIFT, SIZE, SLOPES, design, drop
 
 _TOP_MEAN, _TOP_DEVIATION, _TREND_DEVIATION, _FOLD_DEVIATION = 0.9, 0.08, 0.05, 0.15
 NOISE = 0.07

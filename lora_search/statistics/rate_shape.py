@@ -18,7 +18,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lora_search.statistics.comparison import Array
 
 _SHAPE = (
     # name, prior mean, prior standard deviation
@@ -33,6 +33,8 @@ _SHAPE = (
     ("log power above", 0.90, 0.25),
     ("shift", 0.15, 0.25),
 )
+"""The slopes are those of the literature that ``rates`` names; the widths are wide, for short trainings leave less room
+between the cliffs than long ones."""
 SIZE = len(_SHAPE)
 """How many parameters a shape has."""
 MEAN = np.array([mean for _, mean, _ in _SHAPE])

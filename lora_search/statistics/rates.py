@@ -31,8 +31,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_search.statistics.comparison import Array
 from lora_search.statistics.rate_fit import NOISE, Minimum, Problem, probable
-from lora_search.statistics.rate_shape import SIZE, Array, design, draws, expected_drop
+from lora_search.statistics.rate_shape import SIZE, design, draws, expected_drop
 
 FEATURES = ("log rank", "log layers", "log modules per layer", "log scale")
 
