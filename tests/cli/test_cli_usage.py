@@ -48,6 +48,7 @@ def test_version():
 def test_the_package_is_the_program(monkeypatch, capsys):
     """``python -m lora_search``."""
     monkeypatch.setattr(sys, "argv", ["lora_search", "--version"])
+    monkeypatch.delitem(sys.modules, "lora_search.__main__", raising=False)  # another test imports every module
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("lora_search", run_name="__main__")
     assert not ended.value.code
