@@ -28,7 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pandas as pd
 
 from lora_search import load_experiment
-from lora_search.spec import AdapterSpec, Nuisance
+from lora_search.spec import Nuisance
 from lora_search.store.records import CellKey, CellResult
 from lora_search.study import Prepared, prepare
 from lora_search.study.settings import settings_of
@@ -52,16 +52,16 @@ def all_cells(prepared: Prepared, rates: list[float]) -> list[Cell]:
     ]
 
 
-def line(prepared: Prepared, adapter: AdapterSpec, cell: Cell, result: CellResult) -> dict[str, Any]:
+def place_of(cell: Cell) -> dict[str, Any]:
+    """What tells a row of the table from all others."""
+    adapter = {name: getattr(cell.adapter, name) for name in ("rank", "alpha", "targets", "layers")}
+    return adapter | {"lr": cell.nuisance.learning_rate, "fold": cell.key.fold}
+
+
+def line(prepared: Prepared, cell: Cell, result: CellResult) -> dict[str, Any]:
     """A row of the table."""
-    return {
-        "rank": adapter.rank,
-        "alpha": adapter.alpha,
-        "targets": adapter.targets,
-        "layers": adapter.layers,
-        "parameters": prepared.adapter_parameters(adapter),
-        "lr": cell.nuisance.learning_rate,
-        "fold": cell.key.fold,
+    return place_of(cell) | {
+        "parameters": prepared.adapter_parameters(cell.adapter),
         "acc": result.scores["accuracy"],
         "ll": round(result.scores["log_loss"], 6),
         "steps": result.steps,
@@ -78,19 +78,18 @@ def main() -> None:
     prepared = prepare(load_experiment(options.experiment, options.overrides))
     engine = Engine(prepared.base, prepared.data, prepared.experiment.training, settings_of(prepared, {}))
     rows = pd.read_csv(options.table).to_dict("records") if options.table.exists() else []
-    done = {(row["rank"], row["alpha"], row["targets"], str(row["layers"]), row["lr"], row["fold"]) for row in rows}
     packs: dict[tuple[int, int], list[Cell]] = defaultdict(list)
-    for cell in all_cells(prepared, options.rates):
-        it = cell.adapter
-        known = it.rank, it.alpha, it.targets, str(it.layers), cell.nuisance.learning_rate, cell.key.fold
-        if known not in done:
-            packs[cell.key.fold, prepared.depth(it)].append(cell)
+    cells = all_cells(prepared, options.rates)
+    done = {tuple(str(row[name]) for name in place_of(cells[0])) for row in rows}
+    for cell in cells:
+        if tuple(map(str, place_of(cell).values())) not in done:
+            packs[cell.key.fold, prepared.depth(cell.adapter)].append(cell)
     options.table.parent.mkdir(parents=True, exist_ok=True)
     for (fold, depth), cells in sorted(packs.items(), key=lambda item: item[0]):
         left = iter(cells)
         while pack := list(islice(left, PACK)):
             found = zip(pack, engine.train(pack, -1), strict=True)
-            rows += [line(prepared, cell.adapter, cell, one.result) for cell, one in found if not one.result.failure]
+            rows += [line(prepared, cell, one.result) for cell, one in found if not one.result.failure]
             pd.DataFrame(rows).to_csv(options.table, index=False)
             print(f"fold {fold}, from layer {depth}: {len(rows)} trainings recorded", flush=True)
 

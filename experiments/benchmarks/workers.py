@@ -27,7 +27,7 @@ from lora_search.store.reader import read_study
 from lora_search.study.environment import commit_of, hardware, versions
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = (sys.executable, "-c", "from lora_search.cli import main; raise SystemExit(main())")
+PROGRAM = (sys.executable, "-m", "lora_search")
 HERE = "this process"
 
 
