@@ -43,8 +43,7 @@ def all_cells(prepared: Prepared, rates: list[float]) -> list[Cell]:
     """Every adapter at every rate on every fold; a setting has a trial's number."""
     search, cv = prepared.experiment.search, prepared.experiment.cv
     may_stall = prepared.experiment.training.stop_stalled
-    choices = product(search.rank, search.alpha_over_rank, search.targets, search.layers, search.use_dora)
-    settings = list(product((search.adapter(*choice) for choice in choices), rates))
+    settings = list(product(search.adapters(), rates))
     return [
         replace(prepared.cell(CellKey(trial, 0, fold), adapter, Nuisance(learning_rate=rate)), may_stall=may_stall)
         for fold in range(cv.folds)

@@ -79,7 +79,7 @@ def summary_rows(trials: pd.DataFrame, scene: Landscape, verdict: Mapping[str, A
                         note="" if best is None or is_best else share(int(record["adapter_parameters"]), best),
                     ),
                     "head": Cell(f"{record['head_parameters']:,}"),
-                    "score": _score(record, summary, scene.unit),
+                    "score": _score(record, summary, scene),
                     "difference": Cell(DASH) if is_best else _difference(comparison, scene.unit),
                     "probability": Cell(percent(_number(comparison.get("probability_not_worse")))),
                     "time": Cell(_per_training(scene.point(trial))),
@@ -257,7 +257,12 @@ def _nuisance(record: Mapping[str, Any]) -> str:
     return f"alpha {record['alpha']:g}, learning rate {record['learning_rate']:.2g}{dropout}"
 
 
-def _score(record: Mapping[str, Any], summary: Mapping[str, Any], unit: Unit) -> Cell:
+def _score(record: Mapping[str, Any], summary: Mapping[str, Any], scene: Landscape) -> Cell:
+    """Of an adapter that lacks folds the score set right by how hard those it has are, as the figures have it."""
+    unit, point = scene.unit, scene.point(int(record["trial"]))
+    if point is not None and not point.finished:
+        cells = int(record["cells"])
+        return Cell(unit.score(point.score), note=f"after {cells} training{'' if cells == 1 else 's'}")
     interval = [math.nan if end is None else unit.merit(end) for end in summary.get("score_interval") or ()]
     known = len(interval) == 2 and all(math.isfinite(end) for end in interval)
     score = unit.merit(float(record["score_mean"]))

@@ -7,6 +7,8 @@ exists in the model, or column ``category`` in the table, is found out where the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import product
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
@@ -165,6 +167,11 @@ class SearchSpec(Section):
             bias=self.bias,
             rank_pattern=self.rank_pattern[0] if rank_pattern is None else rank_pattern,
         )
+
+    def adapters(self) -> Iterator[AdapterSpec]:
+        """One for every combination of the scientific choices; of patterns of ranks, two may come to the same ranks."""
+        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.use_dora, self.rank_pattern)
+        return (self.adapter(*chosen) for chosen in product(*choices))
 
     @property
     def total(self) -> int:

@@ -185,15 +185,12 @@ def next_round(
         losses, spent = _race(ahead, planned, parameters, everyone, rules, spent)
         out = {loss.trial for loss in losses}
         rows = [row for row in rows if row not in out]
-    chosen = {row: _setting_for(row, settings, scores, rules) for row in rows}
-    wishing = sorted((row for row in rows if chosen[row] is None), key=lambda row: -scores.model.top[row])
-    may_ask = [row for row in wishing if (settings.adapter == row).sum() < MOST_SETTINGS][:room]
-    for row in set(wishing) - set(may_ask):  # goes on with what it has, if that has not failed
-        chosen[row] = _best_there_is(row, settings, scores)
-        if chosen[row] is None:
-            del chosen[row]
+    may_ask = [row for row in rows if room != 0 and (settings.adapter == row).sum() < MOST_SETTINGS]
+    chosen = _chosen(rows, may_ask, settings, scores, rules)
     if ahead is not None:
         chosen = _in_budget(chosen, ahead, settings, rules)
+    asking = sorted((row for row in chosen if chosen[row] is None), key=lambda row: -scores.model.top[row])
+    chosen = _chosen(list(chosen), asking[:room], settings, scores, rules)
     return _due(chosen, settings, scores, rules, losses, spent)
 
 
@@ -230,11 +227,12 @@ def _reached(trained: NDArray[np.bool_]) -> int:
     return int(np.cumprod(trained, axis=1).sum(axis=1).max()) if len(trained) else 0
 
 
-def _best_there_is(row: int, settings: Settings, scores: AdapterScores) -> int | None:
-    """The setting of an adapter that its rate speaks for; None where all failed."""
-    mine = np.flatnonzero((settings.adapter == row) & ~np.isneginf(settings.score).any(axis=1))
-    losses = [float(scores.model.loss(row, settings.log_rate[place])) for place in mine]
-    return int(mine[int(np.argmin(losses))]) if mine.size else None
+def _chosen(
+    rows: Sequence[int], may_ask: Collection[int], settings: Settings, scores: AdapterScores, rules: Rules
+) -> dict[int, int | None]:
+    """The setting each goes on with, None for a new one; without those all of which failed and that may have none."""
+    chosen = {row: _setting_for(row, settings, scores, rules, may_ask=row in may_ask) for row in rows}
+    return {row: setting for row, setting in chosen.items() if setting is not None or row in may_ask}
 
 
 def _wanted_rate(row: int, settings: Settings, scores: AdapterScores, rules: Rules) -> float:
@@ -245,8 +243,9 @@ def _wanted_rate(row: int, settings: Settings, scores: AdapterScores, rules: Rul
     return rules.allowed(float(np.clip(reach, mine.min() - SPREAD, mine.max() + SPREAD)) if mine.size else reach)
 
 
-def _setting_for(row: int, settings: Settings, scores: AdapterScores, rules: Rules) -> int | None:
-    """The setting of an adapter to go on with; None where another rate is worth trying."""
+def _setting_for(row: int, settings: Settings, scores: AdapterScores, rules: Rules, *, may_ask: bool) -> int | None:
+    """The setting of an adapter to go on with; None where another rate is worth trying and may be asked for, and where
+    all failed."""
     mine = np.flatnonzero((settings.adapter == row) & ~np.isneginf(settings.score).any(axis=1))
     if not mine.size:
         return None
@@ -263,8 +262,8 @@ def _setting_for(row: int, settings: Settings, scores: AdapterScores, rules: Rul
     )
     gain = float(losses[mine == kept][0] - scores.model.loss(row, rate))
     near = abs(settings.log_rate[kept] - rate) <= NEAR
-    exhausted = (settings.adapter == row).sum() >= MOST_SETTINGS or rate in settings.log_rate[settings.adapter == row]
-    return kept if near or exhausted or gain <= rules.tolerance else None
+    tried = rate in settings.log_rate[settings.adapter == row]
+    return None if may_ask and not near and not tried and gain > rules.tolerance else kept
 
 
 @dataclass(frozen=True)

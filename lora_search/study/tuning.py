@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 
@@ -91,17 +90,7 @@ class RateSearch:
     @cached_property
     def space(self) -> tuple[AdapterSpec, ...]:
         """Every adapter there can be, smallest first."""
-        search = self.search
-        found = (
-            (
-                search.adapter(*choice)
-                for choice in product(
-                    search.rank, search.alpha_over_rank, search.targets, search.layers, search.use_dora
-                )
-            )
-            if self.source.points is None
-            else self.source.points.adapters
-        )
+        found = self.search.adapters() if self.source.points is None else self.source.points.adapters
         return tuple(sorted(found, key=self.prepared.adapter_parameters))
 
     def features(self, adapters: Sequence[AdapterSpec]) -> np.ndarray:

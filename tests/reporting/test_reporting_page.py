@@ -17,6 +17,8 @@ from PIL import Image
 from lora_search.errors import StudyError
 from lora_search.metrics import CLASS_METRICS
 from lora_search.plots.encoding import LIGHT_AND_DARK
+from lora_search.plots.landscape import landscape
+from lora_search.plots.rows import summary_rows
 from lora_search.reporting import render_report, write_report
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.statistics.judging import judge
@@ -170,6 +172,21 @@ def test_a_guess_that_failed_is_still_shown_beside_the_recommended(tmp_path: Pat
     summary = _Page(text[text.index('<section id="summary"') : text.index('<section id="warnings"')])
     assert "the guess r=8, query+value, all layers" in summary.text
     assert "failed" in summary.text
+
+
+def test_a_guess_that_was_stopped_is_scored_by_what_its_folds_are_worth(tmp_path: Path) -> None:
+    """Its own mean, over the fold it has, is no number to put beside those over all."""
+    rows = sampled_rows(4)
+    rows[0] |= {"state": "pruned", "cells": 1}
+    tables = study(tmp_path, rows)
+    verdict = verdict_for(tables.trials, tables.cells, folds=tables.experiment.cv.folds)
+    scene = landscape(tables.trials, tables.cells, verdict)
+    (row,) = (row for row in summary_rows(tables.trials, scene, verdict) if row.trial == 0)
+    placed = scene.point(0)
+    assert placed is not None
+    assert row.cells["score"].text == scene.unit.score(placed.score)
+    assert row.cells["score"].note == "after 1 training"
+    assert row.cells["score"].text != scene.unit.score(float(tables.trials["score_mean"][0]))
 
 
 @pytest.mark.parametrize(

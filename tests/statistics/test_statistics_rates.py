@@ -244,6 +244,21 @@ def test_no_more_settings_are_asked_for_than_there_is_room_for(world):
     assert settled
 
 
+def test_room_for_another_rate_goes_to_an_adapter_that_can_be_trained(world, monkeypatch):
+    """Of two that need another rate, both tried having failed, the budget has trainings for one only."""
+    features, parameters, *_ = world
+    score = np.full((3, FOLDS), np.nan)
+    score[0], score[1, 0], score[2, 0] = 0.75, -np.inf, -np.inf
+    for left in (5, 10):
+        settings = Settings(np.array([0, left, 15 - left]), np.log(np.full(3, 6e-3)), score, 1.2 - score)
+        monkeypatch.setattr(
+            "lora_search.statistics.rounds._in_budget",
+            lambda chosen, *_, left=left: {row: setting for row, setting in chosen.items() if row == left},
+        )
+        step = next_round(settings, features, parameters, NOTHING, RULES, pool=(0, 5, 10), settled=(0,), room=1)
+        assert [row for row, _ in step.new] == [left]
+
+
 def some_settings(scores, rates, adapter=None):
     scores = np.array(scores, dtype=float)
     adapter = np.zeros(len(scores), dtype=np.int64) if adapter is None else np.array(adapter)

@@ -69,6 +69,14 @@ def test_guesses_are_in_the_space(search):
     assert len(guesses(search, layers)) == len({"query+value", "all-linear"} & set(search.targets))
 
 
+@given(searches)
+def test_every_combination_of_choices_is_an_adapter_of_the_space(search):
+    found = list(search.adapters())
+    assert len(set(found)) == len(found)
+    assert len(found) == math.prod(map(len, (search.rank, search.alpha_over_rank, search.targets, search.layers)))
+    assert {spec.layers for spec in found} == set(search.layers)
+
+
 @pytest.mark.parametrize("use_dora", [(False,), (True,), (False, True)])
 def test_dora_is_a_parameter_where_there_is_a_choice(use_dora):
     search = SearchSpec.model_validate({"use_dora": use_dora, "bias": "lora_only", "learning_rate": 1e-3})
