@@ -16,6 +16,15 @@ Cells = Collection[tuple[int, int, int]]
 """Trainings by trial, repeat and fold."""
 
 
+OUT_OF_CELLS = "the study has trained all the cells it may"
+"""Why a trial ended that only the limit of trainings left unfinished."""
+
+
+def is_open(state: str, reason: str | None) -> bool:
+    """Whether a trial may go on where there is room: one under way, or one that only the limit stopped."""
+    return state == "running" or (state == "pruned" and reason == OUT_OF_CELLS)
+
+
 def _identity(value: Any) -> Any:
     return value
 

@@ -145,7 +145,7 @@ def knowing(
     else:
         score, log_loss = (each.score_of_knowing_nothing(truth) for each in (metric, loss))
     merit = direction(metric.name) * score if np.isfinite(score) else 0.0
-    return Knowing(merit, log_loss, prior_centre(hidden_size), least, least_loss)
+    return Knowing(merit, log_loss, prior_centre(hidden_size), least, least_loss, may_fall=bool(untrained))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
-from lora_search.metrics import METRICS, direction, metric_named
+from lora_search.metrics import METRICS, direction, has_own_unit, metric_named
 from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.question import Question
-from lora_search.statistics.wording import amount, layers_name
+from lora_search.statistics.wording import amount, layers_name, three_figures
 
 _EDGE = 0.05
 """A learning rate within this share of the range's ends, on a log scale, is on the edge."""
@@ -93,7 +93,7 @@ def raced_for_less(stopped: int, margin: float, confidence: float, metric: str =
 
 
 def smaller_not_shown_worse(contest: Contest, parameters: float, question: Question) -> list[int]:
-    """Numbers of the trials that racing stopped, with fewer than ``parameters``, that no complete trial is shown to
+    """Numbers of the trials that were stopped, with fewer than ``parameters``, that no complete trial is shown to
     beat by more than the margin on the cells both have."""
     matrix = contest.everyone_by_example
     complete = np.isin(matrix.trials, contest.finished.trials)
@@ -106,7 +106,8 @@ def smaller_not_shown_worse(contest: Contest, parameters: float, question: Quest
 def smaller_stopped_early(trials: Sequence[int], margin: float, metric: str = _SHARE) -> str | None:
     """Smaller adapters than the recommended one were stopped before they were shown to be worse than the best.
 
-    Racing asks who will be recommended, and not who is shown to be worse.
+    Racing asks who will be recommended, and not who is shown to be worse; so does the choice of those that get the last
+    of a limited number of trainings.
 
     Args:
         trials: their numbers.
@@ -115,9 +116,10 @@ def smaller_stopped_early(trials: Sequence[int], margin: float, metric: str = _S
     if not trials:
         return None
     listed = ", ".join(map(str, trials))
-    who, they, them = (f"trial {listed}", "it", "it") if len(trials) == 1 else (f"trials {listed}", "they", "them")
+    who, they, them = (f"Trial {listed}", "it", "it") if len(trials) == 1 else (f"Trials {listed}", "they", "them")
+    were = "was" if len(trials) == 1 else "were"
     return (
-        f"Racing stopped {who}, smaller than the recommended, before {they} could be shown to be more than "
+        f"{who}, smaller than the recommended, {were} stopped before {they} could be shown to be more than "
         f"{amount(margin, metric)} worse than the best: unlikely to be recommended, {they} may be good enough all the"
         f" same; a study of {them} alone would tell."
     )
@@ -138,9 +140,13 @@ def no_better_than_guessing(score: float, interval: tuple[float, float], guess: 
         return None
     way = "above" if sign > 0 else "below"
     return (
-        f"The best {metric_named(metric).title}, {score:.3f}, is not clearly {way} what knowing nothing of the texts "
-        f"scores ({guess:.3f}): nothing was learned that a verdict could be about."
+        f"The best {metric_named(metric).title}, {_number(score, metric)}, is not clearly {way} what knowing nothing "
+        f"of the texts scores ({_number(guess, metric)}): nothing was learned that a verdict could be about."
     )
+
+
+def _number(score: float, metric: str) -> str:
+    return three_figures(score) if has_own_unit(metric) else f"{score:.3f}"
 
 
 def few_examples_per_fold(examples: Sequence[int]) -> str | None:
@@ -180,7 +186,8 @@ def margin_too_small(margin: float, resolvable: float | None, metric: str = _SHA
     """The margin is below what the data could ever resolve, so the verdict will hardly ever be decided."""
     if resolvable is None or margin >= resolvable:
         return None
-    could = math.ceil(1000.0 * resolvable) / 1000.0
+    step = 10.0 ** (math.floor(math.log10(resolvable)) - 1) if has_own_unit(metric) and resolvable > 0 else 1e-3
+    could = math.ceil(resolvable / step) * step
     return (
         f"A margin of {amount(margin, metric)} is smaller than these data can resolve with any number of trainings; "
         f"about {amount(could, metric)} would be possible, or more examples."
@@ -243,8 +250,9 @@ def holdout_disagrees(
         return None
     way = "below" if holdout < corrected else "above"
     return (
-        f"The hold-out score, {holdout:.3f}, is {amount(abs(holdout - corrected), metric)} {way} the cross-validated "
-        f"{corrected:.3f}, more than chance allows: the hold-out differs from the rest, or folds leak into each other."
+        f"The hold-out score, {_number(holdout, metric)}, is {amount(abs(holdout - corrected), metric)} {way} the "
+        f"cross-validated {_number(corrected, metric)}, more than chance allows: the hold-out differs from the rest, "
+        "or folds leak into each other."
     )
 
 

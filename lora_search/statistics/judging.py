@@ -14,7 +14,7 @@ from lora_search.statistics.estimation import CorrectedScore, corrected_score, p
 from lora_search.statistics.examples import truth_of
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy, recorded_of
-from lora_search.statistics.selection import decide
+from lora_search.statistics.selection import decide, out_of_cells
 from lora_search.statistics.verdict import Verdict
 
 
@@ -55,12 +55,12 @@ class Judge:
         """As :func:`judge`."""
         study = self.study
         question = Question.of(study.experiment, margin, confidence)
-        pruned = study.trials[study.trials["state"] == "pruned"]
+        raced = study.trials[(study.trials["state"] == "pruned") & ~out_of_cells(study.trials)]
         verdict = decide(
             study.trials,
             study.cells,
             question,
-            cells_skipped_by_racing=int((question.planned - pruned["cells"]).clip(lower=0).sum()),
+            cells_skipped_by_racing=int((question.planned - raced["cells"]).clip(lower=0).sum()),
             contest=self.contest,
         )
         corrected = self._corrected_score(verdict)

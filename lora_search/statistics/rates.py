@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_search.statistics.comparison import Array
-from lora_search.statistics.rate_fit import NOISE, Minimum, Problem, probable
+from lora_search.statistics.rate_fit import Minimum, Problem, probable
 from lora_search.statistics.rate_shape import SIZE, design, draws, expected_drop
 
 FEATURES = ("log rank", "log layers", "log modules per layer", "log scale")
@@ -120,7 +120,7 @@ class RateModel:
         top: ``(adapters,)`` score at its own best rate above that of knowing nothing, in metric units.
         top_covariance: of ``top``.
         span: metric units between knowing nothing and the best seen.
-        noise: of one cell's score near the top, in metric units.
+        noise: of one cell's score near the top, in metric units. noise_freedom: degrees of freedom behind it.
     """
 
     features: Array
@@ -132,6 +132,7 @@ class RateModel:
     top_covariance: Array
     span: float
     noise: float
+    noise_freedom: float
 
     def optimum(self, features: Array | None = None) -> tuple[Array, Array]:
         """(log rate, standard deviation of where the top is) at which each adapter is expected to score best."""
@@ -173,6 +174,7 @@ def fit_rates(
     centre: float,
     start: Array | None = None,
     least: tuple[float, float] = (LEAST, LEAST),
+    may_fall: bool = False,
 ) -> RateModel:
     """Fit the model to all cells so far; without cells it is the prior.
 
@@ -184,11 +186,28 @@ def fit_rates(
         centre: log of the rate expected to suit an adapter whose features are all 0.
         start: ``shape`` to start from.
         least: differences of scores and of losses below which there is none.
+        may_fall: whether trainings can end below knowing nothing, as those of a base that knows much as it is. Then the
+            zero of what is fitted lies lower: else all that harms would look alike.
 
     Returns:
         the model.
     """
+    if may_fall:
+        finite = np.isfinite(cells.score)
+        nothing = _below(cells.score[finite], nothing)
+        nothing_log_loss = -_below(-cells.log_loss[finite & np.isfinite(cells.log_loss)], -nothing_log_loss)
     return _fitted(_Asked(features, cells, nothing, nothing_log_loss, centre, start, least))
+
+
+def _below(values: Array, nothing: float) -> float:
+    """As far below knowing nothing as the best is above it, where trainings went as low; where none was better, what
+    all but the lowest quarter exceed."""
+    if not values.size or not np.isfinite(nothing):
+        return nothing
+    lowest, best = float(values.min()), float(values.max())
+    if best > nothing:
+        return max(min(lowest, nothing), 2.0 * nothing - best)
+    return max(lowest, float(np.quantile(values, 0.25)))
 
 
 class _Asked:
@@ -245,7 +264,7 @@ def _fitted(asked: _Asked) -> RateModel:
     explanations = probable(problem.minima(asked.start))
     best = explanations[0][1]
     shapes, weights = _may_be(explanations)
-    by_parameter, unseen = problem.tops()
+    by_parameter, unseen = problem.tops(float(best.spreads.own[0]))
     return RateModel(
         features=asked.features,
         centre=asked.centre,
@@ -255,7 +274,8 @@ def _fitted(asked: _Asked) -> RateModel:
         top=by_parameter @ best.parameters * span,
         top_covariance=(by_parameter @ best.covariance @ by_parameter.T + np.diag(unseen)) * span**2,
         span=span,
-        noise=NOISE * best.excess**0.5 * span,
+        noise=float(best.spreads.noise[0]) * span,
+        noise_freedom=float(best.spreads.freedom[0]),
     )
 
 

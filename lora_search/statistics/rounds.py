@@ -8,8 +8,8 @@ A study asks which is the smallest adapter that is good enough, each adapter at 
 3. *The next fold* for those still in the race. Before each, the model is fitted anew. An adapter whose setting is now
    believed to lose more than a little against its own best rate gets another setting, at that rate.
 
-After two folds an adapter is left out when it hardly has a chance to matter to the verdict, as in :mod:`racing`. Where
-the number of trainings is limited, the last ones go to those with the best chance.
+Once they all have a fold, an adapter is left out when it hardly has a chance to matter to the verdict, as in
+:mod:`racing`. Where the number of trainings is limited, the last ones go to those with the best chance.
 
 A round is a function of what is recorded, so that a study which was interrupted goes on as if it had not been. numpy
 only; the caller trains.
@@ -39,8 +39,6 @@ MOST_SETTINGS = 4
 """Of one adapter, probes aside."""
 DRAWS = 2000
 """Predictions of the full run made at each look."""
-NOISE_FREEDOM = 12.0
-"""Degrees of freedom with which the noise of a cell is taken to be known."""
 WORTH_TRYING = 0.25
 """Another rate is tried where it is believed to gain this share of the margin."""
 
@@ -68,6 +66,7 @@ class Rules:
         seed: of racing's predictions.
         error: the chance that racing may spend of throwing out what the full run would recommend.
         least: difference of scores below which there is none.
+        training_share: of the variance between folds, what trainings contribute (see ``comparison``).
     """
 
     question: Question
@@ -79,6 +78,7 @@ class Rules:
     seed: int = 0
     error: float = ERROR
     least: float = LEAST
+    training_share: float = 1.0
 
     def allowed(self, log_rate: float) -> float:
         """The nearest rate that is allowed."""
@@ -176,7 +176,7 @@ def next_round(
     scores = adapter_scores(settings, features, nothing, tolerance=rules.tolerance)
     planned = scores.score[:, : rules.question.planned]
     everyone = sorted(set(range(len(features))) if pool is None else set(pool))
-    alive = [row for row in everyone if row not in eliminated]
+    alive = [row for row in everyone if row not in eliminated and not _is_lost(row, settings, room)]
     losses: tuple[Elimination, ...] = ()
     rows = [row for row in alive if row not in settled]
     ahead: Outlook | None = None
@@ -185,7 +185,7 @@ def next_round(
         losses, spent = _race(ahead, planned, parameters, everyone, rules, spent)
         out = {loss.trial for loss in losses}
         rows = [row for row in rows if row not in out]
-    may_ask = [row for row in rows if room != 0 and (settings.adapter == row).sum() < MOST_SETTINGS]
+    may_ask = [row for row in rows if _may_ask(row, settings, room)]
     chosen = _chosen(rows, may_ask, settings, scores, rules)
     if ahead is not None:
         chosen = _in_budget(chosen, ahead, settings, rules)
@@ -225,6 +225,17 @@ def _due(
 def _reached(trained: NDArray[np.bool_]) -> int:
     """How many columns an adapter has gone through, with the setting of it that has gone furthest."""
     return int(np.cumprod(trained, axis=1).sum(axis=1).max()) if len(trained) else 0
+
+
+def _may_ask(row: int, settings: Settings, room: int | None) -> bool:
+    """Whether an adapter may be tried at another rate."""
+    return room != 0 and int((settings.adapter == row).sum()) < MOST_SETTINGS
+
+
+def _is_lost(row: int, settings: Settings, room: int | None) -> bool:
+    """Whether all settings of an adapter failed, and it may have no other: whatever is predicted of it, it is out."""
+    mine = settings.score[settings.adapter == row]
+    return bool(len(mine)) and bool(np.isneginf(mine).any(axis=1).all()) and not _may_ask(row, settings, room)
 
 
 def _chosen(
@@ -292,10 +303,10 @@ def outlook(scores: AdapterScores, parameters: Array, rows: Collection[int], rul
     missing = np.isnan(scores.score[order, : rules.question.planned]).sum(axis=1)
     covariance = model.top_covariance[np.ix_(order, order)]
     tops = rng.multivariate_normal(model.top[order], covariance, size=DRAWS, method="eigh")
-    variances = model.noise**2 * NOISE_FREEDOM / rng.chisquare(NOISE_FREEDOM, size=tops.shape)
+    variances = model.noise**2 * model.noise_freedom / rng.chisquare(model.noise_freedom, size=tops.shape)
     noise = np.sqrt(variances * missing) / rules.question.planned * rng.standard_normal(tops.shape)
     finals = tops + noise
-    found = chance_to_matter(finals, variances, rules.question)
+    found = chance_to_matter(finals, variances, rules.question, rules.training_share)
     return Outlook(order, finals, variances, found)
 
 
@@ -322,16 +333,23 @@ def _in_budget(
     chosen: Mapping[int, int | None], ahead: Outlook, settings: Settings, rules: Rules
 ) -> dict[int, int | None]:
     """The adapters that can be trained to the end with the trainings that are left: those that matter most for what
-    they need, so that what is nearly done is finished."""
+    they need, so that what is nearly done is finished.
+
+    None are spent on an adapter smaller than the one that matters most and less likely to matter than racing may err
+    in all: what its end would bring is that nothing can be told of it.
+    """
     if rules.cells is None:
         return dict(chosen)
     left = max(rules.cells - int(settings.trained.sum()), 0)
     chance = dict(zip(ahead.rows.tolist(), ahead.chances.tolist(), strict=True))
     lacking = (~settings.trained[:, : rules.question.planned]).sum(axis=1)
     need = {row: rules.question.planned if s is None else int(lacking[s]) for row, s in chosen.items()}
+    place = {int(row): at for at, row in enumerate(ahead.rows)}
+    likely = int(ahead.chances.argmax())
     kept: set[int] = set()
     for row in sorted(chosen, key=lambda row: (-chance[row] / max(need[row], 1), row)):
-        if need[row] <= left:
+        hopeless = place[row] < likely and chance[row] < rules.error
+        if need[row] <= left and not hopeless:
             kept.add(row)
             left -= need[row]
     return {row: setting for row, setting in chosen.items() if row in kept}

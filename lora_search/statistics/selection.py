@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lora_search.metrics import direction, metric_named
-from lora_search.spec import ADAPTER_FIELDS
+from lora_search.spec import ADAPTER_FIELDS, facts
 from lora_search.statistics.budget import more_cells_needed
 from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.contest import Contest
@@ -69,6 +69,7 @@ def decide(
         "holdout_score": holdout_score,
         "warnings": tuple(warnings),
         "stopped_trials": int((trials["state"] == "pruned").sum()),
+        "unfinished_trials": int(out_of_cells(trials).sum()),
     }
     if not matrix.trials:
         return Verdict(
@@ -85,8 +86,12 @@ def decide(
     looks = matrix.looks(folds, question.repeats)
     result = standing(pairs, margin, confidence, looks)
     chosen = recommend(result.status, matrix.levels, matrix.parameters, matrix.seconds)
-    recommended, best, decided = int(chosen[0]), int(chosen[1]), bool(chosen[2])
-    alone = len(rivals) == 1
+    alone, unfinished = len(rivals) == 1, out_of_cells(trials)
+    if len(matrix.trials) > 1:
+        unfinished &= False
+    recommended, best = int(chosen[0]), int(chosen[1])
+    # of one that was trained to the end it is not said that the others do not matter, if these only lacked trainings
+    decided = bool(chosen[2]) and not unfinished.any()
     low, high = shortfall_intervals(pairs, confidence, looks)
     comparisons = tuple(
         Comparison(
@@ -105,6 +110,8 @@ def decide(
         doubtful = _in_question(matrix, result, recommended)
         rival = trial_to_readmit(matrix, pairs, rivals, question, looks, result)
         needed = more_cells_needed(matrix, question) if rival is None else question.planned - everyone.cells_of(rival)
+        if unfinished.any():
+            needed = int((question.planned - trials.loc[unfinished, "cells"]).clip(lower=0).sum())
     return Verdict(
         status="decided" if decided else "undecided",
         recommended=_summary(trials, matrix, recommended, folds, metric),
@@ -117,6 +124,12 @@ def decide(
         smaller_trials=int((matrix.parameters < matrix.parameters[recommended]).sum()),
         **common,
     )
+
+
+def out_of_cells(trials: pd.DataFrame) -> pd.Series:
+    """Which trials the limit of trainings left unfinished; racing did not stop them."""
+    reasons = trials.get("failure", pd.Series(None, index=trials.index, dtype=object))
+    return (trials["state"] == "pruned") & (reasons == facts.OUT_OF_CELLS)
 
 
 def score_interval(

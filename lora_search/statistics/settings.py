@@ -69,6 +69,7 @@ class Knowing:
         score: in metric units. log_loss: in nats, or in the unit of the loss there is beside the metric.
         centre: logarithm of the rate expected to suit an adapter whose features are all 0.
         least, least_loss: differences of scores, and of losses, below which there is none.
+        may_fall: whether trainings can end below, as those of a base that knows much as it is.
     """
 
     score: float
@@ -76,6 +77,7 @@ class Knowing:
     centre: float
     least: float = LEAST
     least_loss: float = LEAST
+    may_fall: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def _fit(cells: RateCells, features: Array, nothing: Knowing, start: Array | Non
         centre=nothing.centre,
         start=start,
         least=(nothing.least, nothing.least_loss),
+        may_fall=nothing.may_fall,
     )
 
 

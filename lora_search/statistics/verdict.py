@@ -83,7 +83,8 @@ class Verdict:
     ``probability_not_worse`` is None when there was nothing to compare with. ``in_question`` is the smallest trial that
     keeps the verdict open, and ``rival`` the stopped one that may beat it, where only that keeps the verdict open;
     ``smaller_trials`` counts those with fewer adapter parameters than the recommended; ``stopped_trials`` those that
-    racing left untrained, which are not recommended; ``baselines`` is what is no adapter, beside the recommended one.
+    were not trained to the end, which are not recommended, ``unfinished_trials`` those of them that the limit of
+    trainings stopped, and not racing; ``baselines`` is what is no adapter, beside the recommended one.
     """
 
     status: Literal["decided", "undecided", "no-trials"]
@@ -105,6 +106,7 @@ class Verdict:
     rival: TrialSummary | None = None
     smaller_trials: int = 0
     stopped_trials: int = 0
+    unfinished_trials: int = 0
     baselines: BaselineVerdict | None = None
 
     def sentence(self) -> str:
@@ -140,7 +142,7 @@ def verdict_sentence(verdict: Verdict) -> str:
     recommended, best = verdict.recommended, verdict.best
     if recommended is None or best is None:
         return "No trial was trained to the end, so there is nothing to recommend yet."
-    if len(verdict.comparisons) == 1 and verdict.status == "decided":
+    if len(verdict.comparisons) == 1 and (verdict.status == "decided" or verdict.unfinished_trials):
         return _alone(verdict, adapter_name(recommended.adapter))
     if verdict.status == "undecided":
         return _undecided(verdict, recommended, best)
@@ -162,6 +164,11 @@ def _alone(verdict: Verdict, name: str) -> str:
     if not verdict.stopped_trials:
         return f"Only {name} was trained to the end: there is nothing to compare it with."
     others = "the other adapter" if verdict.stopped_trials == 1 else f"each of {verdict.stopped_trials} other adapters"
+    if verdict.unfinished_trials:
+        return (
+            f"Only {name} was trained to the end, for want of trainings: about {verdict.more_cells_needed} more would"
+            " tell how the others compare."
+        )
     return f"{capital(name)} is what racing left: {others} was stopped when it had hardly a chance to be recommended."
 
 

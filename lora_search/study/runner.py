@@ -228,13 +228,13 @@ class StudyRun:
     def _take(self, step: Step) -> None:
         """Close what is through, train what is wanted; a trial of which a training failed has failed."""
         records = {record.trial: record for record in self.ledger.trials()}
-        closed = [ending for ending in step.finished if records[ending[0]].state == "running"]
+        still_open = {trial for trial, record in records.items() if facts.is_open(record.state, record.failure)}
+        closed = [ending for ending in step.finished if ending[0] in still_open]
         self._finish([(records[trial], state, reason) for trial, state, reason in closed])
         if step.cells:
             self.cells.train(step.cells, records)
             failures = self._failures({key.trial for key in step.cells})
-            running = [trial for trial in failures if records[trial].state == "running"]
-            self._finish([(records[trial], "failed", failures[trial]) for trial in running])
+            self._finish([(records[trial], "failed", failures[trial]) for trial in failures if trial in still_open])
         self.progress.expect(self._remaining()[1])
         self.ledger.write_tables()
         if any(state == "complete" for _, state, _ in closed):

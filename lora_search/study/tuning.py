@@ -21,6 +21,7 @@ import numpy as np
 from lora_search.spec import AdapterSpec, facts
 from lora_search.statistics.by_adapter import SettingsTable, features_of, knowing, settings_table
 from lora_search.statistics.question import Question
+from lora_search.statistics.recorded import recorded_of
 from lora_search.statistics.rounds import (
     PROBES,
     Round,
@@ -31,6 +32,7 @@ from lora_search.statistics.rounds import (
     probing_rates,
 )
 from lora_search.statistics.settings import Knowing, fit
+from lora_search.statistics.two_sources import training_share
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, TrialRecord
@@ -42,6 +44,10 @@ from lora_search.study.schedule import GENERATION, Search, Step
 
 _TRIALS_PER_PROBED = 6
 """So many trials call for one adapter to be probed, up to three: a short study cannot spend all on probes."""
+_MOST_COMPARED = 32
+"""Adapters that are looked at for what trainings contribute to the noise."""
+_FINISHED_AT_LEAST = 2
+"""Adapters for which a limited number of trainings is to be enough."""
 _TRIALS_PER_SECOND_RATE = 8
 """One trial in so many is kept for another rate of an adapter there is."""
 
@@ -132,7 +138,7 @@ class RateSearch:
         if not records:
             return self._probes()
         tables = self.ledger.tables()
-        table = settings_table(_first(tables, self.total))
+        table = self._reopened(settings_table(_first(tables, self.total)), records)
         there = set(table.adapters)
         if len(there) <= self.probed and (points := self._more_adapters(there, self.total - len(records))):
             return self._added(points, len(records), spent, number)  # the race begins when they are all in it
@@ -144,7 +150,7 @@ class RateSearch:
             table.features,
             table.parameters,
             self.nothing,
-            replace(self.rules, least=self.nothing.least),
+            replace(self.rules, least=self.nothing.least, training_share=self._training_share(tables, table)),
             settled=closed["complete"],
             eliminated=eliminated,
             spent=spent,
@@ -169,6 +175,28 @@ class RateSearch:
         ]
         return {"number": number, "spent": found.spent, "settings": settings, "cells": cells, "finished": finished}
 
+    def _training_share(self, tables: StudyTables, table: SettingsTable) -> float:
+        """Of what moves the scores of folds, the part of the trainings, as predictions tell it; 1 where they do not."""
+        cells = table.settings.trained.sum(axis=1)
+        furthest = {
+            int(table.settings.adapter[place]): int(table.trials[place])
+            for place in np.argsort(cells, kind="stable").tolist()
+            if cells[place] > 1
+        }
+        recorded = recorded_of(tables) if len(furthest) > 1 else None
+        if recorded is None:
+            return 1.0
+        examples = recorded.scores(list(furthest.values())[-_MOST_COMPARED:], self.rules.question.metric)
+        return 1.0 if examples is None else training_share(examples)
+
+    def _reopened(self, table: SettingsTable, records: Sequence[TrialRecord]) -> SettingsTable:
+        """Trials that only the limit of trainings stopped go on where it leaves room, as after it was raised."""
+        if self.rules.cells is not None and len(self.ledger.cell_keys()) >= self.rules.cells:
+            return table
+        unfinished = {record.trial for record in records if facts.is_open(record.state, record.failure)}
+        states = zip(table.trials.tolist(), table.states, strict=True)
+        return replace(table, states=tuple("running" if trial in unfinished else state for trial, state in states))
+
     def _rows(self, table: SettingsTable, state: str) -> set[int]:
         """Adapters with a setting in this state."""
         found = zip(table.settings.adapter, table.states, strict=True)
@@ -182,6 +210,7 @@ class RateSearch:
         chosen = probes(features, sizes)[: self.probed]
         for row, log_rate in probing_rates([int(row) for row in chosen], model, self.rules):
             settings.append((len(settings), self.source.point_of(self.space[row]), math.exp(log_rate)))
+        settings = settings[: self.rules.cells]
         if not settings:
             return self._added(self._more_adapters(set(), self.total), 0, 0.0, 0)
         cells = [(trial, 0, 0) for trial, *_ in settings]
@@ -202,7 +231,9 @@ class RateSearch:
         # those under way may still need another rate
         free = room if len(there) >= self.adapters else min(room, self.adapters - len(there))
         if self.rules.cells is not None:
-            free = min(free, self.rules.cells - len(self.ledger.cell_keys()))
+            # so many that some of them can be trained to the end
+            finishing = _FINISHED_AT_LEAST * (self.rules.question.planned - 1)
+            free = min(free, max(self.rules.cells - len(self.ledger.cell_keys()) - finishing, 1))
         if not left or free <= 0:
             return []
         if self.systematic or len(left) <= free:
@@ -232,9 +263,8 @@ class RateSearch:
 
     def _left_over(self, records: Sequence[TrialRecord], spent: float, number: int) -> facts.RecordedRound | None:
         """What the limit of trainings leaves unfinished is closed at last."""
-        reason = "the study has trained all the cells it may"
         finished: list[facts.Finished] = [
-            (record.trial, "pruned", reason) for record in records if record.state == "running"
+            (record.trial, "pruned", facts.OUT_OF_CELLS) for record in records if record.state == "running"
         ]
         if not finished:
             return None

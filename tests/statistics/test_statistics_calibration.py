@@ -29,8 +29,8 @@ def test_trials_are_right_as_often_as_their_true_scores_say(audit: ModuleType, k
 
 
 @pytest.mark.parametrize("kind", ["normal", "heteroscedastic", "heavy tails", "families"])
-def test_luck_has_the_size_and_the_correlation_it_says(kind: str) -> None:
-    luck = sys.modules["simulated_examples"]
+def test_luck_has_the_size_and_the_correlation_it_says(audit: ModuleType, kind: str) -> None:
+    luck = sys.modules[audit.simulate_examples.__module__]
     rng = np.random.default_rng(0)
     family, shape = np.arange(24) % 4, luck.Shape(5, 2, 0.2)
     drawn = np.stack([luck.unit_luck(kind, family, shape, rng) for _ in range(400)])

@@ -51,9 +51,7 @@ def test_no_better_than_guessing() -> None:
     assert guards.no_better_than_guessing(1.2, (1.0, 1.4), 1.5, "rmse") is None
     said = guards.no_better_than_guessing(1.2, (0.9, 1.6), 1.5, "rmse")
     assert said is not None
-    assert said.startswith(
-        "The best RMSE, 1.200, is not clearly below what knowing nothing of the texts scores (1.500)"
-    )
+    assert said.startswith("The best RMSE, 1.2, is not clearly below what knowing nothing of the texts scores (1.5)")
 
 
 def test_few_examples_and_copies() -> None:
@@ -85,6 +83,15 @@ def test_resolvable_margin_by_hand() -> None:
     assert guards.resolvable_margin(score_matrix(trials[:1], cells, "accuracy"), QUESTION) is None
     one_cell = cells[cells["fold"] == 0]
     assert guards.resolvable_margin(score_matrix(trials, one_cell, "accuracy"), QUESTION) is None
+
+
+def test_numbers_in_a_unit_of_their_own_keep_their_figures() -> None:
+    said = guards.margin_too_small(1e-6, 2.04e-6, "rmse")
+    assert said is not None
+    assert "about 2.1e-06 label units would be possible" in said
+    said = guards.no_better_than_guessing(2.1e-5, (1.9e-5, 2.4e-5), 2.2e-5, "rmse")
+    assert said is not None
+    assert "The best RMSE, 2.1e-05, is not clearly below" in said
 
 
 def test_margin_too_small() -> None:
@@ -138,12 +145,15 @@ def test_a_stricter_question_than_the_race_was_run_for() -> None:
 def test_smaller_adapters_that_were_stopped_before_they_were_shown_worse() -> None:
     assert guards.smaller_stopped_early([], 0.03) is None
     assert guards.smaller_stopped_early([7], 0.03) == (
-        "Racing stopped trial 7, smaller than the recommended, before it could be shown to be more than 3 points worse "
+        "Trial 7, smaller than the recommended, was stopped before it could be shown to be more than 3 points worse "
         "than the best: unlikely to be recommended, it may be good enough all the same; a study of it alone would tell."
     )
     several = guards.smaller_stopped_early([2, 7], 0.01)
     assert several is not None
-    assert "trials 2, 7, smaller than the recommended, before they could be shown to be more than 1 point" in several
+    assert (
+        "Trials 2, 7, smaller than the recommended, were stopped before they could be shown to be more than 1 point"
+        in several
+    )
 
 
 def test_a_baseline_at_the_end_of_its_rates() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -119,15 +121,15 @@ def test_the_jacobian_is_the_derivative_of_the_residuals(world):
     values = np.stack([np.append(rng.random(19), 0.0), np.append(rng.random(19), np.nan)])
     problem = Problem(features, values, rng.integers(0, 15, 20), rng.normal(size=20), rng.integers(0, 3, 20))
     at = problem.prior_mean + 0.3 * problem.prior_deviation * rng.normal(size=len(problem.prior_mean))
-    scatter = problem.scatter(at, 1.0)
+    scatter, prior = problem.scatter(at, np.array([0.05, 0.03])), problem.prior_deviation
     numeric = np.stack(
         [
-            (problem.residuals(at + step, scatter) - problem.residuals(at - step, scatter)) / 2e-6
+            (problem.residuals(at + step, scatter, prior) - problem.residuals(at - step, scatter, prior)) / 2e-6
             for step in 1e-6 * np.eye(len(at))
         ],
         axis=1,
     )
-    assert np.allclose(problem.jacobian(at, scatter), numeric, atol=1e-4)
+    assert np.allclose(problem.jacobian(at, scatter, prior), numeric, atol=1e-4)
 
 
 def narrow(world, rates, collapsed=()):
@@ -141,6 +143,48 @@ def narrow(world, rates, collapsed=()):
         kept[(adapter == pair[0]) & (place == pair[1])] = 0.0
     cells = RateCells(adapter, best[adapter] + away, place, 0.5 + 0.25 * kept, 0.69 - 0.2 * kept)
     return fit_rates(features, cells, nothing=NOTHING.score, nothing_log_loss=NOTHING.log_loss, centre=NOTHING.centre)
+
+
+@pytest.mark.parametrize("noise", [0.012, 0.05])
+@pytest.mark.parametrize("losses", [True, False])
+def test_the_noise_of_a_cell_is_what_cells_show(world, noise, losses):
+    """Whatever can be learned, and whether there is a loss beside the score or not; half-way from what is known
+    beforehand, at least."""
+    features, _, best, _, _ = world
+    rng = np.random.default_rng(5)
+    adapter, column = (values.ravel() for values in np.meshgrid(np.arange(15), np.arange(5), indexing="ij"))
+    score = 0.9 + 0.02 * rng.standard_normal(5)[column] + noise * rng.standard_normal(75)
+    loss = np.where(losses, 0.3 + 0.01 * rng.standard_normal(75), np.nan)
+    cells = RateCells(adapter, best[adapter], column, score, loss)
+    model = fit_rates(features, cells, nothing=0.2, nothing_log_loss=1.6, centre=NOTHING.centre)
+    beforehand = 0.07 * model.span
+    assert abs(np.log(model.noise / noise)) < max(0.5 * abs(np.log(beforehand / noise)), 0.3)
+
+
+def test_a_base_that_trainings_harm_is_left_at_the_rates_that_harm_least(world):
+    """A language model of 2.00 nats as it is: the higher the rate, the worse."""
+    features, _, best, _, _ = world
+    adapter, away = np.repeat([0, 7, 14], 3), np.tile([-1.2, 0.0, 1.2], 3)
+    score = -np.tile([2.01, 2.03, 2.30], 3)
+    cells = RateCells(adapter, best[adapter] + away, np.zeros(9, dtype=np.int64), score, np.full(9, np.nan))
+    known = {"nothing": -2.0, "nothing_log_loss": np.inf, "centre": NOTHING.centre}
+    found, _ = fit_rates(features, cells, **known, may_fall=True).optimum()
+    assert (found[[0, 7, 14]] < best[[0, 7, 14]] + 0.6).all()
+
+
+def test_an_adapter_all_of_whose_settings_failed_does_not_stop_the_others(world):
+    """The smallest diverged and there is no room to try it again: nothing is left out for its sake."""
+    features, parameters, *_ = world
+    score = np.full((15, FOLDS), np.nan)
+    score[:, 0] = 0.75
+    score[0, 0] = -np.inf
+    settings = Settings(np.arange(15), np.log(np.full(15, 6e-3)), score, np.where(np.isfinite(score), 0.5, np.nan))
+    rules = replace(RULES, question=replace(QUESTION, margin=0.2))
+    step = next_round(settings, features, parameters, NOTHING, rules, room=0)
+    assert {settings.adapter[want.setting] for want in step.wanted} | {loss.trial for loss in step.eliminated} == set(
+        range(1, 15)
+    )
+    assert len(step.eliminated) < 14
 
 
 def test_between_two_cliffs_the_middle_is_chosen(world):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from lora_search.errors import ExperimentError, StudyError
+from lora_search.spec.facts import OUT_OF_CELLS
 from lora_search.statistics import Question, Verdict, decide, next_cells, score_interval
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.guards import smaller_not_shown_worse
@@ -362,6 +363,19 @@ def test_smaller_trials_that_were_stopped_are_not_forgotten() -> None:
     verdict = verdict_of(*stopped(*frames([0.70, 0.80, 0.79], 0.001), [0]))
     assert verdict.stopped_trials == 1
     assert "is the smallest trained to the end (" in verdict.sentence()
+
+
+def test_an_adapter_alone_is_no_verdict_where_the_others_were_only_short_of_trainings() -> None:
+    trials, cells = stopped(*frames([0.70, 0.80, 0.79], 0.001), [0, 2])
+    assert verdict_of(trials, cells).status == "decided"
+    trials.loc[[0, 2], "failure"] = OUT_OF_CELLS
+    trials["cells"] = cells.groupby("trial").size().reindex(trials["trial"]).to_numpy()
+    verdict = verdict_of(trials, cells)
+    assert (verdict.status, verdict.more_cells_needed) == ("undecided", 6)
+    assert verdict.sentence() == (
+        "Only rank 2 on query+value of the top third was trained to the end, for want of trainings: about 6 more would "
+        "tell how the others compare."
+    )
 
 
 def test_smaller_trials_that_were_stopped_are_named_unless_they_are_shown_to_be_worse() -> None:
