@@ -15,7 +15,7 @@ from tiny_world import assert_same_study
 
 from lora_search import open_study, run_study
 from lora_search.spec import ADAPTER_FIELDS
-from lora_search.spec.facts import ROUND
+from lora_search.spec.facts import OUT_OF_CELLS, ROUND
 from lora_search.statistics.by_adapter import ByAdapter, by_adapter
 from lora_search.statistics.judging import judge
 from lora_search.study import prepare
@@ -118,6 +118,30 @@ def test_a_limit_of_cells_is_kept(run):
     assert len(study.cells) <= 30
     assert study.verdict()["recommended"] is not None
     assert set(study.trials["state"]) <= {"complete", "pruned", "failed"}
+
+
+def test_with_a_higher_limit_of_cells_goes_on_what_only_the_limit_stopped(run):
+    """And nothing changes where the limit is the same."""
+    tables = {"verdict": {**SPEC["verdict"], "extra_repeats": 0}}
+    first = run(search={**SPEC["search"], "cells": 24}, **tables)
+    short = first.trials[first.trials["failure"] == OUT_OF_CELLS]
+    assert len(short), "the limit has stopped some"
+    again = run(search={**SPEC["search"], "cells": 24}, **tables)
+    assert again.trials.equals(first.trials)
+    assert again.cells.equals(first.cells)
+    more = run(search={**SPEC["search"], "cells": 60}, **tables)
+    assert len(more.cells) > len(first.cells)
+    gone_on = more.cells[more.cells["trial"].isin(short["trial"])].groupby("trial").size()
+    assert (gone_on > short.set_index("trial")["cells"].reindex(gone_on.index)).any()
+    assert (more.trials["state"] == "complete").sum() > (first.trials["state"] == "complete").sum()
+    assert not (more.trials["state"] == "running").any()
+
+
+@pytest.mark.parametrize("cells", [4, 12])
+def test_a_tight_limit_of_cells_is_kept_too(run, cells):
+    study = run(search={**SPEC["search"], "cells": cells}, verdict={**SPEC["verdict"], "extra_repeats": 0})
+    assert len(study.cells) <= cells + SPEC["cv"]["folds"], "what one lacks that is readmitted aside"
+
 
 
 def test_of_a_large_space_as_many_are_tried_as_trials_were_asked_for_and_more_when_asked_again(run):
