@@ -232,8 +232,8 @@ class RateSearch:
         free = room if len(there) >= self.adapters else min(room, self.adapters - len(there))
         if self.rules.cells is not None:
             # so many that some of them can be trained to the end
-            left = self.rules.cells - len(self.ledger.cell_keys())
-            free = min(free, max(left - _FINISHED_AT_LEAST * (self.rules.question.planned - 1), min(left, 1)))
+            cells = self.rules.cells - len(self.ledger.cell_keys())
+            free = min(free, max(cells - _FINISHED_AT_LEAST * (self.rules.question.planned - 1), min(cells, 1)))
         if not left or free <= 0:
             return []
         if self.systematic or len(left) <= free:

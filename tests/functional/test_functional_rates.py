@@ -143,7 +143,6 @@ def test_a_tight_limit_of_cells_is_kept_too(run, cells):
     assert len(study.cells) <= cells + SPEC["cv"]["folds"], "what one lacks that is readmitted aside"
 
 
-
 def test_of_a_large_space_as_many_are_tried_as_trials_were_asked_for_and_more_when_asked_again(run):
     large = {"learning_rate": {"low": 1e-3, "high": 1.0}, "rank": [1, 2, 4, 8, 16, 32]}
     before = run(search={**large, "trials": 12})
