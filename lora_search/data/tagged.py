@@ -34,6 +34,7 @@ from lora_search.spec.locations import HubId, resolve
 from lora_search.spec.quoting import quoted, quoted_path
 
 NO_ENTITY = "no entity"
+_BLANKS = " \t\r\n"  # what stands between words; another blank may be one, and have no token
 
 Words = tuple[str, ...]
 
@@ -195,7 +196,7 @@ def _read(spec: DataSpec) -> _Sentences:
     rows = range(1, len(tokens) + 1)
     empty = [row for row, words in zip(rows, tokens, strict=True) if not words]
     uneven = [row for row, words, marks in zip(rows, tokens, tags, strict=True) if len(words) != len(marks)]
-    blank = [row for row, words in zip(rows, tokens, strict=True) if any(not str(word).strip() for word in words)]
+    blank = [row for row, words in zip(rows, tokens, strict=True) if any(not str(word).strip(_BLANKS) for word in words)]
     unnamed = [row for row, marks in zip(rows, tags, strict=True) if not all(isinstance(mark, str) for mark in marks)]
     odd = [row for row, words in zip(rows, tokens, strict=True) if not all(isinstance(word, str) for word in words)]
     groups = table.columns[group_column] if group_column else None

@@ -98,6 +98,20 @@ def test_other_columns_can_be_named(tmp_path: Path) -> None:
     assert words_of(load(conll, tokens="1", tags="2")) == [["B-PER", "O"]]
 
 
+@pytest.mark.parametrize("odd", ["\x85", "\u2028", "\u00a0", "\x0c", "10\u00a0000", "a\u2028b", "\x1c"])
+@pytest.mark.parametrize("sign", [" ", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_of_a_conll_file_only_line_ends_end_lines_and_only_spaces_or_tabs_part_columns(
+    tmp_path: Path, odd: str, sign: str, end: str
+) -> None:
+    path = tmp_path / "data.conll"
+    lines = [sign.join(fields) for fields in (("Ada", "N", "B-PER"), (odd, "N", "O"), ("so", "N", "O"))]
+    path.write_bytes(end.join((*lines, f" {sign}", *lines, "")).encode())
+    dataset = load(path)
+    assert dataset.tokens == (("Ada", odd, "so"),) * 2
+    assert words_of(dataset) == [["B-PER", "O", "O"]] * 2
+
+
 def test_a_sentence_is_of_the_rarest_type_it_has(tmp_path: Path) -> None:
     tags = [["B-a", "B-b"], ["B-a", "O"], ["B-a", "O"], ["B-b", "O"], ["B-c", "B-a"], ["O", "O"]]
     dataset = load(written(tmp_path, [[f"w{n}", "v"] for n in range(6)], tags))
