@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_search.data.dataset import Dataset, fingerprint_of
-from lora_search.data.duplicates import copies, fold_groups
+from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.examples import about_rows, check_none_lost, gaps, sample_of_strata, unknown_to_drop
 from lora_search.data.labels import in_order, lookalikes, lookalikes_sentence
 from lora_search.data.report import DataReport
@@ -122,7 +122,7 @@ def load_label_sets(spec: DataSpec, seed: int) -> LabelSetDataset:
     if mistakes := _no_question(names, dict(zip(names, having.tolist(), strict=True)), len(used)):
         raise DataError(mistakes)
     duplicates = copies(used)
-    groups = fold_groups(len(used), used.groups, duplicates)
+    groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
     labels = _rarest(members)
     report = LabelSetReport(
         source=spec.train,

@@ -65,14 +65,18 @@ def lookalikes(counts: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
 
 def lookalikes_sentence(groups: Sequence[Sequence[str]], counts: Mapping[str, int]) -> str:
     """Which labels look alike, with how many examples each has."""
-    shown = "; ".join(
-        ", ".join(f"{quoted(label, _NAME_WIDTH)} ({counts[label]})" for label in group[:_GROUPS_SHOWN])
-        for group in groups[:_GROUPS_SHOWN]
-    )
-    more = f"; and {counted(len(groups) - _GROUPS_SHOWN, 'other group')}" if len(groups) > _GROUPS_SHOWN else ""
     return (
         "Warning: labels that differ only in case, spaces, invisible characters or the way a number is written are"
-        f" labels of their own: {shown}{more}. If they mean the same, make them one in the data."
+        f" labels of their own: {_shown(groups, counts)}. If they mean the same, make them one in the data."
+    )
+
+
+def group_lookalikes_sentence(groups: Sequence[Sequence[str]]) -> str:
+    """Which of the user's groups look alike, as ``lookalikes`` finds them too."""
+    return (
+        "Warning: groups that differ only in case, spaces, invisible characters or the way a number is written are"
+        f" groups of their own, and may be in different folds: {_shown(groups)}. If they mean the same, make them"
+        " one in the data."
     )
 
 
@@ -90,6 +94,17 @@ def mistake_of_many(counts: Mapping[str, int], column: str) -> Mistake | None:
         " label of its own",
         hint="is it a regression target, or are data.text and data.label swapped?",
     )
+
+
+def _shown(groups: Sequence[Sequence[str]], counts: Mapping[str, int] | None = None) -> str:
+    """The first names of the first groups, with their counts where there are any."""
+    behind = {} if counts is None else {name: f" ({counts[name]})" for group in groups for name in group}
+    shown = "; ".join(
+        ", ".join(f"{quoted(name, _NAME_WIDTH)}{behind.get(name, '')}" for name in group[:_GROUPS_SHOWN])
+        for group in groups[:_GROUPS_SHOWN]
+    )
+    more = f"; and {counted(len(groups) - _GROUPS_SHOWN, 'other group')}" if len(groups) > _GROUPS_SHOWN else ""
+    return f"{shown}{more}"
 
 
 def _is_number(text: str) -> bool:
