@@ -3,7 +3,8 @@
 Nothing is turned into a number, and ``NA`` or ``null`` are two letters and four. Quotes are read strictly (RFC 4180:
 around a field, doubled inside it), for a reader that makes the best of a stray one lets whole rows vanish into a text.
 Where a file is not of that kind it may be of another that is as certain: quotes written ``\\"`` inside quoted fields;
-in tsv, quotes that are letters like others. If it is neither, the line is named and nothing is read.
+in tsv, quotes that are letters like others. If it is neither, the line is named and nothing is read. A first line that
+tells Excel the separator (``sep=;``) tells it here, and is no header.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _KEY = "data.train"
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _NUMBER = re.compile(r"\s*[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?\s*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_SAID_SEPARATOR = re.compile(r'"?sep=([,\t;|])"?(?=[\r\n])', re.IGNORECASE)
 _ESCAPE = re.compile(r'\\(["\\])')
 
 
@@ -59,6 +61,9 @@ def read_delimited(content: bytes, name: str, wanted: Mapping[str, str], delimit
         UnicodeDecodeError: it is not UTF-8.
     """
     text = content.decode("utf-8-sig")
+    said = _SAID_SEPARATOR.match(text)
+    if said is not None:
+        delimiter, text = said[1], text[said.end() :]  # what is left of the line is blank: lines keep their numbers
     try:
         rows, notes = _read_quoted(text, name, wanted, delimiter)
     except DataError:

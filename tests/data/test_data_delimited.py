@@ -174,6 +174,15 @@ def test_line_ends_of_all_kinds_and_blank_lines() -> None:
         assert found.columns == {"text": ["one", "two"], "label": ["a", "b"]}
 
 
+@pytest.mark.parametrize("line", ["sep={}", "SEP={}", '"sep={}"'])
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_that_tells_excel_the_separator_tells_it(line: str, sign: str, end: str) -> None:
+    rows = [line.format(sign), *(sign.join(row) for row in (("text", "label"), ("one", "a"), ("two", "b")))]
+    assert read(end.join(rows)).columns == {"text": ["one", "two"], "label": ["a", "b"]}
+    assert "3 in line 4" in mistake(end.join([*rows[:3], f"two{sign}b{sign}c"]))
+
+
 def test_null_characters_stay_in_their_text() -> None:
     assert read(table("o\0ne,a", "two,b")).columns["text"] == ["o\0ne", "two"]
 
