@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.examples import about_rows, clean, sample
-from lora_search.data.labels import in_order, lookalikes
+from lora_search.data.labels import in_order, lookalikes, written_as_missing
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, read_table
 from lora_search.spec.experiment import DataSpec
@@ -100,6 +100,7 @@ def _report(
         sampled_from=sampled_from,
         label_counts={label: kept[label] for label in in_order(kept, raw.label_names)},
         lookalikes=lookalikes(kept),
+        perhaps_missing=written_as_missing(kept),
         notes=raw.notes,
         group_column=spec.group,
     )

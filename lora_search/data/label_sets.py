@@ -19,7 +19,7 @@ import numpy.typing as npt
 from lora_search.data.dataset import Dataset, fingerprint_of
 from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.examples import about_rows, check_none_lost, gaps, sample_of_strata, unknown_to_drop
-from lora_search.data.labels import in_order, lookalikes, lookalikes_sentence
+from lora_search.data.labels import in_order, lookalikes, lookalikes_sentence, written_as_missing
 from lora_search.data.report import DataReport
 from lora_search.data.sources import ReadLabels, as_strings, name_of, read_table
 from lora_search.data.spelled import is_bracketed, spelled_list
@@ -119,7 +119,8 @@ def load_label_sets(spec: DataSpec, seed: int) -> LabelSetDataset:
     members = _members(kept, names)
     having = members.sum(axis=0)
     check_none_lost(len(used), len(raw), {name: counts[name] for name, n in zip(names, having, strict=True) if not n})
-    if mistakes := _no_question(names, dict(zip(names, having.tolist(), strict=True)), len(used)):
+    examples_of = dict(zip(names, having.tolist(), strict=True))
+    if mistakes := _no_question(names, examples_of, len(used)):
         raise DataError(mistakes)
     duplicates = copies(used)
     groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
@@ -131,9 +132,10 @@ def load_label_sets(spec: DataSpec, seed: int) -> LabelSetDataset:
         sampled_from=sampled_from,
         label_counts=dict(Counter([*names, "none"][label] for label in labels)),
         group_column=spec.group,
-        lookalikes=lookalikes(dict(zip(names, having.tolist(), strict=True))),
+        lookalikes=lookalikes(examples_of),
+        perhaps_missing=written_as_missing(examples_of),
         notes=raw.notes,
-        having=dict(zip(names, having.tolist(), strict=True)),
+        having=examples_of,
         without=int((members.sum(axis=1) == 0).sum()),
         several=int((members.sum(axis=1) > 1).sum()),
     )

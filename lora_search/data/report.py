@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lora_search.data.labels import group_lookalikes_sentence, lookalikes_sentence
 from lora_search.data.wording import counted, labels_phrase, rows_phrase
+from lora_search.spec.quoting import quoted
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class DataReport:
         asked_length: the ``max_length`` asked for, where the tokenizer allows less; else None.
         lookalikes: groups of labels that look alike, as ``labels.lookalikes`` finds them.
         group_lookalikes: the same of the user's groups.
+        perhaps_missing: label -> examples, for labels that are often written where there is none.
         swapped_pairs: distinct text pairs that occur both ways round.
         notes: how the source was read where that is not the usual way, as sentences.
         alike: examples that have the tokens of one with another text; None before encoding.
@@ -49,6 +51,7 @@ class DataReport:
     asked_length: int | None = None
     lookalikes: tuple[tuple[str, ...], ...] = ()
     group_lookalikes: tuple[tuple[str, ...], ...] = ()
+    perhaps_missing: Mapping[str, int] = field(default_factory=dict)
     swapped_pairs: int = 0
     notes: tuple[str, ...] = ()
     alike: int | None = None
@@ -81,6 +84,12 @@ class DataReport:
             warnings.append(lookalikes_sentence(self.lookalikes, self.label_counts))
         if self.group_lookalikes:
             warnings.append(group_lookalikes_sentence(self.group_lookalikes))
+        if self.perhaps_missing:
+            labels = " and ".join(f"{quoted(label)} ({count})" for label, count in self.perhaps_missing.items())
+            warnings.append(
+                f"Warning: {labels} is a label here, though it is often written where there is none; if so, name it in"
+                " data.drop_labels."
+            )
         if self.alike:
             warnings.append(f"Warning: {self.alike_phrase()}; copies as encoded stay in one fold.")
         if self.blank:

@@ -157,6 +157,13 @@ def test_labels_that_never_come_together_are_told(tmp_path: Path) -> None:
     assert load(write(tmp_path / "b.jsonl", SETS)).report.warnings() == ()
 
 
+def test_a_label_that_is_written_where_there_is_none_is_told(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", ["joy;anger", "anger", "nan", "joy;anger", "nan"])
+    (warning,) = load(path).report.warnings()
+    assert warning.startswith("Warning: 'nan' (2) is a label here")
+    assert load(path, drop_labels=["nan"]).report.warnings() == ()
+
+
 def test_a_sample_has_some_of_every_label_or_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [["a"], ["b"], ["a", "b"], []] * 25 + [["c", "a"]])
     with pytest.raises(

@@ -94,6 +94,18 @@ def test_lookalikes_are_told_with_their_counts(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("missing", ["nan", "NaN", "None", "<NA>", "null"])
+def test_a_label_that_is_written_where_there_is_none_is_told(tmp_path: Path, missing: str) -> None:
+    spec = write(tmp_path / "a.jsonl", ["a", "b", missing] * 4)
+    assert load_dataset(spec, 0).report.warnings() == (
+        f"Warning: '{missing}' (4) is a label here, though it is often written where there is none; if so, name it in"
+        " data.drop_labels.",
+    )
+    dropped = DataSpec(train=spec.train, drop_labels=(missing,))
+    assert load_dataset(dropped, 0).report.warnings() == ()
+    assert load_dataset(write(tmp_path / "b.jsonl", ["a", "none", "other"] * 4), 0).report.warnings() == ()
+
+
 def test_groups_that_look_alike_are_told(tmp_path: Path) -> None:
     groups = ["Anna", "anna ", "ANNA", "12", "12.0", "Bob"]
     rows = ({"text": f"t{n}", "label": "ab"[n % 2], "who": group} for n, group in enumerate(groups * 2))
