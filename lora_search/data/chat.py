@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lora_search.data.dataset import Dataset
 from lora_search.data.duplicates import copies, fold_groups
 from lora_search.data.examples import about_rows, sample
-from lora_search.data.messages import Exchange, exchanges_of
+from lora_search.data.messages import Exchange, calls_of_tools, exchanges_of
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, columns_of
 from lora_search.data.table import Table
@@ -110,7 +110,8 @@ def load_chat(spec: DataSpec, seed: int) -> ChatDataset:
         DataError: the source cannot be read, has none of the shapes, or its rows cannot be used.
     """
     shape, table = _read(spec)
-    exchanges = exchanges_of(shape.name, {key: table.columns[column] for key, column in _columns(shape, table)})
+    columns = {key: table.columns[column] for key, column in _columns(shape, table)}
+    exchanges = exchanges_of(shape.name, columns)
     if not exchanges:
         raise DataError.about("data.train", "must hold examples", got=f"no rows in {quoted_path(spec.train)}")
     groups = None if spec.group is None else _groups(table.columns[spec.group])
@@ -130,7 +131,7 @@ def load_chat(spec: DataSpec, seed: int) -> ChatDataset:
         sampled_from=sampled_from,
         label_counts={LABEL: len(used)},
         group_column=spec.group,
-        notes=table.notes,
+        notes=(*table.notes, *_about_messages(exchanges, columns)),
         shape=shape.phrase,
         shape_found=spec.format in (None, "auto"),
     )
@@ -278,9 +279,24 @@ def _by_turns(shape: Shape, values: Sequence[Any], column: str) -> Shape:
     return Shape("sharegpt", shape.wanted, phrase=f"ShareGPT conversations of column {column}")
 
 
+def _about_messages(exchanges: Sequence[Exchange], columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What is in messages and not trained, as sentences."""
+    sentences = []
+    if calls := calls_of_tools(columns):
+        sentences.append(
+            f"{counted(calls, 'message calls a tool', 'messages call tools')}: of them the content alone is read."
+        )
+    if untrained := sum(len(exchange.untrained) for exchange in exchanges):
+        has, have = "message has a weight of 0 and is", "messages have a weight of 0 and are"
+        sentences.append(f"{counted(untrained, has, have)} not trained.")
+    return sentences
+
+
 def _fingerprint(exchanges: Sequence[Exchange], groups: npt.NDArray[np.int64]) -> str:
     digest = hashlib.sha256()
     for exchange, group in zip(exchanges, groups.tolist(), strict=True):
-        digest.update(json.dumps([exchange.messages, exchange.prompt, exchange.completion, group]).encode("ascii"))
+        weights = [exchange.untrained] if exchange.untrained else []
+        parts = [exchange.messages, exchange.prompt, exchange.completion, group, *weights]
+        digest.update(json.dumps(parts).encode("ascii"))
         digest.update(b"\n")
     return digest.hexdigest()

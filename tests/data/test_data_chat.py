@@ -202,6 +202,24 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [ASKED[0], {"role": "assistant", "content": [{"type": "text", "text": "hi"}]}]},
         "data.messages: must be a string, got list in data row 1",
     ),
+    "a call and no content": (
+        {"messages": [ASKED[0], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+        "data.messages: must be a string, for calls of tools are not read, got none beside a call in data row 1",
+    ),
+    "a weight between": (
+        {"messages": [ASKED[0], {**ASKED[1], "weight": 0.5}]},
+        "data.messages: the weight of a message must be 0 or 1, got 0.5 in data row 1",
+    ),
+    "no weight at all": (
+        {"messages": [ASKED[0], {**ASKED[1], "weight": 0}]},
+        "data.messages: must have a message to be trained, got a weight of 0 for all that the assistant says in data"
+        " row 1",
+    ),
+    "no weight of the completion": (
+        {"prompt": [*ASKED, ASKED[0]], "completion": [{**ASKED[1], "weight": 0}]},
+        "data.completion: must have a message to be trained, got a weight of 0 for all that the assistant says in data"
+        " row 1",
+    ),
     "an unknown speaker": (
         {"conversations": [{"from": "narrator", "value": "once"}]},
         "data.messages: 'from' must be one of human, user, gpt, assistant, chatgpt, bing, bard, model, system, tool,"
@@ -237,6 +255,20 @@ def test_every_kind_of_mistake_is_told_with_its_rows(tmp_path: Path) -> None:
     said = mistakes(tmp_path, rows)
     assert said[0].endswith("got 'user' last in data rows 2, 4")
     assert said[1].endswith("got 'bot' in data row 3")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_weights_and_calls_of_tools_are_told(tmp_path: Path, name: str) -> None:
+    called = {"role": "assistant", "content": "so", "tool_calls": [{"id": "1"}], "weight": 0}
+    rows = [{"messages": [ASKED[0], called, {"role": "tool", "content": "5"}, ASKED[1]]}, {"messages": ASKED}]
+    dataset = loaded(tmp_path, rows, name)
+    assert [each.untrained for each in dataset.exchanges] == [(1,), ()]
+    assert dataset.report.sentences()[1:] == (
+        "1 message calls a tool: of them the content alone is read.",
+        "1 message has a weight of 0 and is not trained.",
+    )
+    called["weight"] = 1
+    assert loaded(tmp_path, rows, name).fingerprint != dataset.fingerprint
 
 
 def test_a_declared_shape_needs_its_columns(tmp_path: Path) -> None:
