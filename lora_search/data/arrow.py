@@ -7,7 +7,7 @@ for them. Values are Python's own: numbers, strings, dates, ``None`` where there
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def read_parquet(content: bytes, name: str, wanted: Mapping[str, str]) -> Table:
         # a dot in the name asks parquet for what is inside a column
         only = None if any("." in column for column in wanted.values()) else list(wanted.values())
         table = file.read(columns=only)
-        columns: Columns = {column: table.column(column).to_pylist() for column in wanted.values()}
+        columns = _columns(wanted, lambda column: table.column(column).to_pylist(), name)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = in_one_line(str(error), _REASON_WIDTH)
         raise DataError.about(_KEY, f"{name} cannot be read as parquet: {reason}") from error
@@ -79,10 +79,15 @@ def read_saved(folder: Path, split: str | None, wanted: Mapping[str, str]) -> Ta
 
 
 def table_of(dataset: Any, wanted: Mapping[str, str]) -> Table:
-    """Columns of a ``Dataset`` of datasets, class labels by their names."""
+    """Columns of a ``Dataset`` of datasets, class labels by their names.
+
+    Raises:
+        DataError: values that Python has no object for.
+    """
     import datasets
 
-    columns: Columns = {column: list(dataset[column]) for column in wanted.values()}
+    dataset = dataset.with_format(None)  # or it would give arrays, or lack columns, as its maker had it in a loop
+    columns = _columns(wanted, lambda column: list(dataset[column]), "the dataset")
     names: dict[str, tuple[str, ...]] = {}
     for column in columns:
         feature = dataset.features[column]
@@ -90,6 +95,18 @@ def table_of(dataset: Any, wanted: Mapping[str, str]) -> Table:
         if isinstance(feature, datasets.ClassLabel):
             names[column] = tuple(feature.names)
     return _with_names(columns, names)
+
+
+def _columns(wanted: Mapping[str, str], read: Callable[[str], list[Any]], name: str) -> Columns:
+    """The wanted columns, each as Python's own values."""
+    columns: Columns = {}
+    for key, column in wanted.items():
+        try:
+            columns[column] = read(column)
+        except OverflowError as error:
+            rule = f"column {quoted(column)} of {name} must hold dates and times that Python knows, years 1 to 9999"
+            raise DataError.about(key, rule, got="others") from error
+    return columns
 
 
 def _split_of(loaded: Any, split: str | None, folder: Path) -> Any:

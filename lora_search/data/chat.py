@@ -2,14 +2,15 @@
 
 Five shapes of table are read, those in which such data are kept: ``messages`` (a list of objects with ``role`` and
 ``content``), ``conversations`` of ShareGPT (``from`` and ``value``), ``prompt`` and ``completion`` (texts, or
-messages), ``instruction``, ``input`` and ``output`` of Alpaca, and ``text``. All become an :class:`Exchange`.
+messages), ``instruction``, ``input`` and ``output`` of Alpaca, and ``text``. All become an :class:`Exchange`. Which it
+is, the columns say: those the experiment names, else those that are there; and of conversations their turns.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,12 @@ import numpy.typing as npt
 from lora_search.data.dataset import Dataset
 from lora_search.data.duplicates import copies, fold_groups
 from lora_search.data.examples import about_rows, sample
-from lora_search.data.messages import Exchange, exchanges_of
+from lora_search.data.messages import Exchange, calls_of_tools, exchanges_of
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, columns_of
 from lora_search.data.table import Table
 from lora_search.data.wording import counted, listed, rows_phrase
-from lora_search.errors import DataError, MissingColumnError
+from lora_search.errors import DataError, MissingColumnError, Mistake
 from lora_search.spec.experiment import DataSpec
 from lora_search.spec.quoting import quoted, quoted_path
 
@@ -109,7 +110,8 @@ def load_chat(spec: DataSpec, seed: int) -> ChatDataset:
         DataError: the source cannot be read, has none of the shapes, or its rows cannot be used.
     """
     shape, table = _read(spec)
-    exchanges = exchanges_of(shape.name, {key: table.columns[column] for key, column in _columns(shape, table)})
+    columns = {key: table.columns[column] for key, column in _columns(shape, table)}
+    exchanges = exchanges_of(shape.name, columns)
     if not exchanges:
         raise DataError.about("data.train", "must hold examples", got=f"no rows in {quoted_path(spec.train)}")
     groups = None if spec.group is None else _groups(table.columns[spec.group])
@@ -129,7 +131,7 @@ def load_chat(spec: DataSpec, seed: int) -> ChatDataset:
         sampled_from=sampled_from,
         label_counts={LABEL: len(used)},
         group_column=spec.group,
-        notes=table.notes,
+        notes=(*table.notes, *_about_messages(exchanges, columns)),
         shape=shape.phrase,
         shape_found=spec.format in (None, "auto"),
     )
@@ -169,33 +171,78 @@ def _shapes(spec: DataSpec) -> tuple[Shape, ...]:
     )
 
 
+def _asked(spec: DataSpec) -> tuple[Shape, ...]:
+    """The shapes that the source may have: of the declared kind, and of the columns that are named.
+
+    Raises:
+        DataError: columns of several kinds are named, or of another than the declared one.
+    """
+    shapes = _shapes(spec)
+    if declared := spec.format not in (None, "auto"):
+        shapes = tuple(shape for shape in shapes if shape.name == spec.format)
+    default = DataSpec.model_fields["text"].default
+    given = {"messages": spec.messages, "prompt": spec.prompt, "completion": spec.completion, "text": spec.text}
+    named = {
+        f"data.{key}": name for key, name in given.items() if name is not None and (key, name) != ("text", default)
+    }
+    fitting = tuple(shape for shape in shapes if named.keys() <= shape.wanted.keys())
+    if fitting:
+        return fitting
+    if declared:
+        foreign = [key for key in named if key not in shapes[0].wanted]
+        rule = f"must be left out where data.format is {quoted(spec.format)}"
+        raise DataError(Mistake(rule, key, quoted(named[key])) for key in foreign)
+    rule = "must be of one kind: data.messages; data.prompt and data.completion; or data.text"
+    raise DataError.about("data", rule, got=" and ".join(named))
+
+
 def _read(spec: DataSpec) -> tuple[Shape, Table]:
     """The shape of the source, and its columns."""
-    shapes = _shapes(spec)
-    available = _available(spec)
-    if spec.format not in (None, "auto"):
-        shape = next(shape for shape in shapes if shape.name == spec.format)
-    elif available is None:
-        shape = shapes[0]  # what is the matter with such a source, its own reader says
-    else:
-        fitting = [shape for shape in shapes if set(shape.wanted.values()) <= set(available)]
-        if not fitting:
-            raise DataError.about(
-                "data.train",
-                "must have the columns of a kind of example: messages; conversations; prompt and completion;"
-                " instruction and output; or text",
-                got=listed(available) or "none",
-                hint="name yours with data.messages, data.prompt and data.completion, or data.text",
-            )
-        shape = fitting[0]
+    shapes = _asked(spec)
+    # columns that are named, or a kind that is, say the shape: if they are not there, that is told
+    shape = shapes[0] if len(shapes) < len(_shapes(spec)) else _found(spec, shapes)
     wanted = dict(shape.wanted)
-    wanted |= {key: column for key, column in shape.optional.items() if column in (available or ())}
     if spec.group is not None:
         wanted["data.group"] = spec.group
-    table = columns_of(spec, wanted)
-    if shape.name == "messages" and spec.format != "messages" and _is_sharegpt(table.columns[wanted["data.messages"]]):
-        shape = Shape("sharegpt", shape.wanted, phrase=f"ShareGPT {shape.phrase}")
+    try:
+        table = columns_of(spec, {**wanted, **shape.optional})
+    except DataError:
+        if not shape.optional:
+            raise
+        table = columns_of(spec, wanted)
+    if spec.format in (None, "auto") and (key := "data.messages") in shape.wanted:
+        shape = _by_turns(shape, table.columns[wanted[key]], quoted(wanted[key]))
     return shape, table
+
+
+def _found(spec: DataSpec, shapes: Sequence[Shape]) -> Shape:
+    """The first shape whose columns the source has.
+
+    Raises:
+        DataError: it has those of none.
+    """
+    available = _available(spec)
+    if available is None:
+        # json may be a table only once a column is named; what is the matter with others, their own reader says
+        return next((shape for shape in shapes if _reads(spec, shape)), shapes[0])
+    fitting = [shape for shape in shapes if set(shape.wanted.values()) <= set(available)]
+    if not fitting:
+        raise DataError.about(
+            "data.train",
+            "must have the columns of a kind of example: messages; conversations; prompt and completion;"
+            " instruction and output; or text",
+            got=listed(available) or "none",
+            hint="name yours with data.messages, data.prompt and data.completion, or data.text",
+        )
+    return fitting[0]
+
+
+def _reads(spec: DataSpec, shape: Shape) -> bool:
+    try:
+        columns_of(spec, shape.wanted)
+    except DataError:
+        return False
+    return True
 
 
 def _available(spec: DataSpec) -> tuple[str, ...] | None:
@@ -222,14 +269,34 @@ def _groups(values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(map(str, values))
 
 
-def _is_sharegpt(values: Sequence[Any]) -> bool:
+def _by_turns(shape: Shape, values: Sequence[Any], column: str) -> Shape:
+    """The shape that the turns of conversations have, whatever their column is called."""
     first = next((value[0] for value in values if isinstance(value, list) and value), None)
-    return isinstance(first, dict) and "from" in first and "role" not in first
+    if not isinstance(first, dict) or ("from" in first) == ("role" in first):
+        return shape
+    if "role" in first:
+        return Shape("messages", shape.wanted, phrase=f"messages of column {column}")
+    return Shape("sharegpt", shape.wanted, phrase=f"ShareGPT conversations of column {column}")
+
+
+def _about_messages(exchanges: Sequence[Exchange], columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What is in messages and not trained, as sentences."""
+    sentences = []
+    if calls := calls_of_tools(columns):
+        sentences.append(
+            f"{counted(calls, 'message calls a tool', 'messages call tools')}: of them the content alone is read."
+        )
+    if untrained := sum(len(exchange.untrained) for exchange in exchanges):
+        has, have = "message has a weight of 0 and is", "messages have a weight of 0 and are"
+        sentences.append(f"{counted(untrained, has, have)} not trained.")
+    return sentences
 
 
 def _fingerprint(exchanges: Sequence[Exchange], groups: npt.NDArray[np.int64]) -> str:
     digest = hashlib.sha256()
     for exchange, group in zip(exchanges, groups.tolist(), strict=True):
-        digest.update(json.dumps([exchange.messages, exchange.prompt, exchange.completion, group]).encode("ascii"))
+        weights = [exchange.untrained] if exchange.untrained else []
+        parts = [exchange.messages, exchange.prompt, exchange.completion, group, *weights]
+        digest.update(json.dumps(parts).encode("ascii"))
         digest.update(b"\n")
     return digest.hexdigest()

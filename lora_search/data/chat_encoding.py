@@ -246,15 +246,16 @@ class _Template:
         )
         (text,), (spans,) = rendered
         own = [(int(start), int(stop)) for start, stop in spans]
+        if exchange.untrained:  # which turn a mark is of, no mark says
+            trained = self._by_prefixes(exchange).spans
+            own = [span for span in own if any(first <= span[0] < last for first, last in trained)]
         return _Written(text, own[-1:] if exchange.last_only else own)
 
     def _by_prefixes(self, exchange: Exchange) -> _Written:
         messages = exchange.messages
         whole = self._rendered(messages)
         spans: Spans = []
-        for place, (role, _) in enumerate(messages):
-            if role != "assistant" or (exchange.last_only and place < len(messages) - 1):
-                continue
+        for place in filter(exchange.is_trained, range(len(messages))):
             before, after = self._rendered(messages[:place], begun=True), self._rendered(messages[: place + 1])
             if not (whole.startswith(after) and after.startswith(before)):
                 raise _NoPrefixError

@@ -1,11 +1,13 @@
 """Sentences of a CoNLL file: a word per line with its columns, a blank line after each sentence.
 
-Columns are separated by tabs where a line has one, else by spaces. The word is the first column and the tag the last
+Columns are separated by tabs where a line has one, else by spaces; a no-break space is a character, and so is every
+other line end than those of files. The word is the first column and the tag the last
 unless the experiment names others by number, from 0. ``-DOCSTART-`` lines begin documents.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lora_search.data.table import Table
@@ -17,6 +19,8 @@ DOCUMENT = "document"
 """The column of document numbers, where the file tells documents apart."""
 
 _DOCSTART = "-DOCSTART-"
+_LINE_END, _SPACES = re.compile(r"\r\n|\r|\n"), re.compile(" +")
+_BLANKS = " \t"
 
 
 def read_conll(content: bytes, name: str, tokens: str | None, tags: str | None) -> Table:
@@ -32,7 +36,7 @@ def read_conll(content: bytes, name: str, tokens: str | None, tags: str | None) 
     """
     places = _place("data.tokens", tokens, 0), _place("data.tags", tags, -1)
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = _LINE_END.split(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         got = f"{name} with other bytes at position {error.start}"
         raise DataError.about("data.train", "must be UTF-8 text", got=got) from error
@@ -41,9 +45,9 @@ def read_conll(content: bytes, name: str, tokens: str | None, tags: str | None) 
     marks: list[str] = []
     document = 0
     for number, line in enumerate((*lines, ""), start=1):
-        fields = line.rstrip().split("\t") if "\t" in line else line.split()
-        begins_document = bool(fields) and fields[0] == _DOCSTART
-        if not line.strip() or begins_document:
+        fields = line.rstrip(_BLANKS).split("\t") if "\t" in line else _SPACES.split(line.strip(_BLANKS))
+        begins_document = fields[0] == _DOCSTART
+        if not line.strip(_BLANKS) or begins_document:
             if words:
                 sentences.append((words, marks, document))
                 words, marks = [], []
@@ -73,4 +77,4 @@ def _field(fields: Sequence[str], place: int, number: int, name: str, key: str) 
         needed = max(2, place + 1)
         got = f"{len(fields)} in line {number} of {name}"
         raise DataError.about(key, f"every word must have {needed} columns or more", got=got)
-    return fields[place].strip()
+    return fields[place].strip(_BLANKS)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_search.data.duplicates import copies, fold_groups
+from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.examples import about_rows, clean, sample
-from lora_search.data.labels import in_order, lookalikes
+from lora_search.data.labels import in_order, lookalikes, written_as_missing
 from lora_search.data.report import DataReport
 from lora_search.data.sources import RawExamples, read_table
 from lora_search.spec.experiment import DataSpec
@@ -72,7 +72,7 @@ def load_dataset(spec: DataSpec, seed: int) -> Dataset:
     duplicates = copies(used)
     label_names = in_order(used.labels, raw.label_names)
     index = {name: number for number, name in enumerate(label_names)}
-    groups = fold_groups(len(used), used.groups, duplicates)
+    groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
     return Dataset(
         texts=used.texts,
         pairs=used.pairs,
@@ -100,6 +100,7 @@ def _report(
         sampled_from=sampled_from,
         label_counts={label: kept[label] for label in in_order(kept, raw.label_names)},
         lookalikes=lookalikes(kept),
+        perhaps_missing=written_as_missing(kept),
         notes=raw.notes,
         group_column=spec.group,
     )

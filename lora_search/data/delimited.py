@@ -3,7 +3,8 @@
 Nothing is turned into a number, and ``NA`` or ``null`` are two letters and four. Quotes are read strictly (RFC 4180:
 around a field, doubled inside it), for a reader that makes the best of a stray one lets whole rows vanish into a text.
 Where a file is not of that kind it may be of another that is as certain: quotes written ``\\"`` inside quoted fields;
-in tsv, quotes that are letters like others. If it is neither, the line is named and nothing is read.
+in tsv, quotes that are letters like others. If it is neither, the line is named and nothing is read. A first line that
+tells Excel the separator (``sep=;``) tells it here, and is no header.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from lora_search.spec.quoting import quoted
 
 _KEY = "data.train"
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_NUMBER = re.compile(r"\s*[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?\s*")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_SAID_SEPARATOR = re.compile(r'"?sep=([,\t;|])"?(?=[\r\n])', re.IGNORECASE)
 _ESCAPE = re.compile(r'\\(["\\])')
 
 
@@ -57,9 +61,11 @@ def read_delimited(content: bytes, name: str, wanted: Mapping[str, str], delimit
         UnicodeDecodeError: it is not UTF-8.
     """
     text = content.decode("utf-8-sig")
-    notes: tuple[str, ...] = ()
+    said = _SAID_SEPARATOR.match(text)
+    if said is not None:
+        delimiter, text = said[1], text[said.end() :]  # what is left of the line is blank: lines keep their numbers
     try:
-        rows = _read_quoted(text, name, wanted, delimiter)
+        rows, notes = _read_quoted(text, name, wanted, delimiter)
     except DataError:
         other = _read_otherwise(text, name, wanted, delimiter)
         if other is None:
@@ -79,27 +85,29 @@ def _read_otherwise(
     if '\\"' in text:
         doubled = _ESCAPE.sub(lambda match: '""' if match[1] == '"' else "\\", text)
         try:
-            return _read_quoted(doubled, name, wanted, delimiter), (
-                f'{name} writes a quote inside a text as \\" and not as two; it is read so.',
-            )
+            rows, notes = _read_quoted(doubled, name, wanted, delimiter)
         except DataError:
             pass
+        else:
+            return rows, (f'{name} writes a quote inside a text as \\" and not as two; it is read so.', *notes)
     if delimiter == "\t":
-        rows = _read_literally(text, delimiter)
-        if rows is not None:
-            return rows, (f"{name} has quotes that are not closed in their field; all its quotes are read as letters.",)
+        literal = _read_literally(text, delimiter)
+        if literal is not None:
+            return literal, (
+                f"{name} has quotes that are not closed in their field; all its quotes are read as letters.",
+            )
     return None
 
 
-def _read_quoted(text: str, name: str, wanted: Mapping[str, str], delimiter: str) -> _Rows:
+def _read_quoted(text: str, name: str, wanted: Mapping[str, str], delimiter: str) -> tuple[_Rows, tuple[str, ...]]:
+    """The table by the usual rules, and what is in doubt of it."""
     lines = list(io.StringIO(text, newline=""))
     rows = _without_blank(_parsed(lines, name, delimiter), lines)
     if not rows.fields:
         raise DataError.about(_KEY, f"{name} must hold a header and rows", got="an empty file")
     _check_separator(rows.fields[0], name, delimiter)
     _check_lengths(rows, name, delimiter)
-    _check_nothing_swallowed(rows, lines, name, wanted.get("data.label"), delimiter)
-    return rows
+    return rows, _check_nothing_swallowed(rows, lines, name, wanted, delimiter)
 
 
 def _read_literally(text: str, delimiter: str) -> _Rows | None:
@@ -167,32 +175,83 @@ def _check_lengths(rows: _Rows, name: str, delimiter: str) -> None:
         )
 
 
-def _check_nothing_swallowed(rows: _Rows, lines: Sequence[str], name: str, label: str | None, delimiter: str) -> None:
-    """Of the lines of a text, one at most looks like a row of the table: its own. More are rows that a quote took in.
+def _check_nothing_swallowed(
+    rows: _Rows, lines: Sequence[str], name: str, wanted: Mapping[str, str], delimiter: str
+) -> tuple[str, ...]:
+    """Tell texts of several lines from rows that a stray quote took in.
 
-    A line looks like a row if it has the header's number of fields and, where a column of labels is known, a label of
-    other rows.
+    Of a stray quote, its first line is a whole row, and so are its last one and most of those between. A line looks
+    like a row if it has the header's number of fields, none of which but the first begins with a blank (after a comma
+    in a sentence there is one), and in the columns of labels the labels of other rows. Where there is no such column,
+    two lines that look like rows may be a text as well; three are none.
+
+    Returns:
+        what is in doubt, as sentences.
+
+    Raises:
+        DataError: rows were taken in.
     """
     header = rows.fields[0]
-    place = header.index(label) if label in header else None
     long = [index for index in range(1, len(rows.fields)) if rows.ends[index] > rows.starts[index]]
     if not long or len(header) < 2:
-        return
-    known = set()
-    if place is not None:
-        known = {row[place] for row in rows.fields[1:] if len(row) > place and "\n" not in row[place]} - {""}
+        return ()
+    columns = [column for key, column in wanted.items() if key.startswith("data.label") and column in header]
+    labels = {place: _Labels.of(rows, place) for place in map(header.index, columns)}
+    spaced = sum(_has_blanks(row) for row in rows.fields) * 2 > len(rows.fields)
 
-    def is_row(line: str) -> bool:
-        fields = line.rstrip("\r\n").split(delimiter)
-        return len(fields) == len(header) and (place is None or fields[place].strip('"') in known)
+    def is_row(fields: Sequence[str]) -> bool:
+        whole = len(fields) == len(header) and (spaced or not _has_blanks(fields))
+        return whole and all(known.has(fields[place].strip('"')) for place, known in labels.items())
 
     for index in long:
         first, last = rows.starts[index], rows.ends[index]
-        taken = sum(is_row(line) for line in lines[first - 1 : last])
-        if taken > 1 and (place is not None or taken >= last - first):
+        head, tail = _edges(rows.fields[index], delimiter)
+        between = [line.rstrip("\r\n") for line in lines[first : last - 1]]
+        taken = sum(is_row(line.split(delimiter)) for line in between)
+        others = sum(bool(line.strip()) for line in between) - taken
+        if is_row(head) and is_row(tail) and taken >= others and (labels or taken):
             quotes = _about_quotes(name, first, last)
-            got = f"{quotes.got} and takes in {counted(taken - 1, 'row')}"
+            got = f"{quotes.got} and takes in {counted(taken + 1, 'row')}"
             raise DataError(replace(quotes, got=got, hint="if that is the text, save the data as jsonl or parquet"))
+    if labels:
+        return ()
+    where = f"lines {rows.starts[long[0]]} to {rows.ends[long[0]]}"
+    having = counted(len(long), "row has a text", "rows have texts")
+    return (f"{having} of several lines in {name}, the first in {where}.",)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What rows of one line have in a column of labels.
+
+    Attributes:
+        known: all of it.
+        numbers: whether these are numbers, of which others are labels too.
+    """
+
+    known: frozenset[str]
+    numbers: bool
+
+    @classmethod
+    def of(cls, rows: _Rows, place: int) -> _Labels:
+        short = (row[place] for row in rows.fields[1:] if len(row) > place)
+        known = frozenset(label for label in short if label and "\n" not in label)
+        return cls(known, all(_NUMBER.fullmatch(label) for label in known))
+
+    def has(self, label: str) -> bool:
+        return label in self.known or (self.numbers and _NUMBER.fullmatch(label) is not None)
+
+
+def _has_blanks(fields: Sequence[str]) -> bool:
+    return any(field[:1].isspace() for field in fields[1:])
+
+
+def _edges(fields: Sequence[str], delimiter: str) -> tuple[list[str], list[str]]:
+    """The first and the last line of a row of several lines, as rows of their own."""
+    several = [place for place, field in enumerate(fields) if _LINE_END.search(field)]
+    first, last = several[0], several[-1]
+    begun, ended = _LINE_END.split(fields[first])[0], _LINE_END.split(fields[last])[-1]
+    return [*fields[:first], *begun.split(delimiter)], [*ended.split(delimiter), *fields[last + 1 :]]
 
 
 def _about_quotes(name: str, first: int, last: int, unclosed: bool = False) -> Mistake:

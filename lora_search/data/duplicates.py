@@ -1,14 +1,15 @@
 """Texts that occur more than once, and the groups that keep their copies on one side of every split.
 
 A copy in training of what is evaluated flatters the score. Copies are texts equal but for case and white space; in
-text pairs, both texts must agree. Texts that a tokenizer makes the same of, by cutting them or for want of their
-characters, are copies to the model.
+text pairs, both texts must agree. A pair the other way round is no copy, since it may have another label, but it is
+known all the same, and stays in the same fold. Texts that a tokenizer makes the same of, by cutting them or for want of
+their characters, are copies to the model.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,24 @@ from lora_search.data.sources import RawExamples
 
 def copies(examples: RawExamples) -> tuple[tuple[int, ...], ...]:
     """The positions of each text that occurs more than once, in order of first appearance."""
-    positions: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     pairs = examples.pairs or (None,) * len(examples)
-    for position, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):
-        positions[text_key(text, pair)].append(position)
+    return _alike(text_key(text, pair) for text, pair in zip(examples.texts, pairs, strict=True))
+
+
+def swapped(examples: RawExamples) -> tuple[tuple[int, ...], ...]:
+    """The positions of each text pair that occurs both ways round, its copies too, in order of first appearance."""
+    if examples.pairs is None:
+        return ()
+    keys = [text_key(text, pair) for text, pair in zip(examples.texts, examples.pairs, strict=True)]
+    both_ways = _alike(min(key, key[::-1]) for key in keys)
+    return tuple(found for found in both_ways if len({keys[position] for position in found}) > 1)
+
+
+def _alike(keys: Iterable[Hashable]) -> tuple[tuple[int, ...], ...]:
+    """The positions of each key that occurs more than once."""
+    positions: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for position, key in enumerate(keys):
+        positions[key].append(position)
     return tuple(tuple(found) for found in positions.values() if len(found) > 1)
 
 
@@ -29,11 +44,8 @@ def encoded_copies(
     input_ids: Sequence[npt.NDArray[np.int64]], token_type_ids: Sequence[npt.NDArray[np.int64]] | None
 ) -> tuple[tuple[int, ...], ...]:
     """The positions of examples that are the same to the model, token for token, in order of first appearance."""
-    positions: defaultdict[tuple[bytes, bytes], list[int]] = defaultdict(list)
-    for position, ids in enumerate(input_ids):
-        types = b"" if token_type_ids is None else token_type_ids[position].tobytes()
-        positions[ids.tobytes(), types].append(position)
-    return tuple(tuple(found) for found in positions.values() if len(found) > 1)
+    types = (b"",) * len(input_ids) if token_type_ids is None else [each.tobytes() for each in token_type_ids]
+    return _alike((ids.tobytes(), kind) for ids, kind in zip(input_ids, types, strict=True))
 
 
 def fold_groups(
@@ -44,7 +56,7 @@ def fold_groups(
     Args:
         count: how many examples, n.
         groups: the user's group of each, if any; or those that an earlier call made.
-        duplicates: positions of equal examples, as ``copies`` or ``encoded_copies`` finds them.
+        duplicates: positions of equal examples, as ``copies``, ``swapped`` or ``encoded_copies`` finds them.
 
     Returns:
         (n,) group numbers from 0, by first appearance.

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_search.data.labels import in_order, mistake_of_many, plain_form
+from lora_search.data.duplicates import swapped
+from lora_search.data.labels import in_order, lookalikes, mistake_of_many, plain_form
 from lora_search.data.randomness import Purpose, generator
 from lora_search.data.sources import RawExamples
 from lora_search.data.wording import labels_phrase, nearest, rows_phrase
@@ -190,6 +191,8 @@ def about_rows(
         "group_count": None if used.groups is None else len(set(used.groups)),
         "duplicate_texts": len(duplicates),
         "duplicate_examples": sum(map(len, duplicates)),
+        "swapped_pairs": len(swapped(used)),
+        "group_lookalikes": lookalikes(Counter(used.groups or ())),
         "contradictions": tuple(
             tuple(used.rows[position] for position in positions)
             for positions in duplicates

@@ -1,13 +1,12 @@
 """Texts, or pairs of them, each with any number of labels: several, one or none.
 
-Labels come as a column of lists, as texts in which something stands between them, or as a column of 0 and 1 for each
-label. A missing list is a mistake; an empty one, or an empty text, is an example without labels. An example's labels
-travel as JSON, as every value of a source is a string.
+Labels come as a column of lists, as texts that spell lists or in which something stands between them, or as a column of
+0 and 1 for each label. A missing list is a mistake; an empty one, or an empty text, is an example without labels. An
+example's labels travel as JSON, as every value of a source is a string.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_search.data.dataset import Dataset, fingerprint_of
-from lora_search.data.duplicates import copies, fold_groups
+from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.examples import about_rows, check_none_lost, gaps, sample_of_strata, unknown_to_drop
-from lora_search.data.labels import in_order, lookalikes, lookalikes_sentence
+from lora_search.data.labels import in_order, lookalikes, lookalikes_sentence, written_as_missing
 from lora_search.data.report import DataReport
 from lora_search.data.sources import ReadLabels, as_strings, name_of, read_table
+from lora_search.data.spelled import is_bracketed, spelled_list
 from lora_search.data.table import Table
 from lora_search.data.wording import counted, labels_phrase, rows_phrase
 from lora_search.errors import DataError, Mistake
@@ -119,10 +119,11 @@ def load_label_sets(spec: DataSpec, seed: int) -> LabelSetDataset:
     members = _members(kept, names)
     having = members.sum(axis=0)
     check_none_lost(len(used), len(raw), {name: counts[name] for name, n in zip(names, having, strict=True) if not n})
-    if mistakes := _no_question(names, dict(zip(names, having.tolist(), strict=True)), len(used)):
+    examples_of = dict(zip(names, having.tolist(), strict=True))
+    if mistakes := _no_question(names, examples_of, len(used)):
         raise DataError(mistakes)
     duplicates = copies(used)
-    groups = fold_groups(len(used), used.groups, duplicates)
+    groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
     labels = _rarest(members)
     report = LabelSetReport(
         source=spec.train,
@@ -131,9 +132,10 @@ def load_label_sets(spec: DataSpec, seed: int) -> LabelSetDataset:
         sampled_from=sampled_from,
         label_counts=dict(Counter([*names, "none"][label] for label in labels)),
         group_column=spec.group,
-        lookalikes=lookalikes(dict(zip(names, having.tolist(), strict=True))),
+        lookalikes=lookalikes(examples_of),
+        perhaps_missing=written_as_missing(examples_of),
         notes=raw.notes,
-        having=dict(zip(names, having.tolist(), strict=True)),
+        having=examples_of,
         without=int((members.sum(axis=1) == 0).sum()),
         several=int((members.sum(axis=1) > 1).sum()),
     )
@@ -160,8 +162,8 @@ def label_sets(spec: DataSpec, table: Table) -> ReadLabels:
     separator, notes = spec.label_separator, []
     if separator is not None and not texts:
         return _refused(values, f"must be left out where column {quoted(column)} holds lists", separator)
-    # as pandas writes a column of lists
-    bracketed = separator is None and any(texts) and all(text[:1] + text[-1:] == "[]" for text in texts if text)
+    # as pandas writes a column of lists, arrays or sets
+    bracketed = separator is None and any(texts) and all(is_bracketed(text) for text in texts if text)
     if bracketed:
         notes.append(f"The texts of column {quoted(column)} are read as the lists they spell.")
     elif separator is None:
@@ -174,12 +176,16 @@ def label_sets(spec: DataSpec, table: Table) -> ReadLabels:
         if separator is not None:
             notes.append(f"The labels of column {quoted(column)} are separated by {_SEPARATORS[separator]}.")
 
+    lists: list[Any] = []
+
     def convert(value: Any) -> str | None:
         if isinstance(value, str):
-            value = _spelled(value) if bracketed else _parts(value, separator)
+            value = spelled_list(value.strip() or "[]") if bracketed else _parts(value, separator)
+        lists.append(value)
         return _as_json(value)
 
     strings, mistakes = as_strings(_KEY, column, values, convert, _RULE)
+    mistakes = mistakes or _multi_hot(column, lists)
     return ReadLabels(strings, mistakes, table.class_names.get(column, ()), tuple(notes))
 
 
@@ -227,16 +233,6 @@ def _parts(text: str, separator: str | None) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _spelled(text: str) -> Any:
-    """A list as JSON or Python writes it; None if it is none."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return None
-
-
 def _as_json(value: Any) -> str | None:
     """A list of labels, each once; None if it is none."""
     if not isinstance(value, list | tuple):
@@ -245,6 +241,21 @@ def _as_json(value: Any) -> str | None:
     if not all(isinstance(name, str) and name.strip() for name in names):
         return None
     return json.dumps(list(dict.fromkeys(names)))
+
+
+def _multi_hot(column: str, lists: Sequence[Sequence[Any]]) -> tuple[Mistake, ...]:
+    """A mistake if lists are a 0 or 1 for each label, and no labels."""
+    filled = [values for values in lists if values]
+    length = len(filled[0]) if filled else 0
+    if length < 2 or any(len(values) != length or not all(map(_flag, values)) for values in filled):
+        return ()
+    repeated = next((values for values in filled if len(set(map(_flag, values))) < length), None)
+    if repeated is None:
+        return ()
+    rule = f"column {quoted(column)} must hold the names of labels"
+    got = f"lists of {length} values that are 0 or 1, such as {quoted(json.dumps(list(repeated)))}"
+    hint = f"give each label a column of its own, 0 or 1: label = [...] of {length} columns"
+    return (Mistake(rule, _KEY, got, hint=hint),)
 
 
 def _members(every: Sequence[Iterable[str]], names: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?|[+-]?\.\d+")
 _NUMBER_WIDTH = 300  # digits that a float can hold
 # what shows as nothing and is no space, no control and no format character by Unicode's categories
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_MISSING = ("nan", "NaN", "None", "NaT", "<NA>", "null", "NULL")
 _PASSES = 2  # what was between two characters may have kept them from becoming one
 _LEAST_CLASSES = 10
 _NAMES_SHOWN = 3
@@ -65,15 +66,24 @@ def lookalikes(counts: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
 
 def lookalikes_sentence(groups: Sequence[Sequence[str]], counts: Mapping[str, int]) -> str:
     """Which labels look alike, with how many examples each has."""
-    shown = "; ".join(
-        ", ".join(f"{quoted(label, _NAME_WIDTH)} ({counts[label]})" for label in group[:_GROUPS_SHOWN])
-        for group in groups[:_GROUPS_SHOWN]
-    )
-    more = f"; and {counted(len(groups) - _GROUPS_SHOWN, 'other group')}" if len(groups) > _GROUPS_SHOWN else ""
     return (
         "Warning: labels that differ only in case, spaces, invisible characters or the way a number is written are"
-        f" labels of their own: {shown}{more}. If they mean the same, make them one in the data."
+        f" labels of their own: {_shown(groups, counts)}. If they mean the same, make them one in the data."
     )
+
+
+def group_lookalikes_sentence(groups: Sequence[Sequence[str]]) -> str:
+    """Which of the user's groups look alike, as ``lookalikes`` finds them too."""
+    return (
+        "Warning: groups that differ only in case, spaces, invisible characters or the way a number is written are"
+        f" groups of their own, and may be in different folds: {_shown(groups)}. If they mean the same, make them"
+        " one in the data."
+    )
+
+
+def written_as_missing(counts: Mapping[str, int]) -> dict[str, int]:
+    """Of these labels those that programs write where there is none: ``str()`` of a missing value, mostly."""
+    return {label: count for label, count in counts.items() if label.strip() in _MISSING}
 
 
 def mistake_of_many(counts: Mapping[str, int], column: str) -> Mistake | None:
@@ -90,6 +100,17 @@ def mistake_of_many(counts: Mapping[str, int], column: str) -> Mistake | None:
         " label of its own",
         hint="is it a regression target, or are data.text and data.label swapped?",
     )
+
+
+def _shown(groups: Sequence[Sequence[str]], counts: Mapping[str, int] | None = None) -> str:
+    """The first names of the first groups, with their counts where there are any."""
+    behind = {} if counts is None else {name: f" ({counts[name]})" for group in groups for name in group}
+    shown = "; ".join(
+        ", ".join(f"{quoted(name, _NAME_WIDTH)}{behind.get(name, '')}" for name in group[:_GROUPS_SHOWN])
+        for group in groups[:_GROUPS_SHOWN]
+    )
+    more = f"; and {counted(len(groups) - _GROUPS_SHOWN, 'other group')}" if len(groups) > _GROUPS_SHOWN else ""
+    return f"{shown}{more}"
 
 
 def _is_number(text: str) -> bool:

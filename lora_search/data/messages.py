@@ -17,6 +17,8 @@ Message = tuple[str, str]
 """(role, content)."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+_ROLE_NAMES = {name: name for name in ROLES}
+_CALLS = ("tool_calls", "function_call")
 _FIRST = ("system", "developer")
 _SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
@@ -43,12 +45,20 @@ class Exchange:
         prompt: what is given; empty for a plain text.
         completion: what is trained.
         last_only: whether of the messages the last alone is trained, those before being its prompt.
+        untrained: places of messages of the assistant that are not trained, as their weight of 0 says.
     """
 
     messages: tuple[Message, ...] = ()
     prompt: str = ""
     completion: str = ""
     last_only: bool = False
+    untrained: tuple[int, ...] = ()
+
+    def is_trained(self, place: int) -> bool:
+        """Whether the message at a place is."""
+        if self.messages[place][0] != "assistant" or place in self.untrained:
+            return False
+        return not self.last_only or place == len(self.messages) - 1
 
     @property
     def text(self) -> str:
@@ -90,22 +100,23 @@ def exchanges_of(shape: str, columns: Mapping[str, Sequence[Any]]) -> list[Excha
 
 
 def _from_messages(row: Mapping[str, Any]) -> Exchange:
-    return Exchange(_conversation("data.messages", row["messages"], "role", "content", {name: name for name in ROLES}))
+    return _conversation("data.messages", row["messages"], "role", "content", _ROLE_NAMES)
 
 
 def _from_sharegpt(row: Mapping[str, Any]) -> Exchange:
-    return Exchange(_conversation("data.messages", row["messages"], "from", "value", _SPEAKERS))
+    return _conversation("data.messages", row["messages"], "from", "value", _SPEAKERS)
 
 
 def _from_pair(row: Mapping[str, Any]) -> Exchange:
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        roles = {name: name for name in ROLES}
-        messages = _conversation("data.completion", [*prompt, *completion], "role", "content", roles)
+        exchange = _conversation(
+            "data.completion", [*prompt, *completion], "role", "content", _ROLE_NAMES, last_only=True
+        )
         if len(completion) != 1 or not prompt:
             rule = "must be one message of the assistant after those of data.prompt"
             raise _Refused("data.completion", rule, f"{len(completion)} after {len(prompt)}")
-        return Exchange(messages, last_only=True)
+        return exchange
     given = "" if prompt is None else _string("data.prompt", prompt)
     return Exchange(prompt=given, completion=_filled("data.completion", completion))
 
@@ -146,11 +157,24 @@ def _filled(key: str, value: Any) -> str:
     return text
 
 
-def _conversation(key: str, turns: Any, who: str, what: str, names: Mapping[str, str]) -> tuple[Message, ...]:
+def calls_of_tools(columns: Mapping[str, Sequence[Any]]) -> int:
+    """Messages that call a tool: what they call is in no content, and not read."""
+    turns = (turn for values in columns.values() for value in values if isinstance(value, list) for turn in value)
+    return sum(isinstance(turn, dict) and _calls(turn) for turn in turns)
+
+
+def _calls(turn: Mapping[str, Any]) -> bool:
+    return any(turn.get(key) for key in _CALLS)
+
+
+def _conversation(
+    key: str, turns: Any, who: str, what: str, names: Mapping[str, str], last_only: bool = False
+) -> Exchange:
     """Messages in an order that a conversation has, the last of them the assistant's."""
     if not isinstance(turns, list):
         raise _Refused(key, "must be a list of messages", "none" if turns is None else type(turns).__name__)
     messages: list[Message] = []
+    untrained: list[int] = []
     before = ""
     for turn in turns:
         if not isinstance(turn, dict) or who not in turn or what not in turn:
@@ -158,6 +182,8 @@ def _conversation(key: str, turns: Any, who: str, what: str, names: Mapping[str,
         role = names.get(str(turn[who]))
         if role is None:
             raise _Refused(key, f"{who!r} must be one of {', '.join(dict.fromkeys(names))}", quoted(str(turn[who])))
+        if turn[what] is None and _calls(turn):
+            raise _Refused(key, "must be a string, for calls of tools are not read", "none beside a call")
         content = _string(key, turn[what])
         if role == "assistant" and not content.strip():
             raise _Refused(key, "what the assistant says must be filled in", "an empty message")
@@ -165,11 +191,26 @@ def _conversation(key: str, turns: Any, who: str, what: str, names: Mapping[str,
             place = f"after {before!r}" if before else "first"
             rule = "must begin with the user (after a system message, if any) and take turns"
             raise _Refused(key, rule, f"{role!r} {place}")
+        if role == "assistant" and _weight(key, turn) == 0:
+            untrained.append(len(messages))
         messages.append((role, content))
         before = role
     if before != "assistant":
         raise _Refused(key, "must end with what the assistant says", f"{before!r} last" if before else "no message")
-    return tuple(messages)
+    exchange = Exchange(tuple(messages), last_only=last_only, untrained=tuple(untrained))
+    if not any(map(exchange.is_trained, range(len(messages)))):
+        raise _Refused(key, "must have a message to be trained", "a weight of 0 for all that the assistant says")
+    return exchange
+
+
+def _weight(key: str, turn: Mapping[str, Any]) -> float:
+    """0 for a message that is not trained, as in OpenAI's files; 1 where nothing is said."""
+    weight = turn.get("weight")
+    if weight is None:
+        return 1
+    if isinstance(weight, str) or weight not in (0, 1):
+        raise _Refused(key, "the weight of a message must be 0 or 1", quoted(weight))
+    return float(weight)
 
 
 def _shown(turn: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_search.data.dataset import Dataset, fingerprint_of
-from lora_search.data.duplicates import copies, fold_groups
+from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.examples import about_rows, gaps, sample_by
 from lora_search.data.report import DataReport
 from lora_search.data.sources import number_labels, read_table
@@ -92,7 +92,7 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
         _check(values, column)
     labels = rank_strata(values, _BINS)
     duplicates = copies(used)
-    groups = fold_groups(len(used), used.groups, duplicates)
+    groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
     report = NumberReport(
         source=spec.train,
         **about_rows(raw, used, duplicates, values.tolist()),

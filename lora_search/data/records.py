@@ -2,13 +2,16 @@
 
 json may hold a list of objects; an object of columns (lists, or objects by row, as pandas writes them); an object of
 rows; ``columns`` and ``data`` apart; or any of these under one key: ``data``, the split's name, or the only one that
-holds a table. jsonl holds an object per line. In all of them ``null`` is a missing value.
+holds a table. jsonl holds an object per line, and json that does is read so. In all of them ``null`` is a missing
+value.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lora_search.data.table import Columns, Table
@@ -17,6 +20,8 @@ from lora_search.errors import DataError
 from lora_search.spec.quoting import quoted
 
 _KEY = "data.train"
+_LISTS = ("data.tokens", "data.tags", "data.messages")
+"""What is a list in every row."""
 _A_LIST = "a list of objects is .json"
 
 
@@ -37,7 +42,13 @@ def read_json(content: bytes, name: str, wanted: Mapping[str, str], split: str) 
     def why(error: json.JSONDecodeError) -> str:
         return f"{error}{'; one object per line is .jsonl' if error.msg == 'Extra data' else ''}"
 
-    value = _parsed(content.decode("utf-8-sig"), name, why)
+    text = content.decode("utf-8-sig")
+    try:
+        value = _parsed(text, name, why)
+    except DataError:
+        if not _has_objects_in_lines(text):
+            raise
+        return replace(read_jsonl(content, name, wanted), notes=(f"{name} is read as an object per line.",))
     found, notes = _table_in(value, name, wanted, split)
     if isinstance(found, list):
         return Table(_columns_of(enumerate(found, start=1), "item", name, wanted), notes=notes)
@@ -60,6 +71,14 @@ def read_jsonl(content: bytes, name: str, wanted: Mapping[str, str]) -> Table:
             yield number, record
 
     return Table(_columns_of(records(), "line", name, wanted))
+
+
+def _has_objects_in_lines(text: str) -> bool:
+    """Whether the first two lines are an object each."""
+    try:
+        return all(isinstance(json.loads(line), dict) for line in re.split(r"\s*\n\s*", text.strip(), maxsplit=2)[:2])
+    except (ValueError, RecursionError):
+        return False
 
 
 def _parsed(text: str, where: str, why: Callable[[json.JSONDecodeError], str]) -> Any:
@@ -124,10 +143,22 @@ def _as_table(value: Any, wanted: Mapping[str, str]) -> list[Any] | Mapping[str,
         return value
     inner = list(value.values())
     if all(isinstance(item, dict) and asked & item.keys() for item in inner):
-        return inner
+        return None if all(_has_columns(item, wanted) for item in inner) else inner
     if all(isinstance(item, list) and not any(isinstance(entry, list | dict) for entry in item) for item in inner):
         return value  # columns, of other names than are asked for
     return None
+
+
+def _has_columns(value: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    """Whether an object is a table of columns, and no row: the text of a row is no list, its words no list of lists."""
+
+    def is_column(key: str, values: Any) -> bool:
+        first = values[0] if isinstance(values, list) and values else None
+        if key in _LISTS:
+            return isinstance(values, dict) or isinstance(first, list)
+        return isinstance(values, list | dict) and not isinstance(first, dict)
+
+    return all(is_column(key, value[column]) for key, column in wanted.items() if column in value)
 
 
 def _lists(columns: Mapping[str, Any], name: str, wanted: Mapping[str, str]) -> Columns:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from lora_search.data.labels import lookalikes_sentence
+from lora_search.data.labels import group_lookalikes_sentence, lookalikes_sentence
 from lora_search.data.wording import counted, labels_phrase, rows_phrase
+from lora_search.spec.quoting import quoted
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class DataReport:
         truncated: how many were cut to that; both None before encoding.
         asked_length: the ``max_length`` asked for, where the tokenizer allows less; else None.
         lookalikes: groups of labels that look alike, as ``labels.lookalikes`` finds them.
+        group_lookalikes: the same of the user's groups.
+        perhaps_missing: label -> examples, for labels that are often written where there is none.
+        swapped_pairs: distinct text pairs that occur both ways round.
         notes: how the source was read where that is not the usual way, as sentences.
         alike: examples that have the tokens of one with another text; None before encoding.
         blank: examples of special and unknown tokens only; None before encoding.
@@ -46,6 +50,9 @@ class DataReport:
     truncated: int | None = None
     asked_length: int | None = None
     lookalikes: tuple[tuple[str, ...], ...] = ()
+    group_lookalikes: tuple[tuple[str, ...], ...] = ()
+    perhaps_missing: Mapping[str, int] = field(default_factory=dict)
+    swapped_pairs: int = 0
     notes: tuple[str, ...] = ()
     alike: int | None = None
     blank: int | None = None
@@ -75,6 +82,14 @@ class DataReport:
         warnings = []
         if self.lookalikes:
             warnings.append(lookalikes_sentence(self.lookalikes, self.label_counts))
+        if self.group_lookalikes:
+            warnings.append(group_lookalikes_sentence(self.group_lookalikes))
+        if self.perhaps_missing:
+            labels = " and ".join(f"{quoted(label)} ({count})" for label, count in self.perhaps_missing.items())
+            warnings.append(
+                f"Warning: {labels} is a label here, though it is often written where there is none; if so, name it in"
+                " data.drop_labels."
+            )
         if self.alike:
             warnings.append(f"Warning: {self.alike_phrase()}; copies as encoded stay in one fold.")
         if self.blank:
@@ -112,6 +127,9 @@ class DataReport:
                 f"{counted(self.duplicate_texts, 'text occurs', 'texts occur')} more than once "
                 f"({self.duplicate_examples} examples); copies stay in one fold."
             )
+        if self.swapped_pairs:
+            pairs = counted(self.swapped_pairs, "text pair occurs", "text pairs occur")
+            sentences.append(f"{pairs} both ways round; both stay in one fold.")
         if self.contradictions:
             sentences.append(
                 f"{counted(len(self.contradictions), 'text occurs', 'texts occur')} with more than one label, "

@@ -34,6 +34,7 @@ from lora_search.spec.locations import HubId, resolve
 from lora_search.spec.quoting import quoted, quoted_path
 
 NO_ENTITY = "no entity"
+_BLANKS = " \t\r\n"  # what stands between words; another blank may be one, and have no token
 
 Words = tuple[str, ...]
 
@@ -49,6 +50,7 @@ class TagReport(DataReport):
         scheme_found: whether it was looked for.
         windowed: sentences longer than ``max_length`` tokens; None before encoding.
         unseen: words of which the tokenizer makes no token; None before encoding.
+        torn_documents: of the file, where they are too few to be groups.
     """
 
     words: int = 0
@@ -57,6 +59,7 @@ class TagReport(DataReport):
     scheme_found: bool = False
     windowed: int | None = None
     unseen: int | None = None
+    torn_documents: int = 0
 
     def _about_size(self) -> list[str]:
         found = labels_phrase(self.entities) if self.entities else "none"
@@ -78,11 +81,17 @@ class TagReport(DataReport):
         return sentences
 
     def warnings(self) -> tuple[str, ...]:
-        """As in ``DataReport``, and words that the model does not see."""
-        if not self.unseen:
-            return super().warnings()
-        unseen = counted(self.unseen, "word gives", "words give")
-        return (*super().warnings(), f"Warning: {unseen} no token at all; they are answered with O.")
+        """As in ``DataReport``, and words that the model does not see, and documents in several folds."""
+        found = list(super().warnings())
+        if self.torn_documents:
+            found.append(
+                f"Warning: {self.torn_documents} documents are too few for the folds: sentences of one document are"
+                " trained and evaluated on, which may flatter the scores."
+            )
+        if self.unseen:
+            unseen = counted(self.unseen, "word gives", "words give")
+            found.append(f"Warning: {unseen} no token at all; they are answered with O.")
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +129,13 @@ class _Sentences:
     notes: tuple[str, ...]
 
 
-def load_tagged(spec: DataSpec, seed: int) -> TaggedDataset:
+def load_tagged(spec: DataSpec, seed: int, folds: int = 2) -> TaggedDataset:
     """Read, check and sample the sentences of an experiment.
 
     Args:
         spec: ``[data]``.
         seed: the experiment's seed; decides which sentences ``max_examples`` takes.
+        folds: of every repeat; documents of a CoNLL file are groups where there are so many beside the hold-out.
 
     Raises:
         DataError: the source cannot be read, or its sentences cannot be used.
@@ -142,6 +152,12 @@ def load_tagged(spec: DataSpec, seed: int) -> TaggedDataset:
     if spec.max_examples is not None and spec.max_examples < len(raw):
         sampled_from = len(raw)
         used = sample_of_strata(raw, raw.labels, spec.max_examples, seed)
+    group_column, torn_documents = read.group_column, 0
+    if spec.group is None and used.groups is not None:
+        documents = len(set(used.groups))
+        if documents * (1 - spec.holdout) < folds:
+            used, group_column = replace(used, groups=None), None
+            torn_documents = documents if documents > 1 else 0  # one document is nothing to be torn from
     kept = [row - 1 for row in used.rows]
     entities = [entities[place] for place in kept]
     strata_of = _strata(entities)
@@ -157,12 +173,13 @@ def load_tagged(spec: DataSpec, seed: int) -> TaggedDataset:
         dropped={},
         sampled_from=sampled_from,
         label_counts=dict(Counter(strata_of)),
-        group_column=read.group_column,
+        group_column=group_column,
         notes=read.notes,
         words=sum(map(len, tags)),
         entities=dict(sorted(Counter(kind for kinds in entities for kind in kinds).items())),
         scheme=scheme,
         scheme_found=spec.scheme in (None, "auto"),
+        torn_documents=torn_documents,
     )
     tokens = tuple(read.tokens[place] for place in kept)
     return TaggedDataset(
@@ -195,7 +212,9 @@ def _read(spec: DataSpec) -> _Sentences:
     rows = range(1, len(tokens) + 1)
     empty = [row for row, words in zip(rows, tokens, strict=True) if not words]
     uneven = [row for row, words, marks in zip(rows, tokens, tags, strict=True) if len(words) != len(marks)]
-    blank = [row for row, words in zip(rows, tokens, strict=True) if any(not str(word).strip() for word in words)]
+    blank = [
+        row for row, words in zip(rows, tokens, strict=True) if any(not str(word).strip(_BLANKS) for word in words)
+    ]
     unnamed = [row for row, marks in zip(rows, tags, strict=True) if not all(isinstance(mark, str) for mark in marks)]
     odd = [row for row, words in zip(rows, tokens, strict=True) if not all(isinstance(word, str) for word in words)]
     groups = table.columns[group_column] if group_column else None

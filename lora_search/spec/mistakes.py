@@ -20,6 +20,7 @@ from lora_search.spec.toml import toml_key, toml_value
 KeyPath = tuple[str | int, ...]
 
 _KEY_WIDTH = 60
+_TAGGED: KeyPath = ("search", "learning_rate")
 _PEFT_NAMES = {
     "r": "rank", "lora_alpha": "alpha_over_rank", "target_modules": "targets", "layers_to_transform": "layers",
     "lora_dropout": "dropout", "use_rslora": "scaling", "alpha_pattern": "rank_pattern",
@@ -134,7 +135,10 @@ def _written_path(item: ErrorDetails, raw: Mapping[str, Any]) -> KeyPath:
 
 
 def _keys(location: KeyPath) -> KeyPath:
-    return tuple(part for part in location if part not in UNION_TAGS)
+    """Less the tag that pydantic puts behind the key of a union; elsewhere its name is a key like others."""
+    place = len(_TAGGED)
+    tagged = location[:place] == _TAGGED and location[place : place + 1] and location[place] in UNION_TAGS
+    return (*_TAGGED, *location[place + 1 :]) if tagged else location
 
 
 def _meant_key(path: KeyPath) -> KeyPath | None:

@@ -44,7 +44,8 @@ def study_examples(folder: str | Path) -> list[Example]:
     recorded = read_examples(tables.folder)
     if recorded.empty:
         raise StudyError.about(tables.folder, "must have trained something", got="a study without predictions")
-    dataset = task_of(tables.experiment.model.task).load(tables.experiment.data, tables.experiment.seed)
+    experiment = tables.experiment
+    dataset = task_of(experiment.model.task).load(experiment.data, experiment.seed, experiment.cv.folds)
     groups = recorded["group"].to_numpy()
     if not (np.array_equal(dataset.labels, recorded["label"]) and _within(dataset.groups, groups)):
         raise StudyError.about(

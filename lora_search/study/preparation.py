@@ -113,7 +113,7 @@ def prepare(experiment: Experiment) -> Prepared:
     task = task_of(experiment.model.task)
     check_keys(experiment, task)
     try:
-        dataset = task.load(experiment.data, experiment.seed)
+        dataset = task.load(experiment.data, experiment.seed, experiment.cv.folds)
         splits = _split(experiment, task, dataset)  # what the texts alone say, before the model is read
     except InputError as error:
         if more := _mistakes_in_model(experiment):

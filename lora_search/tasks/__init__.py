@@ -3,7 +3,7 @@
 ::
 
     task = task_of("text-classification")
-    dataset = task.load(experiment.data, experiment.seed)
+    dataset = task.load(experiment.data, experiment.seed, experiment.cv.folds)
     base = load_base(experiment.model, task.head(dataset.label_names))
     data = task.encode(dataset, base.tokenizer, max_length=256)
     engine = Engine(base, data, ...)    # trains for task.objective(data)

@@ -38,7 +38,7 @@ class CausalLm:
     reading: str = 'tokenizer.decode(model.generate(**encoded, max_new_tokens=64)[0, encoded["input_ids"].shape[1] :])'
     on_words: OnWords | None = None
 
-    def load(self, spec: DataSpec, seed: int) -> Dataset:
+    def load(self, spec: DataSpec, seed: int, folds: int) -> Dataset:
         return load_chat(spec, seed)
 
     def split(self, dataset: Dataset, *, folds: int, holdout: float, seed: int) -> Splits:

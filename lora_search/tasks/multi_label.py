@@ -40,7 +40,7 @@ class MultiLabelClassification(OfTexts):
     )
     on_words: OnWords | None = "labels"
 
-    def load(self, spec: DataSpec, seed: int) -> Dataset:
+    def load(self, spec: DataSpec, seed: int, folds: int) -> Dataset:
         return load_label_sets(spec, seed)
 
     def split(self, dataset: Dataset, *, folds: int, holdout: float, seed: int) -> Splits:

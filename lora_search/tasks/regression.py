@@ -41,7 +41,7 @@ class Regression(OfTexts):
     reading: str = "[number for (number,) in model(**encoded).logits.tolist()]"
     on_words: OnWords | None = "numbers"
 
-    def load(self, spec: DataSpec, seed: int) -> Dataset:
+    def load(self, spec: DataSpec, seed: int, folds: int) -> Dataset:
         return load_numbers(spec, seed)
 
     def split(self, dataset: Dataset, *, folds: int, holdout: float, seed: int) -> Splits:

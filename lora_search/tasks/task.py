@@ -93,8 +93,13 @@ class Task(Protocol):
     @property
     def on_words(self) -> OnWords | None: ...
 
-    def load(self, spec: DataSpec, seed: int) -> Dataset:
+    def load(self, spec: DataSpec, seed: int, folds: int) -> Dataset:
         """Read, clean and sample the examples.
+
+        Args:
+            spec: ``[data]``.
+            seed: the experiment's.
+            folds: of every repeat; groups that nobody asked for, the documents of a file, must not stand in their way.
 
         Raises:
             DataError: every mistake found.

@@ -34,7 +34,7 @@ class TextClassification(OfTexts):
     reading: str = "[model.config.id2label[label] for label in model(**encoded).logits.argmax(-1).tolist()]"
     on_words: OnWords | None = "classes"
 
-    def load(self, spec: DataSpec, seed: int) -> Dataset:
+    def load(self, spec: DataSpec, seed: int, folds: int) -> Dataset:
         return load_dataset(spec, seed)
 
     def split(self, dataset: Dataset, *, folds: int, holdout: float, seed: int) -> Splits:

@@ -39,8 +39,8 @@ class TokenClassification:
     reading: str = "[model.config.id2label[tag] for tag in model(**encoded).logits.argmax(-1)[0].tolist()]"
     on_words: OnWords | None = None
 
-    def load(self, spec: DataSpec, seed: int) -> Dataset:
-        return load_tagged(spec, seed)
+    def load(self, spec: DataSpec, seed: int, folds: int) -> Dataset:
+        return load_tagged(spec, seed, folds)
 
     def split(self, dataset: Dataset, *, folds: int, holdout: float, seed: int) -> Splits:
         """Stratified by the rarest type of entity a sentence has, where groups allow it."""

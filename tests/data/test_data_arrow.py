@@ -73,6 +73,25 @@ def test_dates_and_moments_may_be_groups(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "far",
+    [
+        pa.array([10**8, 0], pa.int32()).cast(pa.date32()),
+        pa.array([9 * 10**18, 0], pa.timestamp("us")),
+        pa.array([-(10**15), 0], pa.timestamp("s")),
+    ],
+)
+def test_dates_that_python_does_not_know_are_told_with_their_column(tmp_path: Path, far: pa.Array) -> None:
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"], "day": far})
+    pq.write_table(table, tmp_path / "a.parquet")
+    datasets.Dataset(table).save_to_disk(tmp_path / "set")
+    for source, name in (("a.parquet", "a.parquet"), ("set", "the dataset")):
+        assert mistake_of(DataSpec(train=str(tmp_path / source), group="day")) == (
+            f"data.group: column 'day' of {name} must hold dates and times that Python knows, years 1 to 9999, got"
+            " others"
+        )
+
+
 def test_an_index_that_pandas_stored_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     index = pd.Index(["u", "u", "v"], name="user")
@@ -105,6 +124,16 @@ def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
     assert mistake_of(DataSpec(train=str(tmp_path / "set"), split="test")) == (
         "data.split: must be left out where set has no splits, got 'test'"
     )
+
+
+@pytest.mark.parametrize("columns", [None, ["label"], ["text"]])
+@pytest.mark.parametrize("kind", ["numpy", "torch", "pandas", "arrow"])
+def test_a_folder_keeps_no_format_of_its_makers(tmp_path: Path, kind: str, columns: list[str] | None) -> None:
+    made = dataset(1, 0, -1)
+    made.set_format(kind, columns=columns)
+    made.save_to_disk(tmp_path / "set")
+    raw = read_table(DataSpec(train=str(tmp_path / "set")))
+    assert (raw.texts, raw.labels) == (("text 0", "text 1", "text 2"), ("ham", "spam", ""))
 
 
 def test_the_split_of_a_dataset_dict(tmp_path: Path) -> None:

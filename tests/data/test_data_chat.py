@@ -80,6 +80,91 @@ def test_prompts_with_completions_and_texts(tmp_path: Path) -> None:
     assert "1 groups (film), each whole in one fold." in named.report.sentences()
 
 
+def test_the_turns_say_the_shape_whatever_the_column_is_called(tmp_path: Path) -> None:
+    asked = loaded(tmp_path, [{"conversations": ASKED}] * 2)
+    assert asked.exchanges[0].messages == (("user", "one ?"), ("assistant", "two"))
+    assert asked.report.sentences()[0] == "2 examples: messages of column 'conversations', as its columns say."
+    told = loaded(tmp_path, [{"messages": FROM}] * 2)
+    assert told.report.sentences()[0] == (
+        "2 examples: ShareGPT conversations of column 'messages', as its columns say."
+    )
+
+
+EVERYTHING = {
+    "messages": ASKED,
+    "question": "q",
+    "answer": "a",
+    "instruction": "i",
+    "output": "o",
+    "text": "t",
+    "story": "s",
+}
+
+
+def test_columns_that_are_named_say_the_shape(tmp_path: Path) -> None:
+    pair = loaded(tmp_path, [EVERYTHING], prompt="question", completion="answer").exchanges[0]
+    assert (pair.messages, pair.prompt, pair.completion) == ((), "q", "a")
+    assert loaded(tmp_path, [EVERYTHING], text="story").exchanges[0].completion == "s"
+    assert loaded(tmp_path, [EVERYTHING]).exchanges[0].messages[0] == ("user", "one ?")
+
+
+@pytest.mark.parametrize(
+    ("keys", "lines"),
+    [
+        (
+            {"prompt": "question", "completion": "anwser"},
+            ["data.completion: must be a column of rows.jsonl, got 'anwser', did you mean 'answer'? "],
+        ),
+        ({"prompt": "question"}, ["data.completion: must be a column of rows.jsonl, got 'completion' (columns: "]),
+        ({"messages": "chat"}, ["data.messages: must be a column of rows.jsonl, got 'chat' (columns: "]),
+        ({"text": "stroy"}, ["data.text: must be a column of rows.jsonl, got 'stroy', did you mean 'story'? "]),
+        (
+            {"messages": "messages", "text": "story"},
+            [
+                "data: must be of one kind: data.messages; data.prompt and data.completion; or data.text, got"
+                " data.messages and data.text"
+            ],
+        ),
+        (
+            {"format": "text", "messages": "messages", "prompt": "question"},
+            [
+                "data.messages: must be left out where data.format is 'text', got 'messages'",
+                "data.prompt: must be left out where data.format is 'text', got 'question'",
+            ],
+        ),
+    ],
+)
+def test_columns_that_are_named_are_never_passed_over(tmp_path: Path, keys: dict[str, str], lines: list[str]) -> None:
+    said = mistakes(tmp_path, [EVERYTHING], **keys)
+    assert [line[: len(start)] for line, start in zip(said, lines, strict=True)] == lines
+
+
+PAIRS = [{"prompt": f"a{row}", "completion": f"b{row}"} for row in range(3)]
+ALPACA = [{"instruction": f"a{row}", "input": "x", "output": f"b{row}"} for row in range(3)]
+
+
+@pytest.mark.parametrize("rows", [PAIRS, ALPACA, [{"messages": ASKED}] * 3, [{"conversations": FROM}] * 3])
+@pytest.mark.parametrize("way", ["columns", "by index", "rows by id", "splits"])
+def test_every_json_that_other_tasks_read(tmp_path: Path, rows: list[dict[str, Any]], way: str) -> None:
+    columns: Any = {column: [row[column] for row in rows] for column in rows[0]}
+    written = {
+        "columns": columns,
+        "by index": {column: dict(enumerate(values)) for column, values in columns.items()},
+        "rows by id": {f"id{number}": row for number, row in enumerate(rows)},
+        "splits": {"train": columns, "test": columns},
+    }[way]
+    (tmp_path / "data.json").write_text(json.dumps(written))
+    dataset = load_chat(DataSpec(train=str(tmp_path / "data.json")), seed=0)
+    assert dataset.exchanges == loaded(tmp_path, rows).exchanges
+
+
+def test_an_input_may_be_left_out_in_any_json(tmp_path: Path) -> None:
+    columns = {"instruction": {"0": "a", "1": "b"}, "output": {"0": "c", "1": "d"}}
+    (tmp_path / "data.json").write_text(json.dumps(columns))
+    dataset = load_chat(DataSpec(train=str(tmp_path / "data.json")), seed=0)
+    assert [each.messages[0][1] for each in dataset.exchanges] == ["a", "b"]
+
+
 def turns(*roles: str) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": role} for role in roles]}
 
@@ -117,6 +202,24 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [ASKED[0], {"role": "assistant", "content": [{"type": "text", "text": "hi"}]}]},
         "data.messages: must be a string, got list in data row 1",
     ),
+    "a call and no content": (
+        {"messages": [ASKED[0], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+        "data.messages: must be a string, for calls of tools are not read, got none beside a call in data row 1",
+    ),
+    "a weight between": (
+        {"messages": [ASKED[0], {**ASKED[1], "weight": 0.5}]},
+        "data.messages: the weight of a message must be 0 or 1, got 0.5 in data row 1",
+    ),
+    "no weight at all": (
+        {"messages": [ASKED[0], {**ASKED[1], "weight": 0}]},
+        "data.messages: must have a message to be trained, got a weight of 0 for all that the assistant says in data"
+        " row 1",
+    ),
+    "no weight of the completion": (
+        {"prompt": [*ASKED, ASKED[0]], "completion": [{**ASKED[1], "weight": 0}]},
+        "data.completion: must have a message to be trained, got a weight of 0 for all that the assistant says in data"
+        " row 1",
+    ),
     "an unknown speaker": (
         {"conversations": [{"from": "narrator", "value": "once"}]},
         "data.messages: 'from' must be one of human, user, gpt, assistant, chatgpt, bing, bard, model, system, tool,"
@@ -152,6 +255,20 @@ def test_every_kind_of_mistake_is_told_with_its_rows(tmp_path: Path) -> None:
     said = mistakes(tmp_path, rows)
     assert said[0].endswith("got 'user' last in data rows 2, 4")
     assert said[1].endswith("got 'bot' in data row 3")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_weights_and_calls_of_tools_are_told(tmp_path: Path, name: str) -> None:
+    called = {"role": "assistant", "content": "so", "tool_calls": [{"id": "1"}], "weight": 0}
+    rows = [{"messages": [ASKED[0], called, {"role": "tool", "content": "5"}, ASKED[1]]}, {"messages": ASKED}]
+    dataset = loaded(tmp_path, rows, name)
+    assert [each.untrained for each in dataset.exchanges] == [(1,), ()]
+    assert dataset.report.sentences()[1:] == (
+        "1 message calls a tool: of them the content alone is read.",
+        "1 message has a weight of 0 and is not trained.",
+    )
+    called["weight"] = 1
+    assert loaded(tmp_path, rows, name).fingerprint != dataset.fingerprint
 
 
 def test_a_declared_shape_needs_its_columns(tmp_path: Path) -> None:

@@ -47,6 +47,27 @@ def test_every_turn_of_the_assistant_is_trained_with_its_stop_token(tmp_path: Pa
     assert data.report.warnings() == ()
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, MARKED])
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_a_turn_of_weight_0_is_not_trained(tmp_path: Path, template: str, column: str) -> None:
+    who, what, bot = ("role", "content", "assistant") if column == "messages" else ("from", "value", "gpt")
+    names = {"user": "user", "assistant": bot}
+    turns = [{who: names[turn["role"]], what: turn["content"]} for turn in TALK[1:]]
+    turns[1]["weight"], turns[3]["weight"] = 0, 1
+    assert trained_of(encoded(tmp_path, [{column: turns}], template)) == ["witty", "</s>"]
+    turns[1]["weight"], turns[3]["weight"] = 1, 0
+    assert trained_of(encoded(tmp_path, [{column: turns}], template)) == ["dull", "</s>"]
+
+
+def test_a_turn_of_weight_0_is_not_trained_where_a_template_marks_parts_of_turns(tmp_path: Path) -> None:
+    twice = MARKED.replace(
+        "+ '</s>' }}{% endgeneration %}", "}}{% endgeneration %}{% generation %}{{ '</s>' }}{% endgeneration %}"
+    )
+    turns = [*TALK[1:3], TALK[3], {**TALK[4], "weight": 0}]
+    assert trained_of(encoded(tmp_path, [{"messages": TALK[1:]}], twice)) == ["dull", "</s>", "witty", "</s>"]
+    assert trained_of(encoded(tmp_path, [{"messages": turns}], twice)) == ["dull", "</s>"]
+
+
 def test_the_targets_are_those_of_transformers(tmp_path: Path) -> None:
     data = encoded(tmp_path, [{"messages": TALK[1:]}], MARKED)
     theirs = tokenizer(MARKED).apply_chat_template(

@@ -55,6 +55,18 @@ def test_plain_data_needs_one_sentence(tmp_path: Path) -> None:
     assert dataset.report.truncated_share is None
 
 
+def test_pairs_both_ways_round_stay_in_one_fold_and_are_told(tmp_path: Path) -> None:
+    pairs = [("a", "b"), ("c", "d"), ("b", "A"), ("e", "f"), ("a", "b")]
+    rows = [{"quote": one, "other": two, "kind": "xy"[n % 2]} for n, (one, two) in enumerate(pairs)]
+    dataset = load_dataset(spec(tmp_path, rows, drop_labels=(), group=None, text_pair="other"), seed=0)
+    assert dataset.groups.tolist() == [0, 1, 0, 2, 0]
+    assert dataset.report.sentences()[1:] == (
+        "1 text occurs more than once (2 examples); copies stay in one fold.",
+        "1 text pair occurs both ways round; both stay in one fold.",
+    )
+    assert dataset.report.contradictions == ()
+
+
 def test_a_sample_is_reported_and_seeded(tmp_path: Path) -> None:
     rows = [{"quote": f"text {number}", "kind": "ab"[number % 2]} for number in range(200)]
     sampled = spec(tmp_path, rows, drop_labels=(), group=None, max_examples=50)

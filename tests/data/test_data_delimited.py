@@ -79,6 +79,52 @@ def test_texts_of_several_lines_and_commas_are_texts() -> None:
     assert read(written.getvalue()).columns == {"text": [letter, "two", f"{letter}\n"], "label": ["a", "b", "a"]}
 
 
+PAIRS = {"data.prompt": "prompt", "data.completion": "completion"}
+
+
+def test_a_text_of_lines_with_a_comma_each_is_a_text() -> None:
+    steps = "Steps:\n1, preheat\n2, bake"
+    found = read(table(f'1,"{steps}"', "2,x", "1,z", header="label,text"))
+    assert found.columns == {"text": [steps, "x", "z"], "label": ["1", "2", "1"]}
+    letter = "Dear Ann, Bob,\nyes\nor no, a"
+    assert read(table(f'"{letter}",a', "two,b")).columns["text"] == [letter, "two"]
+
+
+def test_a_stray_quote_in_a_table_written_with_blanks_behind_its_commas() -> None:
+    rows = ["a, one", "b, two", "a, three", "b, four", "a, five"]
+    text = table(*rows, header="label, text").replace("a, one", 'a,"one').replace("a, three", 'a, three"')
+    with pytest.raises(DataError, match="runs on to line 4 and takes in 2 rows"):
+        read(text, wanted={"data.label": "label", "data.text": " text"})
+
+
+@pytest.mark.parametrize("last", [3, 4, 6])
+def test_a_stray_quote_among_numbers_is_told_though_no_two_are_the_same(last: int) -> None:
+    rows = [f"text {number},{number}.5" for number in range(8)]
+    rows[2] = f'"{rows[2]}'
+    rows[last] = rows[last].replace(",", '",')
+    assert f"takes in {last - 2} row" in mistake(table(*rows))
+
+
+def test_a_stray_quote_where_each_label_has_a_column() -> None:
+    rows = [f"text {number},{number % 2},1" for number in range(6)]
+    rows[1], rows[3] = f'"{rows[1]}', rows[3].replace(",", '",', 1)
+    with pytest.raises(DataError, match="one in line 3 that runs on to line 5 and takes in 2 rows"):
+        read(table(*rows, header="text,a,b"), wanted={"data.text": "text", "data.label[0]": "a", "data.label[1]": "b"})
+
+
+@pytest.mark.parametrize("answer", ["Hello.\nSure, I can.", "Hello.\nSure,I can.", "Oh, well.\nSure", "a\nb, c\nd"])
+def test_texts_of_several_lines_without_labels_are_read_and_told(answer: str) -> None:
+    found = read(table("one,two", f'how?,"{answer}"', "three,four", header="prompt,completion"), wanted=PAIRS)
+    assert found.columns == {"prompt": ["one", "how?", "three"], "completion": ["two", answer, "four"]}
+    lines = f"lines 3 to {3 + answer.count(chr(10))}"
+    assert found.notes == (f"1 row has a text of several lines in a.csv, the first in {lines}.",)
+
+
+def test_a_stray_quote_without_labels_is_told_where_three_lines_are_rows() -> None:
+    with pytest.raises(DataError, match="one in line 2 that runs on to line 4 and takes in 2 rows"):
+        read(table('q,"a', "r,b", 's,c"', "t,d", header="prompt,completion"), wanted=PAIRS)
+
+
 BACKSLASHED = '"he said \\"{}\\"{} then left",a\n"two",b\n'
 
 
@@ -126,6 +172,15 @@ def test_line_ends_of_all_kinds_and_blank_lines() -> None:
     for end in ("\n", "\r\n", "\r"):
         found = read(end.join(("text,label", "one,a", "", "  ", "two,b", "")))
         assert found.columns == {"text": ["one", "two"], "label": ["a", "b"]}
+
+
+@pytest.mark.parametrize("line", ["sep={}", "SEP={}", '"sep={}"'])
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_that_tells_excel_the_separator_tells_it(line: str, sign: str, end: str) -> None:
+    rows = [line.format(sign), *(sign.join(row) for row in (("text", "label"), ("one", "a"), ("two", "b")))]
+    assert read(end.join(rows)).columns == {"text": ["one", "two"], "label": ["a", "b"]}
+    assert "3 in line 4" in mistake(end.join([*rows[:3], f"two{sign}b{sign}c"]))
 
 
 def test_null_characters_stay_in_their_text() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_search.data.duplicates import copies, fold_groups
+from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.sources import RawExamples
 
 
@@ -23,6 +23,14 @@ def test_copies_are_equal_but_for_case_and_white_space() -> None:
 def test_pairs_are_copies_when_both_texts_are() -> None:
     assert copies(examples(["a", "a", "a", "b"], ["x", "y", "X", "x"])) == ((0, 2),)
     assert copies(examples(["a b", "a"], ["c", "b c"])) == ()
+
+
+def test_pairs_the_other_way_round_are_no_copies_but_known() -> None:
+    both = examples(["a", "x", "b", "X", "c", "d", "d"], ["x", "A ", "y", "a", "c", "e", "e"])
+    assert copies(both) == ((1, 3), (5, 6))
+    assert swapped(both) == ((0, 1, 3),)
+    assert swapped(examples(["a", "a"])) == ()
+    assert swapped(examples(["a b", "c"], ["c", "b a"])) == ()
 
 
 def test_without_groups_and_copies_everyone_is_alone() -> None:

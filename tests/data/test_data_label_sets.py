@@ -47,6 +47,15 @@ WAYS = {
     "a sign of one's own": lambda folder: (csv(folder / "a.csv", quoted(SETS, "/")), {"label_separator": "/"}),
     "spaces": lambda folder: (csv(folder / "a.csv", quoted(SETS, "  ")), {"label_separator": " "}),
     "lists as pandas writes them": lambda folder: (csv(folder / "a.csv", [f'"{names}"' for names in SETS]), {}),
+    "arrays as pandas writes them": lambda folder: (
+        csv(folder / "a.csv", [f'"{np.array(names, dtype=object)}"' for names in SETS]),
+        {},
+    ),
+    "sets as pandas writes them": lambda folder: (
+        csv(folder / "a.csv", [f'"{set(names) if names else set()}"' for names in SETS]),
+        {},
+    ),
+    "tuples as pandas writes them": lambda folder: (csv(folder / "a.csv", [f'"{tuple(names)}"' for names in SETS]), {}),
     "columns": lambda folder: (
         csv(
             folder / "a.csv",
@@ -75,10 +84,47 @@ def test_every_way_to_write_them_gives_the_same(way: str, tmp_path: Path) -> Non
     expected = {
         "commas": "separated by commas",
         "bars": "separated by bars",
-        "lists as pandas writes them": "they spell",
+        **{f"{kind} as pandas writes them": "they spell" for kind in ("lists", "arrays", "sets", "tuples")},
     }
     assert len(told) == (way in expected)
     assert all(expected[way] in sentence for sentence in told)
+
+
+MULTI_HOT = [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        (MULTI_HOT, "[1, 0, 1]"),
+        ([[float(value) for value in values] for values in MULTI_HOT], "[1.0, 0.0, 1.0]"),
+        ([[bool(value) for value in values] for values in MULTI_HOT], "[true, false, true]"),
+        ([str(values) for values in MULTI_HOT], "[1, 0, 1]"),
+        ([str(np.array(values, dtype=float)) for values in MULTI_HOT], "[1.0, 0.0, 1.0]"),
+        (["1, 0, 1", "0, 0, 0", "0, 1, 0"], '["1", "0", "1"]'),
+    ],
+)
+def test_a_list_of_0_and_1_for_each_label_is_no_list_of_labels(tmp_path: Path, labels: Any, shown: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(write(tmp_path / "a.jsonl", labels))
+    assert caught.value.mistakes == (
+        f"data.label: column 'label' must hold the names of labels, got lists of 3 values that are 0 or 1, such as"
+        f" '{shown}'; give each label a column of its own, 0 or 1: label = [...] of 3 columns",
+    )
+
+
+def test_labels_may_be_called_0_and_1(tmp_path: Path) -> None:
+    assert load(write(tmp_path / "a.jsonl", [[0], [1], [0, 1], []])).label_names == ("0", "1")
+    assert load(write(tmp_path / "b.jsonl", [[0, 1], [1, 2], [2, 0]])).label_names == ("0", "1", "2")
+
+
+def test_texts_in_brackets_that_spell_no_list_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(csv(tmp_path / "a.csv", ['"{toxic,insult}"', '"{toxic}"', '"{insult}"']))
+    assert caught.value.mistakes == (
+        "data.label: column 'label' must hold lists of strings or whole numbers, or texts, got '{toxic,insult}' (str)"
+        " in data rows 1, 2, 3",
+    )
 
 
 def test_parquet_and_the_names_a_source_has(tmp_path: Path) -> None:
@@ -109,6 +155,13 @@ def test_labels_that_never_come_together_are_told(tmp_path: Path) -> None:
     found = load(write(tmp_path / "a.jsonl", [["joy"], ["fear"], []]))
     assert any("no example has more than one label" in warning for warning in found.report.warnings())
     assert load(write(tmp_path / "b.jsonl", SETS)).report.warnings() == ()
+
+
+def test_a_label_that_is_written_where_there_is_none_is_told(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", ["joy;anger", "anger", "nan", "joy;anger", "nan"])
+    (warning,) = load(path).report.warnings()
+    assert warning.startswith("Warning: 'nan' (2) is a label here")
+    assert load(path, drop_labels=["nan"]).report.warnings() == ()
 
 
 def test_a_sample_has_some_of_every_label_or_is_refused(tmp_path: Path) -> None:

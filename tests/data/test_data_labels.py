@@ -94,6 +94,31 @@ def test_lookalikes_are_told_with_their_counts(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("missing", ["nan", "NaN", "None", "<NA>", "null"])
+def test_a_label_that_is_written_where_there_is_none_is_told(tmp_path: Path, missing: str) -> None:
+    spec = write(tmp_path / "a.jsonl", ["a", "b", missing] * 4)
+    assert load_dataset(spec, 0).report.warnings() == (
+        f"Warning: '{missing}' (4) is a label here, though it is often written where there is none; if so, name it in"
+        " data.drop_labels.",
+    )
+    dropped = DataSpec(train=spec.train, drop_labels=(missing,))
+    assert load_dataset(dropped, 0).report.warnings() == ()
+    assert load_dataset(write(tmp_path / "b.jsonl", ["a", "none", "other"] * 4), 0).report.warnings() == ()
+
+
+def test_groups_that_look_alike_are_told(tmp_path: Path) -> None:
+    groups = ["Anna", "anna ", "ANNA", "12", "12.0", "Bob"]
+    rows = ({"text": f"t{n}", "label": "ab"[n % 2], "who": group} for n, group in enumerate(groups * 2))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = load_dataset(DataSpec(train=str(tmp_path / "a.jsonl"), group="who"), 0)
+    assert len(set(dataset.groups.tolist())) == 6
+    assert dataset.report.warnings() == (
+        "Warning: groups that differ only in case, spaces, invisible characters or the way a number is written are"
+        " groups of their own, and may be in different folds: 'ANNA', 'Anna', 'anna '; '12', '12.0'. If they mean the"
+        " same, make them one in the data.",
+    )
+
+
 def test_a_label_for_every_row_is_one_mistake(tmp_path: Path) -> None:
     draw = random.Random(0)
     scores = [f"{draw.uniform(0, 5):.3f}" for _ in range(200)]

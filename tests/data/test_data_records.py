@@ -63,6 +63,45 @@ def test_the_split_chooses_among_several() -> None:
     )
 
 
+@pytest.mark.parametrize("test", [{"text": ["so"], "label": [2]}, {"text": {"a": "so"}, "label": {"a": 2}}])
+def test_columns_under_the_names_of_splits(test: Any) -> None:
+    value = {"train": COLUMNS, "test": test}
+    assert read(value).columns == COLUMNS
+    assert read(value, "test").columns == {"text": ["so"], "label": [2]}
+    assert read({"train": COLUMNS}).columns == COLUMNS
+
+
+WORDS = {"data.tokens": "tokens", "data.tags": "tags"}
+TALK = [{"role": "user", "content": "one ?"}, {"role": "assistant", "content": "two"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"text": "good", "label": ["a", "b"]}, WANTED),
+        ({"tokens": ["Ada", "wrote"], "tags": ["B-PER", "O"]}, WORDS),
+        ({"messages": TALK}, {"data.messages": "messages"}),
+        ({"prompt": "one ?", "completion": "two"}, {"data.prompt": "prompt", "data.completion": "completion"}),
+        ({"prompt": TALK[:1], "completion": TALK[1:]}, {"data.prompt": "prompt", "data.completion": "completion"}),
+    ],
+)
+def test_an_object_of_rows_and_one_of_splits_are_told_apart(row: dict[str, Any], wanted: dict[str, str]) -> None:
+    columns = {column: [value] * 2 for column, value in row.items()}
+    assert read({"one": row, "two": row}, wanted=wanted).columns == columns
+    assert read({"train": columns, "test": columns}, wanted=wanted).columns == columns
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_an_object_per_line_is_read_whatever_the_file_is_called(end: str) -> None:
+    found = read(end.join(map(json.dumps, RECORDS)) + end)
+    assert found == Table(COLUMNS, notes=("a.json is read as an object per line.",))
+
+
+def test_a_line_that_is_no_json_is_named_there_too() -> None:
+    lines = [*map(json.dumps, RECORDS), '{"text": ']
+    assert mistakes("\n".join(lines)).startswith("data.train: line 3 of a.json is not JSON")
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

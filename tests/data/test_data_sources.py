@@ -186,7 +186,7 @@ def test_unknown_formats_are_refused_with_the_known_ones(tmp_path: Path, name: s
         ("a.jsonl", b'{"text": "caf\xe9"}\n', "must be UTF-8 text"),
         ("a.csv", "text,label\ngood,a\n".encode("utf-16"), "position 0; it looks like UTF-16"),
         ("a.json", b'{"text": "good"}', "must hold a list of objects, or of columns, got an object with 'text'"),
-        ("a.json", b'{"text": "good"}\n{"text": "bad"}', "one object per line is .jsonl"),
+        ("a.json", b'{"text": "good"} {"text": "bad"}', "one object per line is .jsonl"),
         ("a.json", b"[1]", "item 1 of a.json must be an object, got int"),
         ("a.jsonl", b'{"text": "good", "label": "a"}\n{"text": \n', "line 2 of a.jsonl is not JSON"),
         ("a.jsonl", b'\n["good", "a"]\n', "line 2 of a.jsonl must be an object, got list; a list of objects is .json"),

@@ -14,6 +14,7 @@ from lora_search.data.examples import merged_strata
 from lora_search.data.tagged import TaggedDataset, load_tagged
 from lora_search.errors import DataError
 from lora_search.spec.experiment import DataSpec
+from lora_search.tasks import task_of
 
 TOKENS = [["Ada", "Lovelace", "wrote"], ["in", "London"], ["nothing", "here"]]
 TAGS = [["B-PER", "I-PER", "O"], ["O", "B-LOC"], ["O", "O"]]
@@ -98,6 +99,20 @@ def test_other_columns_can_be_named(tmp_path: Path) -> None:
     assert words_of(load(conll, tokens="1", tags="2")) == [["B-PER", "O"]]
 
 
+@pytest.mark.parametrize("odd", ["\x85", "\u2028", "\u00a0", "\x0c", "10\u00a0000", "a\u2028b", "\x1c"])
+@pytest.mark.parametrize("sign", [" ", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_of_a_conll_file_only_line_ends_end_lines_and_only_spaces_or_tabs_part_columns(
+    tmp_path: Path, odd: str, sign: str, end: str
+) -> None:
+    path = tmp_path / "data.conll"
+    lines = [sign.join(fields) for fields in (("Ada", "N", "B-PER"), (odd, "N", "O"), ("so", "N", "O"))]
+    path.write_bytes(end.join((*lines, f" {sign}", *lines, "")).encode())
+    dataset = load(path)
+    assert dataset.tokens == (("Ada", odd, "so"),) * 2
+    assert words_of(dataset) == [["B-PER", "O", "O"]] * 2
+
+
 def test_a_sentence_is_of_the_rarest_type_it_has(tmp_path: Path) -> None:
     tags = [["B-a", "B-b"], ["B-a", "O"], ["B-a", "O"], ["B-b", "O"], ["B-c", "B-a"], ["O", "O"]]
     dataset = load(written(tmp_path, [[f"w{n}", "v"] for n in range(6)], tags))
@@ -121,6 +136,36 @@ def test_a_sample_is_of_every_stratum_in_proportion_and_the_same_again(tmp_path:
     assert dataset.fingerprint == load(path, max_examples=20).fingerprint
     assert dataset.fingerprint != load(path, max_examples=20, seed=1).fingerprint
     assert "Sampled from 100 sentences, each rarest type of entity in proportion." in dataset.report.sentences()
+
+
+def documents(folder: Path, sizes: list[int]) -> Path:
+    path = folder / "data.conll"
+    sentence = "Ada{n} NNP B-PER\nwrote{n} VB O\n\n"
+    numbers = iter(range(1000))
+    path.write_text(
+        "".join(
+            "-DOCSTART- -X- O\n\n" + "".join(sentence.format(n=next(numbers)) for _ in range(size)) for size in sizes
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sizes", "holdout", "torn"), [([20], 0.0, 0), ([10] * 4, 0.0, 4), ([10] * 5, 0.2, 5), ([10] * 5, 0.0, None),
+    ([10] * 7, 0.2, None)]
+)  # fmt: skip
+def test_documents_fewer_than_folds_are_no_groups(
+    tmp_path: Path, sizes: list[int], holdout: float, torn: int | None
+) -> None:
+    dataset = load_tagged(DataSpec(train=str(documents(tmp_path, sizes)), holdout=holdout), seed=0, folds=5)
+    splits = task_of("token-classification").split(dataset, folds=5, holdout=holdout, seed=0)
+    assert all(len(splits.fold(0, fold).evaluate) for fold in range(5))
+    whole = f"{len(sizes)} groups (document), each whole in one fold."
+    assert (whole in dataset.report.sentences()) == (torn is None)
+    assert len(set(dataset.groups.tolist())) == (len(sizes) if torn is None else sum(sizes))
+    said = (f"Warning: {torn} documents are too few for the folds: sentences of one document are trained and evaluated"
+            " on, which may flatter the scores.",)  # fmt: skip
+    assert dataset.report.warnings() == (said if torn else ())
 
 
 def test_copies_of_a_sentence_stay_together(tmp_path: Path) -> None:

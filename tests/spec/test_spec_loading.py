@@ -139,6 +139,15 @@ def test_an_empty_file_lacks_every_required_key(file: Path) -> None:
         ("data", "lora_dropout = 1", "data.lora_dropout: unknown key, did you mean search.dropout?"),
         ("serch", "rank = 1", "serch: unknown key, did you mean search?"),
         ("data", "zzz = 1", "data.zzz: unknown key"),
+        ("", "number = 3", "number: unknown key"),
+        ("range", "low = 1", "range: unknown key"),
+        ("word", "", "word: unknown key"),
+        ("search", "range = 1", "search.range: unknown key, did you mean search.rank?"),
+        (
+            "search",
+            "learning_rate = { low = 1e-4, range = 1e-3, high = 0.1 }",
+            "search.learning_rate.range: unknown key",
+        ),
         ("data", '"a b" = 1', 'data."a b": unknown key'),
         (
             "search",
@@ -150,6 +159,12 @@ def test_an_empty_file_lacks_every_required_key(file: Path) -> None:
 def test_an_unknown_key_is_refused_with_what_was_meant(file: Path, table: str, line: str, expected: str) -> None:
     (mistake,) = mistakes(with_line(file, table, line))
     assert mistake.startswith(f"a.toml: {expected}")
+
+
+def test_an_override_of_an_unknown_key_may_have_any_name(file: Path) -> None:
+    for name in ("number", "range", "word"):
+        (mistake,) = mistakes(file, f"{name}=3")
+        assert mistake.startswith(f"--set: {name}: unknown key")
 
 
 def test_a_misspelt_table_is_one_mistake(file: Path) -> None:
