@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from engine_builders import make_cell, make_engine, tiny_base, toy_data
+from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_model, toy_data
 from transformers import get_linear_schedule_with_warmup
 
 from lora_search.training import footprint
@@ -138,6 +138,14 @@ def test_the_hidden_state_adapter_is_the_same_with_and_without_its_cache():
     cached = WholeModel(make_engine(base, data), "hidden-state").train(make_cell(base, rate=1e-2))
     plain = WholeModel(make_engine(base, data, prefix_cache=False), "hidden-state").train(make_cell(base, rate=1e-2))
     assert np.allclose(cached.probabilities, plain.probabilities, atol=1e-5)
+
+
+def test_hidden_states_are_corrected_where_attention_is_narrower_than_they_are():
+    base, data = frozen(tiny_model("qwen3", head_dim=4)), toy_data()
+    whole = WholeModel(make_engine(base, data), "hidden-state")
+    assert whole.train(make_cell(base, rate=1e-2)).state == "complete"
+    assert {tuple(b.shape) for b in whole.corrections.lora_B} == {(32, 8)}
+    assert all(bool(b.any()) for b in whole.corrections.lora_B)
 
 
 @pytest.mark.parametrize("kind", KINDS)
