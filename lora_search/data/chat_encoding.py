@@ -5,15 +5,19 @@ token included. Where that is, the template says itself if it has marks (``{% ge
 by writing the conversation up to each turn: what a turn adds to the text before it is that turn. A prompt with its
 completion, and a plain text, are written as they are, with the end-of-text token behind them, which is trained too.
 
-A token is trained if all its characters are: one that runs over from prompt to completion is not.
+A token is trained if all its characters are: one that runs over from prompt to completion is not. Blanks count among
+them, those that a byte-level tokenizer leaves out of what it says of its tokens too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -95,19 +99,21 @@ def encode_chat(dataset: ChatDataset, tokenizer: PreTrainedTokenizerBase, max_le
     if writer is not None:
         writer.check(dataset.rows.tolist())
     ends = None if talk else tokenizer.eos_token_id
-    encoded = tokenizer(
-        [each.text for each in written],
-        add_special_tokens=not talk,
-        padding=False,
-        truncation=False,
-        return_attention_mask=False,
-        return_offsets_mapping=True,
-        return_token_type_ids=False,
-        verbose=False,
-    )
+    with _untrimmed(tokenizer):
+        encoded = tokenizer(
+            [each.text for each in written],
+            add_special_tokens=not talk,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+    parts = (encoded[key] for key in ("input_ids", "offset_mapping", "special_tokens_mask"))
     found = [
-        _masked(each, ids, offsets, ends)
-        for each, ids, offsets in zip(written, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        _masked(each, ids, offsets, added, ends) for each, ids, offsets, added in zip(written, *parts, strict=True)
     ]
     ids = [np.array(row[:limit], dtype=np.int64) for row, _, _ in found]
     trained = [np.array(row[:limit], dtype=np.bool_) for _, row, _ in found]
@@ -276,23 +282,53 @@ def _plain(exchange: Exchange) -> _Written:
     return _Written(text, [(len(exchange.prompt), len(text))])
 
 
+@contextmanager
+def _untrimmed(tokenizer: Any) -> Iterator[None]:
+    """Inside the block a token's characters are all of them: byte-level tokenizers may leave out blanks at its ends, so
+    that one of nothing else seems to be of no character."""
+
+    def whole(part: dict[str, Any]) -> dict[str, Any]:
+        return {**part, "trim_offsets": False} if "trim_offsets" in part else part
+
+    backend = tokenizer.backend_tokenizer
+    own = backend.post_processor
+    if own is not None:  # one, or several in a row
+        exact = deepcopy(own)
+        exact.__setstate__(json.dumps(json.loads(own.__getstate__(), object_hook=whole)).encode())
+        backend.post_processor = exact
+    try:
+        yield
+    finally:
+        backend.post_processor = own
+
+
 def _masked(
-    written: _Written, ids: Sequence[int], offsets: Sequence[tuple[int, int]], ends: int | None
+    written: _Written, ids: Sequence[int], offsets: Sequence[tuple[int, int]], added: Sequence[int], ends: int | None
 ) -> tuple[list[int], list[bool], bool]:
-    """The tokens, which of them are trained, and whether one of them runs over the beginning of what is."""
+    """The tokens, which of them are trained, and whether one of them runs over the beginning of what is.
+
+    Args:
+        written: the text.
+        ids, offsets: of its tokens, with the characters each is of; of none, as the mark some tokenizers put before
+            the first word, it is part of what comes next.
+        added: whether the tokenizer put it there, so that it is no part of the text.
+        ends: the token to end with.
+    """
     trained = [False] * len(ids)
     straddles = False
     for first, last in written.spans:
         for place, (start, stop) in enumerate(offsets):
             if start >= last:
                 break
-            if start >= first and stop > start:
+            if start >= first and not added[place]:
                 trained[place] = True
             straddles |= start < first < stop
     tokens = list(ids)
-    if ends is not None and (not tokens or tokens[-1] != ends):
-        tokens.append(ends)
-        trained.append(True)
+    if ends is not None:
+        if not tokens or tokens[-1] != ends:
+            tokens.append(ends)
+            trained.append(False)
+        trained[-1] = True
     return tokens, trained, straddles
 
 
