@@ -4,6 +4,8 @@ A conversation becomes one text by the tokenizer's chat template, and of it what
 token included. Where that is, the template says itself if it has marks (``{% generation %}``). Without them it is found
 by writing the conversation up to each turn: what a turn adds to the text before it is that turn. A prompt with its
 completion, and a plain text, are written as they are, with the end-of-text token behind them, which is trained too.
+A template that asks for today's date is told the same day every time: a study begun on one day can be gone on with on
+another only if its texts are the same.
 
 A token is trained if all its characters are: one that runs over from prompt to completion is not. Blanks count among
 them, those that a byte-level tokenizer leaves out of what it says of its tokens too.
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +42,8 @@ UNTRAINED = -100
 """The target of a token that has none, as torch and transformers have it."""
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(?P<quote>["'])(?P<format>.*?)(?P=quote)\s*\)""")
+_DAY = date(2024, 7, 26)  # the day that Llama's templates say it is where they cannot ask
 _REASON_WIDTH = 200  # characters of a template's message worth repeating
 _KEY = "data.train"
 Indices = npt.NDArray[np.int64]
@@ -180,7 +185,9 @@ class _Template:
         tokenizer: with a chat template.
 
     Attributes:
-        marked: whether the template marks what the assistant says.
+        template: it, with a day of ours wherever it asks for today's.
+        dated: whether it does.
+        marked: whether it marks what the assistant says.
 
     Raises:
         ModelError: it has none.
@@ -196,10 +203,12 @@ class _Template:
                 hint="name a model tuned to instructions, or give prompt and completion",
             )
         try:
-            self.template = tokenizer.get_chat_template()
+            template = tokenizer.get_chat_template()
         except ValueError as error:  # several, and none of them is the usual one
             reason = in_one_line(str(error), _REASON_WIDTH)
             raise ModelError.about("model.base", "must have a default chat template", got=reason) from error
+        self.template, days = _TODAY.subn(_on_our_day, template)
+        self.dated = days > 0
         self.marked = bool(_MARKS.search(self.template))
         self.refusals: list[tuple[str, str]] = []
 
@@ -236,7 +245,9 @@ class _Template:
 
     def _rendered(self, messages: Sequence[tuple[str, str]], *, begun: bool = False) -> str:
         turns = [{"role": role, "content": content} for role, content in messages]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=begun)
+        text = self.tokenizer.apply_chat_template(
+            turns, chat_template=self.template, tokenize=False, add_generation_prompt=begun
+        )
         assert isinstance(text, str), "not tokenized"
         return text
 
@@ -271,6 +282,11 @@ class _Template:
         """Without the blanks behind a stop token: whoever generates stops before them."""
         bare = said.rstrip()
         return bare if any(bare.endswith(token) for token in self.tokenizer.all_special_tokens) else said
+
+
+def _on_our_day(asked: re.Match[str]) -> str:
+    """What a template would be told, as a literal: transformers hands no function of ours to it."""
+    return asked["quote"] + _DAY.strftime(asked["format"]) + asked["quote"]
 
 
 class _NoPrefixError(Exception):
@@ -371,6 +387,11 @@ def _about_mask(
         about.append(
             "The chat template has no marks of it ({% generation %}): it is found by writing each conversation up to"
             " every turn."
+        )
+    if writer.dated:
+        about.append(
+            f"The chat template tells today's date: here it is {_DAY:%d %B %Y} in every conversation, so that texts"
+            " stay the same from day to day; whoever uses the model tells it another."
         )
     stops = Counter(_stop_of(each, stop, tokenizer.all_special_tokens) for each in written for _, stop in each.spans)
     odd = []

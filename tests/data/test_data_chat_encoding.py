@@ -157,6 +157,18 @@ def test_an_end_that_the_tokenizer_puts_there_itself_is_trained(tmp_path: Path) 
     assert data.shown(made) == "<s>⟦a</s>⟧"
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, MARKED])
+@pytest.mark.parametrize("asked", ["strftime_now('%d %b %Y')", 'strftime_now( format="%d %b" ) + " 2024"'])
+def test_a_template_that_asks_for_the_day_is_told_the_same_every_day(tmp_path: Path, template: str, asked: str) -> None:
+    dated = f"{{% if strftime_now is defined %}}{{{{ '<system>' + {asked} + '</s>' }}}}{{% endif %}}" + template
+    data = encoded(tmp_path, [{"messages": TALK[1:]}], dated)
+    assert data.texts == ("<system>26 Jul 2024</s><user>a plot ?</s><bot>dull</s><user>it ?</s><bot>witty</s>",)
+    assert trained_of(data) == ["dull", "</s>", "witty", "</s>"]
+    told = "here it is 26 July 2024 in every conversation"
+    assert told in " ".join(data.report.sentences())
+    assert told not in " ".join(encoded(tmp_path, [{"messages": TALK[1:]}], template).report.sentences())
+
+
 def test_what_is_too_long_is_cut_at_its_end_and_told(tmp_path: Path) -> None:
     data = encoded(tmp_path, [{"text": "a dull plot"}, {"text": "a film"}], length=5)
     assert trained_of(data) == [" ", "dull", " ", "plot"]
