@@ -4,17 +4,24 @@ A conversation becomes one text by the tokenizer's chat template, and of it what
 token included. Where that is, the template says itself if it has marks (``{% generation %}``). Without them it is found
 by writing the conversation up to each turn: what a turn adds to the text before it is that turn. A prompt with its
 completion, and a plain text, are written as they are, with the end-of-text token behind them, which is trained too.
+A template that asks for today's date is told the same day every time: a study begun on one day can be gone on with on
+another only if its texts are the same.
 
-A token is trained if all its characters are: one that runs over from prompt to completion is not.
+A token is trained if all its characters are: one that runs over from prompt to completion is not. Blanks count among
+them, those that a byte-level tokenizer leaves out of what it says of its tokens too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +42,8 @@ UNTRAINED = -100
 """The target of a token that has none, as torch and transformers have it."""
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(?P<quote>["'])(?P<format>.*?)(?P=quote)\s*\)""")
+_DAY = date(2024, 7, 26)  # the day that Llama's templates say it is where they cannot ask
 _REASON_WIDTH = 200  # characters of a template's message worth repeating
 _KEY = "data.train"
 Indices = npt.NDArray[np.int64]
@@ -95,19 +104,21 @@ def encode_chat(dataset: ChatDataset, tokenizer: PreTrainedTokenizerBase, max_le
     if writer is not None:
         writer.check(dataset.rows.tolist())
     ends = None if talk else tokenizer.eos_token_id
-    encoded = tokenizer(
-        [each.text for each in written],
-        add_special_tokens=not talk,
-        padding=False,
-        truncation=False,
-        return_attention_mask=False,
-        return_offsets_mapping=True,
-        return_token_type_ids=False,
-        verbose=False,
-    )
+    with _untrimmed(tokenizer):
+        encoded = tokenizer(
+            [each.text for each in written],
+            add_special_tokens=not talk,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+    parts = (encoded[key] for key in ("input_ids", "offset_mapping", "special_tokens_mask"))
     found = [
-        _masked(each, ids, offsets, ends)
-        for each, ids, offsets in zip(written, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        _masked(each, ids, offsets, added, ends) for each, ids, offsets, added in zip(written, *parts, strict=True)
     ]
     ids = [np.array(row[:limit], dtype=np.int64) for row, _, _ in found]
     trained = [np.array(row[:limit], dtype=np.bool_) for _, row, _ in found]
@@ -174,7 +185,9 @@ class _Template:
         tokenizer: with a chat template.
 
     Attributes:
-        marked: whether the template marks what the assistant says.
+        template: it, with a day of ours wherever it asks for today's.
+        dated: whether it does.
+        marked: whether it marks what the assistant says.
 
     Raises:
         ModelError: it has none.
@@ -190,10 +203,12 @@ class _Template:
                 hint="name a model tuned to instructions, or give prompt and completion",
             )
         try:
-            self.template = tokenizer.get_chat_template()
+            template = tokenizer.get_chat_template()
         except ValueError as error:  # several, and none of them is the usual one
             reason = in_one_line(str(error), _REASON_WIDTH)
             raise ModelError.about("model.base", "must have a default chat template", got=reason) from error
+        self.template, days = _TODAY.subn(_on_our_day, template)
+        self.dated = days > 0
         self.marked = bool(_MARKS.search(self.template))
         self.refusals: list[tuple[str, str]] = []
 
@@ -230,7 +245,9 @@ class _Template:
 
     def _rendered(self, messages: Sequence[tuple[str, str]], *, begun: bool = False) -> str:
         turns = [{"role": role, "content": content} for role, content in messages]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=begun)
+        text = self.tokenizer.apply_chat_template(
+            turns, chat_template=self.template, tokenize=False, add_generation_prompt=begun
+        )
         assert isinstance(text, str), "not tokenized"
         return text
 
@@ -268,6 +285,11 @@ class _Template:
         return bare if any(bare.endswith(token) for token in self.tokenizer.all_special_tokens) else said
 
 
+def _on_our_day(asked: re.Match[str]) -> str:
+    """What a template would be told, as a literal: transformers hands no function of ours to it."""
+    return asked["quote"] + _DAY.strftime(asked["format"]) + asked["quote"]
+
+
 class _NoPrefixError(Exception):
     """What a template writes of some turns is no beginning of what it writes of more."""
 
@@ -277,23 +299,53 @@ def _plain(exchange: Exchange) -> _Written:
     return _Written(text, [(len(exchange.prompt), len(text))])
 
 
+@contextmanager
+def _untrimmed(tokenizer: Any) -> Iterator[None]:
+    """Inside the block a token's characters are all of them: byte-level tokenizers may leave out blanks at its ends, so
+    that one of nothing else seems to be of no character."""
+
+    def whole(part: dict[str, Any]) -> dict[str, Any]:
+        return {**part, "trim_offsets": False} if "trim_offsets" in part else part
+
+    backend = tokenizer.backend_tokenizer
+    own = backend.post_processor
+    if own is not None:  # one, or several in a row
+        exact = deepcopy(own)
+        exact.__setstate__(json.dumps(json.loads(own.__getstate__(), object_hook=whole)).encode())
+        backend.post_processor = exact
+    try:
+        yield
+    finally:
+        backend.post_processor = own
+
+
 def _masked(
-    written: _Written, ids: Sequence[int], offsets: Sequence[tuple[int, int]], ends: int | None
+    written: _Written, ids: Sequence[int], offsets: Sequence[tuple[int, int]], added: Sequence[int], ends: int | None
 ) -> tuple[list[int], list[bool], bool]:
-    """The tokens, which of them are trained, and whether one of them runs over the beginning of what is."""
+    """The tokens, which of them are trained, and whether one of them runs over the beginning of what is.
+
+    Args:
+        written: the text.
+        ids, offsets: of its tokens, with the characters each is of; of none, as the mark some tokenizers put before
+            the first word, it is part of what comes next.
+        added: whether the tokenizer put it there, so that it is no part of the text.
+        ends: the token to end with.
+    """
     trained = [False] * len(ids)
     straddles = False
     for first, last in written.spans:
         for place, (start, stop) in enumerate(offsets):
             if start >= last:
                 break
-            if start >= first and stop > start:
+            if start >= first and not added[place]:
                 trained[place] = True
             straddles |= start < first < stop
     tokens = list(ids)
-    if ends is not None and (not tokens or tokens[-1] != ends):
-        tokens.append(ends)
-        trained.append(True)
+    if ends is not None:
+        if not tokens or tokens[-1] != ends:
+            tokens.append(ends)
+            trained.append(False)
+        trained[-1] = True
     return tokens, trained, straddles
 
 
@@ -336,6 +388,11 @@ def _about_mask(
         about.append(
             "The chat template has no marks of it ({% generation %}): it is found by writing each conversation up to"
             " every turn."
+        )
+    if writer.dated:
+        about.append(
+            f"The chat template tells today's date: here it is {_DAY:%d %B %Y} in every conversation, so that texts"
+            " stay the same from day to day; whoever uses the model tells it another."
         )
     stops = Counter(_stop_of(each, stop, tokenizer.all_special_tokens) for each in written for _, stop in each.spans)
     odd = []

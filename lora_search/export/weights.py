@@ -43,7 +43,7 @@ class Weights:
         state = exported_state(self.refit.state, base, data, self.refit.cell.train)
         weights = save(to_peft_state(state), metadata={"format": "pt"})
         (folder / "adapter_model.safetensors").write_bytes(weights)  # save_file makes it unreadable for others
-        base.tokenizer.save_pretrained(folder)
+        base.save_tokenizer(folder)
         difference = check_reload(folder, self.refit.predict, base, data, self.dataset, self.loading)
         card = model_card(self.tables, self.refit, self.loading, self.out, difference)
         (folder / "README.md").write_text(card, encoding="utf-8")

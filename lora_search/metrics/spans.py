@@ -7,7 +7,8 @@ A tag is ``O``, outside of every entity, or a prefix and a type: ``B-PER``. The 
 - BIOES: an entity of one word is S; others begin with B, go on with I, end with E. BILOU is the same with U and L.
 
 Read strictly, what breaks the rules is no entity; these are the entities of seqeval's strict mode. The lenient reading
-makes an entity of it where it can, as conlleval does and seqeval by default: an I after O begins one.
+makes an entity of it where it can, as conlleval does and seqeval by default: an I after O begins one. Those two do not
+know BILOU's L and U, which are E and S here.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ class FrozenBase:
         fingerprint: SHA-256 (hex) of everything frozen: equal for equal bases, whatever their heads and labels.
         resized: whether the checkpoint brings a head of another size, which a loader must be told to pass over.
         quantization: how its layers are kept, if that is in 4 bits.
+        padding_side: the side its tokenizer pads on of itself: ``left`` or ``right``.
     """
 
     model: Any
@@ -74,11 +76,23 @@ class FrozenBase:
     fingerprint: str
     resized: bool = False
     quantization: Quantization | None = None
+    padding_side: str = "right"
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """Label i of the model is ``label_names[i]``."""
         return self.head.label_names
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer as whoever uses the trained model needs it: it pads as in training, or, of a language
+        model, on its own side again, for what goes on with a batch of texts reads their ends."""
+        side = self.tokenizer.padding_side
+        if self.head.frozen:
+            self.tokenizer.padding_side = self.padding_side
+        try:
+            self.tokenizer.save_pretrained(folder)
+        finally:
+            self.tokenizer.padding_side = side
 
 
 def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
@@ -115,7 +129,8 @@ def load_base(spec: ModelSpec, head: TaskHead) -> FrozenBase:
         if own_side == "left" and _wants_padding_on_the_left(model, tokenizer):
             tokenizer.padding_side = "left"
     fingerprint = _fingerprint(model, structure.head_modules)
-    return FrozenBase(model, tokenizer, structure, head, fingerprint, bool(report["mismatched_keys"]), quantization)
+    resized = bool(report["mismatched_keys"])
+    return FrozenBase(model, tokenizer, structure, head, fingerprint, resized, quantization, own_side)
 
 
 def load_structure(spec: ModelSpec, head: TaskHead) -> ModelStructure:

@@ -72,6 +72,7 @@ class ModelStructure:
     Attributes:
         stack_name: dotted name of the ``ModuleList`` of blocks.
         layer_count: number of blocks.
+        hidden_size: features of a token between the layers.
         linear_modules: the targetable modules: by layer, and within a layer in the order the block declares them.
         head_modules: leaf modules trained whole: the task head, and any pooler the checkpoint lacked.
         modules_to_save: the same as PEFT wants it: its suffix match finds exactly those modules, or what contains them.
@@ -84,6 +85,7 @@ class ModelStructure:
 
     stack_name: str
     layer_count: int
+    hidden_size: int
     linear_modules: tuple[LinearModule, ...] = field(repr=False)
     head_modules: tuple[str, ...]
     modules_to_save: tuple[str, ...]
@@ -97,11 +99,6 @@ class ModelStructure:
     def stacks(self) -> tuple[str, ...]:
         """Dotted names of all stacks of layers."""
         return (self.stack_name,) if self.decoder_name is None else (self.stack_name, self.decoder_name)
-
-    @property
-    def hidden_size(self) -> int:
-        """Features of a token between the layers: what the narrowest module of a layer is given."""
-        return min(module.in_features for module in self.linear_modules)
 
 
 def inspect_model(model: nn.Module, fresh: Collection[str] = (), *, frozen_head: bool = False) -> ModelStructure:
@@ -126,6 +123,7 @@ def inspect_model(model: nn.Module, fresh: Collection[str] = (), *, frozen_head:
     return ModelStructure(
         stack_name=stack_name,
         layer_count=len(blocks),
+        hidden_size=_hidden_size(model, {module.in_features for module in linear_modules}),
         linear_modules=linear_modules,
         head_modules=head,
         modules_to_save=modules_to_save(model, head),
@@ -169,6 +167,19 @@ def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList, str | None]:
             " here to choose",
         )
     return name, blocks, decoder_name
+
+
+def _hidden_size(model: nn.Module, widths: Collection[int]) -> int:
+    """Features of a token between the layers, as the config has them if its model has some module that reads so many.
+    Else, or if it does not say, the least that a module reads, although attention may be narrower inside.
+
+    Args:
+        model: with a config, or without.
+        widths: what the modules of its layers read.
+    """
+    config = getattr(model, "config", None)
+    said = None if config is None else getattr(config.get_text_config(), "hidden_size", None)
+    return said if isinstance(said, int) and said in widths else min(widths)
 
 
 def _outermost_lists(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.ModuleList]]:

@@ -120,7 +120,7 @@ def _write_and_reload(prepared: Prepared, adapter: AdapterSpec) -> None:
         (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
         written = to_peft_state(exported_state(state, base, data, train))
         save_file(written, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        base.tokenizer.save_pretrained(folder)
+        base.save_tokenizer(folder)
         check_reload(folder, predict, base, data, prepared.dataset, loading, most=_EXAMPLES, batch=_BATCH)
 
 

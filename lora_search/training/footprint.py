@@ -48,7 +48,7 @@ def kept_for_backward(weights: Iterable[Tensor]) -> Iterator[Kept]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept.sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an operation that keeps its own result would hold itself by it, and never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
         yield kept

@@ -231,7 +231,7 @@ class WholeModel:
         with ExitStack() as stack:
             stack.enter_context(fast_products(device, dtype))
             stack.enter_context(attention_without_plans(device))
-            stack.enter_context(torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16))
+            stack.enter_context(_precision(device, dtype))
             resumed = self.prefix is not None and self.prefix.prepare(self.depth)
             if resumed and self.prefix is not None:
                 stack.enter_context(self.prefix.resumed(self.depth))
@@ -322,16 +322,24 @@ class WholeModel:
         self.reset(cell)
         weights = [*self.trained, *self.model.parameters(), *self.model.buffers(), *scales_of(self.model)]
         part = largest_step(cell, self.objective, self.storage.lengths, self.training.batch_size)
-        device, dtype = self.settings.device, self.settings.dtype
 
         def measure(some: MicroBatch) -> int:
             with kept_for_backward(weights) as kept:
                 self._loss(some, resumed=False)
             return kept.bytes
 
-        with torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16):
+        with _precision(self.settings.device, self.settings.dtype):
             kept = kept_of(part, measure)
         return step_bytes(weights, self.trainable_parameters, kept)
+
+
+def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Inside it products are in bf16, if that is asked for, of weights in float32.
+
+    Without autocast's cache: it keeps the bf16 copy of a trained weight until the block ends, so that whoever takes
+    steps inside goes on computing with the weights of the first.
+    """
+    return torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16, cache_enabled=False)
 
 
 def _is_bias(name: str, base: FrozenBase) -> bool:

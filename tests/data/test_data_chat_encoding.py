@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_decoder import MARKED, TEMPLATE, conversations, pairs, tokenizer, write_rows
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lora_search.data.chat import load_chat
 from lora_search.data.chat_encoding import UNTRAINED, EncodedExchanges, encode_chat, rows_of_tokens
@@ -26,8 +31,26 @@ TALK = [
 def encoded(
     folder: Path, rows: list[dict[str, Any]], template: str | None = TEMPLATE, length: int = 64, **keys: Any
 ) -> EncodedExchanges:
+    return encoded_by(tokenizer(template), folder, rows, length, **keys)
+
+
+def encoded_by(
+    made: PreTrainedTokenizerBase, folder: Path, rows: list[dict[str, Any]], length: int = 64, **keys: Any
+) -> EncodedExchanges:
     dataset = load_chat(DataSpec(train=str(write_rows(folder / "rows.jsonl", rows)), **keys), seed=0)
-    return encode_chat(dataset, tokenizer(template), length)
+    return encode_chat(dataset, made, length)
+
+
+def byte_level(post_processor: processors.PostProcessor) -> PreTrainedTokenizerFast:
+    """Bytes, and up to eight blanks, are tokens; a blank before an a or b is one with it."""
+    known = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges = [("Ġ", "Ġ"), ("ĠĠ", "ĠĠ"), ("ĠĠĠĠ", "ĠĠĠĠ"), ("Ġ", "a"), ("Ġ", "b"), ("Ġ", "Ċ")]
+    known += [one + two for one, two in merges]
+    inner = Tokenizer(models.BPE({token: number for number, token in enumerate(known)}, merges))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.post_processor = post_processor
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
 
 
 def trained_of(data: EncodedExchanges, example: int = 0) -> list[str]:
@@ -101,6 +124,70 @@ def test_a_token_over_the_border_is_not_trained_and_told(tmp_path: Path) -> None
     assert trained_of(data) == [" ", "plot", "</s>"]
     (warning,) = data.report.warnings()
     assert warning.startswith("Warning: 1 example has a token that runs over from prompt to completion")
+
+
+BORDERED = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_blanks_are_trained_like_all_else(tmp_path: Path, trim: bool) -> None:
+    made = byte_level(processors.ByteLevel(trim_offsets=trim))
+    data = encoded_by(made, tmp_path, [{"prompt": "a:\n", "completion": "        b \n         a"}])
+    assert data.shown(made) == "a:\n⟦        b \n         a</s>⟧"
+    assert data.report.warnings() == ()
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_a_blank_over_the_border_is_a_token_that_runs_over(tmp_path: Path, trim: bool) -> None:
+    made = byte_level(processors.ByteLevel(trim_offsets=trim))
+    data = encoded_by(made, tmp_path, [{"prompt": "a ", "completion": "bb"}, {"prompt": "a ", "completion": "   :"}])
+    assert data.shown(made) == "a  ⟦  :</s>⟧"
+    assert (data.targets[0] != UNTRAINED).tolist() == [False, True, True, False, False, False]
+    (warning,) = data.report.warnings()
+    assert warning.startswith("Warning: 2 examples have a token that runs over from prompt to completion")
+
+
+_TEXTS = st.text(" ab\n\té😀", min_size=1, max_size=12).filter(str.strip)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(_TEXTS, _TEXTS), min_size=1, max_size=4), bordered=st.booleans())
+def test_what_is_trained_does_not_depend_on_what_a_tokenizer_leaves_out_of_its_tokens(
+    rows: list[tuple[str, str]], bordered: bool
+) -> None:
+    table = [{"prompt": prompt, "completion": completion} for prompt, completion in rows]
+    found = []
+    for trim in (True, False):
+        one = processors.ByteLevel(trim_offsets=trim)
+        made = byte_level(processors.Sequence([one, BORDERED]) if bordered else one)
+        before = made("  b", return_offsets_mapping=True)
+        with TemporaryDirectory() as folder:
+            found.append(encoded_by(made, Path(folder), table))
+        assert made("  b", return_offsets_mapping=True) == before
+    assert np.array_equal(found[0].targets, found[1].targets)
+    assert found[0].report.warnings() == found[1].report.warnings()
+
+
+def test_an_end_that_the_tokenizer_puts_there_itself_is_trained(tmp_path: Path) -> None:
+    made = byte_level(BORDERED)
+    data = encoded_by(made, tmp_path, [{"prompt": "a:", "completion": "b"}])
+    assert data.shown(made) == "<s>a:⟦b</s>⟧"
+    assert "The loss is on the completion, and '</s>' behind it." in data.report.sentences()
+    assert list(rows_of_tokens(data, np.arange(1), made)) == [data.input_ids[0].tolist()]
+    data = encoded_by(made, tmp_path, [{"text": "a"}])
+    assert data.shown(made) == "<s>⟦a</s>⟧"
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, MARKED])
+@pytest.mark.parametrize("asked", ["strftime_now('%d %b %Y')", 'strftime_now( format="%d %b" ) + " 2024"'])
+def test_a_template_that_asks_for_the_day_is_told_the_same_every_day(tmp_path: Path, template: str, asked: str) -> None:
+    dated = f"{{% if strftime_now is defined %}}{{{{ '<system>' + {asked} + '</s>' }}}}{{% endif %}}" + template
+    data = encoded(tmp_path, [{"messages": TALK[1:]}], dated)
+    assert data.texts == ("<system>26 Jul 2024</s><user>a plot ?</s><bot>dull</s><user>it ?</s><bot>witty</s>",)
+    assert trained_of(data) == ["dull", "</s>", "witty", "</s>"]
+    told = "here it is 26 July 2024 in every conversation"
+    assert told in " ".join(data.report.sentences())
+    assert told not in " ".join(encoded(tmp_path, [{"messages": TALK[1:]}], template).report.sentences())
 
 
 def test_what_is_too_long_is_cut_at_its_end_and_told(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def experiment_of(model: Path | str, data: Path | str, /, **tables: Any) -> dict
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_decoder(tmp_path_factory.mktemp("decoder") / "model")
+    """Its tokenizer pads on the left, as those of models that talk do."""
+    folder = write_decoder(tmp_path_factory.mktemp("decoder") / "model")
+    AutoTokenizer.from_pretrained(folder, padding_side="left").save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,7 @@ def test_the_exported_adapter_generates_what_ours_does(study: Path, decoder: Pat
     theirs = PeftModel.from_pretrained(base, out).eval()
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.pad_token is None, "end-of-text is no padding"
+    assert tokenizer.padding_side == "left", "a batch of texts is gone on with at their ends"
     from safetensors.torch import load_file
 
     ours = AutoModelForCausalLM.from_pretrained(decoder)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from tiny_decoder import write_decoder
-from tiny_models import KNOWN, tiny_config
-from transformers import AutoModelForCausalLM
+from tiny_models import KNOWN, head_of, tiny_config
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_search.models.base import load_base, load_structure, structure_from_config
 from lora_search.models.peft_targets import peft_targets
@@ -31,6 +31,21 @@ def test_nothing_is_trained_whole_and_padding_is_no_token(tmp_path, tied):
     whole = AutoModelForCausalLM.from_pretrained(folder)
     for name, parameter in base.model.named_parameters():
         torch.testing.assert_close(parameter, whole.get_parameter(name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_tokenizer_is_written_with_the_side_it_pads_on(tmp_path, side):
+    """On the left where a batch of texts is gone on with; in training all pad on the right."""
+    folder = write_decoder(tmp_path / "model")
+    AutoTokenizer.from_pretrained(folder, padding_side=side).save_pretrained(folder)
+    base = load_base(ModelSpec(base=str(folder)), HEAD)
+    assert base.tokenizer.padding_side == "right"
+    base.save_tokenizer(tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").padding_side == side
+    assert base.tokenizer.padding_side == "right"
+    classifier = load_base(ModelSpec(base=str(folder)), head_of("no", "yes"))
+    classifier.save_tokenizer(tmp_path / "classifier")
+    assert AutoTokenizer.from_pretrained(tmp_path / "classifier").padding_side == "right"
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3", "opt", "gpt_neo"])

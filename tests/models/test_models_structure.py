@@ -21,6 +21,7 @@ def test_the_stack_its_groups_and_the_head_are_found(model_type):
     structure = structure_from(tiny_config(model_type))
     assert structure.stack_name == known.stack
     assert structure.layer_count == 4
+    assert structure.hidden_size == 32
     assert structure.head_modules == known.head
     assert structure.modules_to_save == known.saved
     expected = {"query+value": known.query_value, "attention": known.attention, "mlp": known.mlp}
@@ -42,6 +43,29 @@ def test_shapes_are_those_of_the_weights(model_type):
         expected = (module.out_features, module.in_features)
         assert shape == (expected if module.kind == "linear" else expected[::-1])
     assert {module.kind for module in structure.linear_modules} == {"conv1d" if model_type == "gpt2" else "linear"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("qwen3", {"head_dim": 4}),
+        ("gemma2", {"hidden_size": 32, "head_dim": 4, "num_attention_heads": 4, "num_hidden_layers": 2}),
+        ("t5", {"d_model": 32, "d_kv": 4, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 1}),
+        ("electra", {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2}),
+    ],
+)
+def test_the_hidden_size_is_what_goes_from_layer_to_layer(model_type, settings):
+    """Attention that is narrower inside, and embeddings that are, do not change it."""
+    assert structure_from(tiny_config(model_type, **settings)).hidden_size == 32
+
+
+def test_a_hidden_size_that_no_module_reads_is_not_believed():
+    """Nor is one needed: a config of somebody's own may call it anything."""
+    model = tiny_model("bert", device="meta")
+    model.config.hidden_size = 33
+    assert inspect_model(model).hidden_size == 32
+    del model.config
+    assert inspect_model(model).hidden_size == 32
 
 
 @pytest.mark.parametrize("layers", ["all", "top-1/2", "0,2"])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from engine_builders import make_cell, make_engine, tiny_base, toy_data
+from engine_builders import frozen, make_cell, make_engine, tiny_base, tiny_model, toy_data
 from transformers import get_linear_schedule_with_warmup
 
 from lora_search.training import footprint
@@ -138,6 +138,31 @@ def test_the_hidden_state_adapter_is_the_same_with_and_without_its_cache():
     cached = WholeModel(make_engine(base, data), "hidden-state").train(make_cell(base, rate=1e-2))
     plain = WholeModel(make_engine(base, data, prefix_cache=False), "hidden-state").train(make_cell(base, rate=1e-2))
     assert np.allclose(cached.probabilities, plain.probabilities, atol=1e-5)
+
+
+def test_hidden_states_are_corrected_where_attention_is_narrower_than_they_are():
+    base, data = frozen(tiny_model("qwen3", head_dim=4)), toy_data()
+    whole = WholeModel(make_engine(base, data), "hidden-state")
+    assert whole.train(make_cell(base, rate=1e-2)).state == "complete"
+    assert {tuple(b.shape) for b in whole.corrections.lora_B} == {(32, 8)}
+    assert all(bool(b.any()) for b in whole.corrections.lora_B)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_bf16_every_step_and_the_score_are_of_the_weights_as_they_are(kind):
+    """Autocast keeps its copies of weights for as long as it lasts, if it may: here for longer than a step."""
+    base, data = tiny_base("bert"), toy_data()
+    engine = make_engine(base, data, epochs=8, batch_size=6, dtype=torch.bfloat16)
+    cell = make_cell(base, rate=1e-2)
+    whole, heard = WholeModel(engine, kind), []
+    result = whole.train(cell, heard.append)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        probabilities = whole.model(**padded(data, cell.evaluate)).logits.float().softmax(-1).numpy()
+    assert np.allclose(result.probabilities, probabilities, atol=0.02)
+    plain = []
+    WholeModel(make_engine(base, data, epochs=8, batch_size=6), kind).train(cell, plain.append)
+    apart = [abs(step.loss - other.loss) for step, other in zip(heard, plain, strict=True)]
+    assert np.median(apart) < 0.02
 
 
 def test_a_training_that_diverges_has_failed():
