@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_search.store.files import LIVE_FILE, LOCK_FILE, STORAGE_FILE, STUDY_FILE, VERDICT_FILE
+from lora_search.store.files import LIVE_FILE, STORAGE_FILE, STUDY_FILE, VERDICT_FILE
+from lora_search.store.lock import has_ended, holder_of, named
 
 _WATCHED = (STUDY_FILE, f"{STUDY_FILE}-wal", VERDICT_FILE)
 _ELSEWHERE = (STORAGE_FILE, VERDICT_FILE)
@@ -107,29 +108,26 @@ def read_live(folder: Path) -> dict[str, Any] | None:
 
 
 def process_of(folder: Path) -> int | None:
-    """The process of the run at work in a folder of this machine; None where there is none."""
+    """The process of the run at work in a folder, where that is one of this machine; None where there is none."""
     try:
         said = json.loads((folder / LIVE_FILE).read_text(encoding="utf-8"))
-        return int(said["process"]) if said["state"] == "running" and _is_alive(folder, said) else None
+        mine = said["state"] == "running" and said["machine"] == os.uname().nodename and _is_alive(folder, said)
+        return int(said["process"]) if mine else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _is_alive(folder: Path, said: dict[str, Any]) -> bool:
-    """Whether the run that spoke is still there: the process that holds the folder, or, on another machine, lately."""
+    """Whether the run that spoke is still there.
+
+    On another machine: whether it spoke lately. On this one: whether it has the folder's lock, which a run of a study in
+    PostgreSQL has too. Its number alone may be another process's by now.
+    """
     if said["machine"] != os.uname().nodename:
         return time.time() - float(said["updated"]) < 60
-    process = int(said["process"])
-    holder = (folder / LOCK_FILE).read_text(encoding="utf-8")
-    if process <= 1 or not holder.startswith(f"process {process} on "):
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    holder = named(int(said["process"]))
+    # a run that was killed has forked what ends a moment later, and has the lock until then
+    return holder_of(folder) == holder and not has_ended(holder)
 
 
 def _curve(spots: list[Any]) -> list[list[float]]:

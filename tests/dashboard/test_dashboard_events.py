@@ -13,7 +13,8 @@ from fabricated_studies import sampled_rows
 
 from lora_search.dashboard import create_app, events
 from lora_search.dashboard.watching import look_at, process_of, read_live
-from lora_search.store.files import LIVE_FILE, LOCK_FILE, STUDY_FILE
+from lora_search.store.files import LIVE_FILE, STUDY_FILE
+from lora_search.store.lock import FolderLock
 
 
 def said(**changes):
@@ -26,7 +27,14 @@ def said(**changes):
 
 def speak(folder, **changes):
     (folder / LIVE_FILE).write_text(json.dumps(said(**changes)), encoding="utf-8")
-    (folder / LOCK_FILE).write_text(f"process {os.getpid()} on {os.uname().nodename}\n", encoding="utf-8")
+
+
+@pytest.fixture
+def running(folder):
+    """As long as a run has the study."""
+    lock = FolderLock.acquire(folder)
+    yield
+    lock.release()
 
 
 def finish_a_cell(folder):
@@ -40,7 +48,7 @@ def folder(tmp_path):
     return record(tmp_path / "film-quotes", sampled_rows(3))
 
 
-def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder):
+def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder, running):
     with served(create_app(folder.parent)) as site, site.events("/studies/film-quotes/events") as events:
         assert next(events) == ("live", None)
         finish_a_cell(folder)
@@ -72,7 +80,7 @@ def test_a_look_differs_only_where_something_was_recorded(folder):
     assert look_at(folder.parent) is None
 
 
-def test_a_run_that_was_killed_is_not_running(folder):
+def test_a_run_that_was_killed_is_not_running(folder, running):
     speak(folder, process=2**22 - 1)
     assert read_live(folder)["running"] is False
     assert process_of(folder) is None
