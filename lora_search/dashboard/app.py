@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from shlex import join
 from typing import Any
 from urllib.parse import quote
 
@@ -118,6 +119,9 @@ class _Pages:
                 rows=rows,
                 rows_data=inline_json(rows),
                 results=str(self.shelf.results),
+                command=join(
+                    ["lora-search", "run", "experiments/quickstart.toml", "--results", str(self.shelf.results)]
+                ),
                 **self._frame(request),
             ),
         )

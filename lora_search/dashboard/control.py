@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 
 from lora_search.dashboard.watching import process_of, read_live
-from lora_search.store.files import EXPERIMENT_FILE
+from lora_search.errors import StudyError
+from lora_search.spec import load_experiment
+from lora_search.store.files import EXPERIMENT_FILE, results_of
 from lora_search.store.lock import has_ended, holder_of
 
 LOG_FILE = ".dashboard-run.log"
@@ -41,7 +43,13 @@ class Control:
         return "Asked to stop: what is finished is recorded." if asked else "No run is at work here."
 
     def resume(self, folder: Path) -> str:
-        """Go on with the study. Returns what to tell the user."""
+        """Go on with the study. Returns what to tell the user.
+
+        Raises:
+            StudyError: the folder is not called like its study, so a run would make another one elsewhere.
+            ExperimentError: its experiment cannot be read.
+        """
+        results = _results_to_go_on_in(folder)
         with self._lock:  # of two pages
             for place in [place for place, run in self._started.items() if run.poll() is not None]:
                 del self._started[place]  # waited for, as long as this is its parent
@@ -53,13 +61,30 @@ class Control:
             command = [sys.executable, "-c", "from lora_search.cli import main; main()", "run"]
             with (folder / LOG_FILE).open("ab") as log:
                 self._started[place] = subprocess.Popen(
-                    [*command, str(folder / EXPERIMENT_FILE), "--results", str(place.parent)],
+                    [*command, str(folder / EXPERIMENT_FILE), "--results", str(results)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
                 )
         return f"Started; it writes to {LOG_FILE} in the study's folder."
+
+
+def _results_to_go_on_in(folder: Path) -> Path:
+    """Where the run is told that studies are.
+
+    Raises:
+        InputError: as of ``Control.resume``.
+    """
+    path = folder / EXPERIMENT_FILE
+    if not path.exists():
+        raise StudyError.about(path, "must be there", got="none", hint=f"lora-search doctor {folder} writes it")
+    name = load_experiment(path).name
+    results = results_of(folder, name)
+    if results is None:
+        rule = f"must be called {name}, as its study, for a run to go on with it"
+        raise StudyError.about(folder, rule, got="a renamed folder or a copy")
+    return results.absolute()
 
 
 def _terminated(folder: Path, process: int) -> bool:

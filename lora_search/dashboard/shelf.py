@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from lora_search.dashboard.watching import Look, last_change, look_at, read_live
@@ -82,7 +83,7 @@ class Snapshot:
                     raise StudyError.about(
                         "margin",
                         f"another one takes minutes with more than {MOST_JUDGED_LIVE:,} complete trials",
-                        hint=f"lora-search verdict {self.tables.folder} --margin {margin:g} says it",
+                        hint=f"lora-search verdict {quote(str(self.tables.folder))} --margin {margin:g} says it",
                     )
                 verdict = self.verdict() if recorded else self._judged(margin, confidence).to_dict()
                 self._views[asked] = judged_view(self.tables, verdict, self._terrain())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from fabricated_studies import sampled_rows
 
 from lora_search.dashboard import control, create_app
 from lora_search.dashboard.watching import read_live
+from lora_search.errors import StudyError
 from lora_search.store.files import LIVE_FILE, LOCK_FILE
 
 _WAITS = """
@@ -109,6 +111,46 @@ def test_a_study_is_resumed_as_its_command_does_it(folder, started):
     [process] = started
     assert process.command[-4:] == ["run", str(folder / "experiment.toml"), "--results", str(folder.parent)]
     assert process.options["start_new_session"]
+
+
+def test_a_folder_that_is_not_called_like_its_study_is_not_gone_on_with(folder, started):
+    """The run would begin another study, beside it or over it."""
+    for other in (folder.rename(folder.with_name("old")), folder.with_name("copy")):
+        if not other.exists():
+            shutil.copytree(folder.with_name("old"), other)
+        with pytest.raises(StudyError) as caught:
+            control.Control().resume(other)
+        rule = "must be called film-quotes, as its study, for a run to go on with it, got a renamed folder or a copy"
+        assert caught.value.mistakes == (f"{other}: {rule}",)
+    assert started == []
+
+
+def test_the_page_says_why_a_study_is_not_gone_on_with(folder, started):
+    folder.rename(folder.with_name("old"))
+    with served(create_app(folder.parent, control=True)) as site:
+        page = site.ask("/studies/old").text
+        secret = page.partition('data-control="')[2].partition('"')[0]
+        answer = site.ask("/studies/old/resume", method="POST", headers={"X-Control": secret})
+    assert "its folder was renamed or copied: only in a folder of that name a run goes on with it" in page
+    assert "<code>lora-search run" not in page
+    assert (answer.status, "must be called film-quotes, as its study" in answer.text) == (409, True)
+    assert started == []
+
+
+def test_a_study_is_gone_on_with_by_way_of_a_link_of_its_name(folder, started, tmp_path):
+    folder = folder.rename(folder.with_name("kept"))
+    (tmp_path / "results").mkdir()
+    link = tmp_path / "results" / "film-quotes"
+    link.symlink_to(folder)
+    assert control.Control().resume(link).startswith("Started")
+    assert started[0].command[-2:] == ["--results", str(tmp_path / "results")]
+
+
+def test_a_folder_without_its_experiment_is_told_what_writes_it(folder, started):
+    (folder / "experiment.toml").unlink()
+    with pytest.raises(StudyError, match=f"experiment.toml: must be there, got none; lora-search doctor {folder}"):
+        control.Control().resume(folder)
+    assert started == []
 
 
 def test_a_study_that_runs_is_not_started_twice(folder, run, started):
