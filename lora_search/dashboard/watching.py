@@ -16,7 +16,8 @@ from typing import Any
 from lora_search.store.files import LIVE_FILE, STORAGE_FILE, STUDY_FILE, VERDICT_FILE
 from lora_search.store.lock import has_ended, holder_of, named
 
-_WATCHED = (STUDY_FILE, f"{STUDY_FILE}-wal", VERDICT_FILE)
+_LOG = f"{STUDY_FILE}-wal"
+_WATCHED = (STUDY_FILE, _LOG, VERDICT_FILE)
 _ELSEWHERE = (STORAGE_FILE, VERDICT_FILE)
 """Of a study in PostgreSQL: its run touches the first whenever it has recorded something, and where it runs on another
 machine the dashboard does (``following``)."""
@@ -46,13 +47,19 @@ class Look:
 def look_at(folder: Path) -> Look | None:
     """The state of a study's files; None where there is no study any more."""
     for names in (_ELSEWHERE, _WATCHED):
-        files = tuple(_times(folder / name) for name in names)
+        files = tuple(_recorded(folder / name) for name in names)
         if files[0] is not None:
             break
     else:
         return None
     newest = max(times[1] for times in files if times is not None)
     return Look(files, time.time_ns() - newest > _CLOCK_STEP)
+
+
+def _recorded(path: Path) -> tuple[int, int, int] | None:
+    """Of an empty log nothing: whoever reads a database that nobody has open lays one beside it meanwhile."""
+    times = _times(path)
+    return None if times is not None and path.name == _LOG and times[2] == 0 else times
 
 
 def last_change(folder: Path) -> int:
@@ -120,7 +127,7 @@ def process_of(folder: Path) -> int | None:
 def _is_alive(folder: Path, said: dict[str, Any]) -> bool:
     """Whether the run that spoke is still there.
 
-    On another machine: whether it spoke lately. On this one: whether it has the folder's lock, which a run of a study in
+    On another machine: whether it spoke lately. On this one: whether it has the folder's lock, as a run of a study in
     PostgreSQL has too. Its number alone may be another process's by now.
     """
     if said["machine"] != os.uname().nodename:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from dashboard_builders import record, served
@@ -51,6 +52,7 @@ def folder(tmp_path):
 def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder, running):
     with served(create_app(folder.parent)) as site, site.events("/studies/film-quotes/events") as events:
         assert next(events) == ("live", None)
+        assert next(events) == ("changed", {"token": look_at(folder).token})
         finish_a_cell(folder)
         name, value = next(events)
         assert name == "changed"
@@ -62,6 +64,16 @@ def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder, running):
         assert "25 % done · about 1m 15s left · training trials 3, 5 / fold 2" in value["words"]
         shutil.rmtree(folder)
         assert "gone" in [name for name, _ in events]
+
+
+def test_a_page_that_comes_back_hears_how_the_study_is_by_now(folder):
+    with served(create_app(folder.parent)) as site:
+        before = site.ask("/studies/film-quotes/data.json").json["token"]
+        finish_a_cell(folder)  # while nobody listens
+        with site.events("/studies/film-quotes/events") as events:
+            told = [next(events), next(events)]
+        assert told == [("live", None), ("changed", {"token": look_at(folder).token})]
+        assert told[1][1]["token"] != before
 
 
 def test_the_list_hears_of_new_studies(folder):
@@ -78,6 +90,15 @@ def test_a_look_differs_only_where_something_was_recorded(folder):
     finish_a_cell(folder)
     assert look_at(folder).files != before.files
     assert look_at(folder.parent) is None
+
+
+def test_reading_a_study_that_nobody_writes_looks_like_nothing_recorded(folder):
+    before, seen = look_at(folder).files, []
+    with closing(sqlite3.connect(folder / STUDY_FILE)) as connection:
+        connection.execute("select * from lora_cells").fetchone()
+        assert (folder / f"{STUDY_FILE}-wal").exists()
+        seen.append(look_at(folder).files)
+    assert [*seen, look_at(folder).files] == [before, before]
 
 
 def test_a_run_that_was_killed_is_not_running(folder, running):
