@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lora_search.dashboard.shelf import Shelf
-from lora_search.dashboard.watching import live_stamp, look_at, read_live
+from lora_search.dashboard.watching import live_stamp, look_at, read_live, rest
 
 _TURN = 0.4
-_PAUSE = 1.0
-"""Seconds from one announcement of change to the next at least: a study may finish many cells at once."""
-_REST = 3.0
-"""What a study took to read and judge is waited so many times over before the next announcement, so that looking on
-takes a quarter of one core at most, however large the study."""
+_TURN_OF_LIST = 1.0
 _KEEP_ALIVE_TURNS = 35
 _PULSE_TURNS = 12
 """Turns after which a run is looked at though it said nothing: it may have been killed."""
@@ -53,7 +49,7 @@ async def study_events(folder: Path, seconds: Callable[[], float] = lambda: 0.0)
         if look.files != seen and time.monotonic() >= rested:
             yield event("changed", {"token": look.token})
             if seen is not None:  # a page that has read this state already asks for nothing
-                rested = time.monotonic() + max(_PAUSE, _REST * seconds())
+                rested = time.monotonic() + rest(seconds())
             seen = look.files
         elif turn % _KEEP_ALIVE_TURNS == 0:
             yield b": still here\n\n"
@@ -74,4 +70,4 @@ async def shelf_events(shelf: Shelf) -> AsyncIterator[bytes]:
         elif turn % _KEEP_ALIVE_TURNS == 0:
             yield b": still here\n\n"
         turn += 1
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_TURN_OF_LIST)

@@ -22,6 +22,8 @@ _ELSEWHERE = (STORAGE_FILE, VERDICT_FILE)
 """Of a study in PostgreSQL: its run touches the first whenever it has recorded something, and where it runs on another
 machine the dashboard does (``following``)."""
 _ALL = 0.9995
+_PAUSE = 1.0
+_REST = 3.0
 _CLOCK_STEP = 20_000_000
 """Nanoseconds within which two writes may leave the same time on a file."""
 
@@ -52,14 +54,27 @@ def look_at(folder: Path) -> Look | None:
             break
     else:
         return None
-    newest = max(times[1] for times in files if times is not None)
-    return Look(files, time.time_ns() - newest > _CLOCK_STEP)
+    # a time to come, of a clock that was put back or of another machine's, is as settled as one that is past
+    now = time.time_ns()
+    return Look(files, all(abs(now - times[1]) > _CLOCK_STEP for times in files if times is not None))
 
 
 def _recorded(path: Path) -> tuple[int, int, int] | None:
     """Of an empty log nothing: whoever reads a database that nobody has open lays one beside it meanwhile."""
     times = _times(path)
     return None if times is not None and path.name == _LOG and times[2] == 0 else times
+
+
+def rest(seconds: float) -> float:
+    """Seconds to wait until a study is read again.
+
+    A second at least, since a study may finish many cells at once, and so long that looking on takes a quarter of one
+    core at most, however large the study.
+
+    Args:
+        seconds: of a processor that it took to read and judge it.
+    """
+    return max(_PAUSE, _REST * seconds)
 
 
 def last_change(folder: Path) -> int:

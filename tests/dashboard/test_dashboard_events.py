@@ -12,7 +12,7 @@ import pytest
 from dashboard_builders import record, served
 from fabricated_studies import sampled_rows
 
-from lora_search.dashboard import create_app, events
+from lora_search.dashboard import create_app, events, watching
 from lora_search.dashboard.watching import look_at, process_of, read_live
 from lora_search.store.files import LIVE_FILE, STUDY_FILE
 from lora_search.store.lock import FolderLock
@@ -90,6 +90,18 @@ def test_a_look_differs_only_where_something_was_recorded(folder):
     finish_a_cell(folder)
     assert look_at(folder).files != before.files
     assert look_at(folder.parent) is None
+
+
+@pytest.mark.parametrize(("seconds", "settled"), [(-3600, True), (0, False), (3600, True)])
+def test_a_look_is_settled_unless_it_was_written_to_just_now(folder, monkeypatch, seconds, settled):
+    now = (folder / STUDY_FILE).stat().st_mtime_ns
+    monkeypatch.setattr(watching.time, "time_ns", lambda: now)
+    moment = now + seconds * 10**9
+    for path in (folder / STUDY_FILE, folder / "verdict.json"):
+        os.utime(path, ns=(moment, moment))
+    assert look_at(folder).settled is settled
+    os.utime(folder / STUDY_FILE, ns=(now, now))
+    assert look_at(folder).settled is False
 
 
 def test_reading_a_study_that_nobody_writes_looks_like_nothing_recorded(folder):
