@@ -36,6 +36,24 @@ class Browser:
         self.driver.get(address)
         self.until(lambda: self.run("return document.getElementById('page')?.dataset.ready") == "yes")
 
+    def in_sight(self, seen: bool) -> None:
+        """Tell the page that its tab is before the others, or behind one of them."""
+        self.run(
+            "Object.defineProperty(document, 'hidden', { configurable: true, value: !arguments[0] });"
+            "document.dispatchEvent(new Event('visibilitychange'))", seen,
+        )  # fmt: skip
+
+    @contextmanager
+    def tabs(self) -> Iterator[Callable[[], None]]:
+        """Gives what opens another tab before the one that is open; all of them are closed in the end."""
+        first = self.driver.current_window_handle
+        yield lambda: self.driver.switch_to.new_window("tab")
+        for handle in self.driver.window_handles:
+            if handle != first:
+                self.driver.switch_to.window(handle)
+                self.driver.close()
+        self.driver.switch_to.window(first)
+
     def run(self, script: str, *values: Any) -> Any:
         return self.driver.execute_script(script, *values)
 

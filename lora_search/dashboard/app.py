@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from shlex import join
 from typing import Any
 from urllib.parse import quote
 
@@ -19,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lora_search.dashboard import control as controls
 from lora_search.dashboard.comparing import comparison_payload
+from lora_search.dashboard.control import Control
 from lora_search.dashboard.downloads import Exports, zipped
 from lora_search.dashboard.events import shelf_events, study_events
 from lora_search.dashboard.guard import Access, Guard
@@ -99,6 +100,7 @@ class _Pages:
     def __init__(self, shelf: Shelf, *, control: bool) -> None:
         self.shelf = shelf
         self.secret = secrets.token_urlsafe(18) if control else None
+        self.control = Control()
         self.exports = Exports()
         self.texts = Texts()
         self.version = hashlib.blake2s((page_script() + page_style()).encode(), digest_size=6).hexdigest()
@@ -117,6 +119,9 @@ class _Pages:
                 rows=rows,
                 rows_data=inline_json(rows),
                 results=str(self.shelf.results),
+                command=join(
+                    ["lora-search", "run", "experiments/quickstart.toml", "--results", str(self.shelf.results)]
+                ),
                 **self._frame(request),
             ),
         )
@@ -255,10 +260,10 @@ class _Pages:
     # -- control ---------------------------------------------------------------------------------------------------
 
     async def stop(self, request: Request) -> Response:
-        return await self._controlled(request, controls.stop)
+        return await self._controlled(request, self.control.stop)
 
     async def resume(self, request: Request) -> Response:
-        return await self._controlled(request, controls.resume)
+        return await self._controlled(request, self.control.resume)
 
     async def _controlled(self, request: Request, action: Callable[[Path], str]) -> Response:
         brought = request.headers.get("x-control", "")

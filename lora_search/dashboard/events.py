@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lora_search.dashboard.shelf import Shelf
-from lora_search.dashboard.watching import live_stamp, look_at, read_live
+from lora_search.dashboard.watching import live_stamp, look_at, read_live, rest
 
 _TURN = 0.4
-_PAUSE = 1.0
-"""Seconds from one announcement of change to the next at least: a study may finish many cells at once."""
-_REST = 3.0
-"""What a study took to read and judge is waited so many times over before the next announcement, so that looking on
-takes a quarter of one core at most, however large the study."""
+_TURN_OF_LIST = 1.0
 _KEEP_ALIVE_TURNS = 35
 _PULSE_TURNS = 12
 """Turns after which a run is looked at though it said nothing: it may have been killed."""
@@ -31,12 +27,14 @@ def event(name: str, value: Any) -> bytes:
 async def study_events(folder: Path, seconds: Callable[[], float] = lambda: 0.0) -> AsyncIterator[bytes]:
     """``changed`` when something was recorded, ``live`` when the run said something, ``gone`` at the end.
 
+    Both come at once too, for what the page missed: it may have been away, or the dashboard.
+
     Args:
         folder: the study's.
         seconds: tells what it last took to read and judge the study.
     """
     yield b"retry: 2000\n\n"
-    seen, stamp, live, turn, rested = look_at(folder), -1, None, 0, 0.0
+    seen, stamp, live, turn, rested = None, -1, None, 0, 0.0
     while True:
         look = look_at(folder)
         if look is None:
@@ -48,10 +46,11 @@ async def study_events(folder: Path, seconds: Callable[[], float] = lambda: 0.0)
             if now != live or turn == 0:
                 yield event("live", now)
             stamp, live = said, now
-        if (seen is None or look.files != seen.files) and time.monotonic() >= rested:
+        if look.files != seen and time.monotonic() >= rested:
             yield event("changed", {"token": look.token})
-            seen = look
-            rested = time.monotonic() + max(_PAUSE, _REST * seconds())
+            if seen is not None:  # a page that has read this state already asks for nothing
+                rested = time.monotonic() + rest(seconds())
+            seen = look.files
         elif turn % _KEEP_ALIVE_TURNS == 0:
             yield b": still here\n\n"
         turn += 1
@@ -71,4 +70,4 @@ async def shelf_events(shelf: Shelf) -> AsyncIterator[bytes]:
         elif turn % _KEEP_ALIVE_TURNS == 0:
             yield b": still here\n\n"
         turn += 1
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_TURN_OF_LIST)

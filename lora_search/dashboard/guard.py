@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "lora-search-token"
+_COOKIE = "lora-search-token"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -53,8 +53,20 @@ class Access:
         """Whether the request brings the token."""
         if self.token is None:
             return True
-        brought = (request.cookies.get(COOKIE, ""), request.headers.get("authorization", "").removeprefix("Bearer "))
+        brought = (
+            request.cookies.get(cookie_of(request), ""),
+            request.headers.get("authorization", "").removeprefix("Bearer "),
+        )
         return any(hmac.compare_digest(one.encode(), self.token.encode()) for one in brought)
+
+
+def cookie_of(request: Request) -> str:
+    """The name of the cookie that holds the token: with the port by which the browser asks.
+
+    A browser brings a cookie to all ports of a host, and each dashboard has a token of its own.
+    """
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"{_COOKIE}-{port}" if port.isdecimal() else _COOKIE
 
 
 def is_loopback(host: str) -> bool:
@@ -112,7 +124,7 @@ class Guard:
             if not hmac.compare_digest(offered.encode(), self.access.token.encode()):
                 return PlainTextResponse("That is not the token of this dashboard.\n", 403)
             answer = RedirectResponse(str(request.url.remove_query_params("token").replace(scheme="", netloc="")), 303)
-            answer.set_cookie(COOKIE, offered, httponly=True, samesite="strict")
+            answer.set_cookie(cookie_of(request), offered, httponly=True, samesite="strict")
             return answer
         if not self.access.admits(request):
             return PlainTextResponse("Open the address that lora-search dashboard printed: it holds the token.\n", 403)

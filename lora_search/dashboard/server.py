@@ -21,7 +21,7 @@ from lora_search.dashboard.following import following
 from lora_search.dashboard.guard import is_loopback
 from lora_search.dashboard.shelf import Shelf
 from lora_search.errors import InputError
-from lora_search.store.address import address_in
+from lora_search.store.address import address_in, authentication
 from lora_search.store.files import STUDY_FILE
 
 
@@ -97,7 +97,8 @@ def _beside(shelf: Shelf, port: int, *, wanted: bool) -> Iterator[str]:
     address = address_in(folder)
     file = f"sqlite:///file:{(folder / STUDY_FILE).resolve()}?mode=ro&uri=true"
     storage = file if address is None else address.for_optuna()
-    process = subprocess.Popen([program, storage, "--host", "127.0.0.1", "--port", str(port)])
+    environment = {**os.environ, "PGREQUIREAUTH": authentication()}
+    process = subprocess.Popen([program, storage, "--host", "127.0.0.1", "--port", str(port)], env=environment)
     try:
         yield f"{newest} in optuna-dashboard: http://127.0.0.1:{port}/\n"
     finally:

@@ -12,11 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from lora_search.dashboard.watching import Look, last_change, look_at, read_live
+from lora_search.dashboard.listing import Listing
+from lora_search.dashboard.watching import Look, last_change, look_at
 from lora_search.errors import InputError, StudyError
-from lora_search.plots.formats import unit_of
 from lora_search.plots.landscape import Terrain
 from lora_search.plots.rates import rates_data
 from lora_search.plots.web import judged_view, rates_view, study_payload
@@ -24,7 +25,6 @@ from lora_search.plots.web.payload import MOST_JUDGED_LIVE
 from lora_search.statistics.judging import Judge
 from lora_search.statistics.verdict import Verdict
 from lora_search.store.reader import list_studies, read_study
-from lora_search.store.status import study_status
 
 _MOST_KEPT = 8
 _MOST_JUDGEMENTS = 300
@@ -82,7 +82,7 @@ class Snapshot:
                     raise StudyError.about(
                         "margin",
                         f"another one takes minutes with more than {MOST_JUDGED_LIVE:,} complete trials",
-                        hint=f"lora-search verdict {self.tables.folder} --margin {margin:g} says it",
+                        hint=f"lora-search verdict {quote(str(self.tables.folder))} --margin {margin:g} says it",
                     )
                 verdict = self.verdict() if recorded else self._judged(margin, confidence).to_dict()
                 self._views[asked] = judged_view(self.tables, verdict, self._terrain())
@@ -140,7 +140,7 @@ class Shelf:
     def __init__(self, results: Path) -> None:
         self.results = results
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
-        self._rows: dict[str, tuple[Look, dict[str, Any]]] = {}
+        self._listing = Listing(self.folders)
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -197,52 +197,4 @@ class Shelf:
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for every study, for the list: how far it is, what it found, or why it cannot be read."""
-        return [self._row(name, folder) for name, folder in self.folders().items()]
-
-    def _row(self, name: str, folder: Path) -> dict[str, Any]:
-        look = look_at(folder)
-        if look is None:
-            return {"name": name, "problem": "its folder is gone"}
-        kept = self._rows.get(name)
-        if kept is None or kept[0].files != look.files or not kept[0].settled:
-            kept = (look, _summary(name, folder))
-            self._rows[name] = kept
-        live = read_live(folder)
-        running = bool(live and live["running"])
-        row = dict(kept[1])
-        if "problem" not in row:
-            # a run that has spent its trainings is at its end, however few trials that made
-            left = live["unfinished"] if live else row["trials"] < row["trials_wanted"]
-            finished = not row["unfinished"] and not left
-            row["state"] = "running" if running else "finished" if finished else "stopped"
-            row["share"] = live["share"] if live and not finished else row["share"]
-            row["words"] = live["words"] if running and live else ""
-        return row
-
-
-def _summary(name: str, folder: Path) -> dict[str, Any]:
-    """What the list says of a study that does not change while its files do not."""
-    try:
-        tables = read_study(folder)
-        status = study_status(tables)
-        verdict = tables.verdict() or {}
-    except InputError as error:
-        return {"name": name, "problem": "; ".join(error.mistakes)}
-    best = verdict.get("best")
-    metric = tables.experiment.verdict.metric
-    unit = unit_of(metric, tables.experiment.verdict.margin)
-    return {
-        "name": name,
-        "base": tables.experiment.model.base,
-        "data": tables.experiment.data.train,
-        "verdict": status.verdict,
-        "sentence": status.sentence or "No verdict yet.",
-        "best": None if best is None else f"{unit.score(unit.merit(best['score_mean']))}",
-        "metric": unit.metric,
-        "trials": sum(status.trials.values()),
-        "trials_wanted": status.trials_wanted,
-        "unfinished": status.trials.get("running", 0),
-        "cells": status.cells,
-        "cells_wanted": status.cells_wanted,
-        "share": status.cells / status.cells_wanted if status.cells_wanted else 1.0,
-    }
+        return self._listing.rows()

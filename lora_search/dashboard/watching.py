@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_search.store.files import LIVE_FILE, LOCK_FILE, STORAGE_FILE, STUDY_FILE, VERDICT_FILE
+from lora_search.store.files import LIVE_FILE, STORAGE_FILE, STUDY_FILE, VERDICT_FILE
+from lora_search.store.lock import has_ended, holder_of, named
 
-_WATCHED = (STUDY_FILE, f"{STUDY_FILE}-wal", VERDICT_FILE)
+_LOG = f"{STUDY_FILE}-wal"
+_WATCHED = (STUDY_FILE, _LOG, VERDICT_FILE)
 _ELSEWHERE = (STORAGE_FILE, VERDICT_FILE)
 """Of a study in PostgreSQL: its run touches the first whenever it has recorded something, and where it runs on another
 machine the dashboard does (``following``)."""
 _ALL = 0.9995
+_PAUSE = 1.0
+_REST = 3.0
 _CLOCK_STEP = 20_000_000
 """Nanoseconds within which two writes may leave the same time on a file."""
 
@@ -45,13 +49,32 @@ class Look:
 def look_at(folder: Path) -> Look | None:
     """The state of a study's files; None where there is no study any more."""
     for names in (_ELSEWHERE, _WATCHED):
-        files = tuple(_times(folder / name) for name in names)
+        files = tuple(_recorded(folder / name) for name in names)
         if files[0] is not None:
             break
     else:
         return None
-    newest = max(times[1] for times in files if times is not None)
-    return Look(files, time.time_ns() - newest > _CLOCK_STEP)
+    # a time to come, of a clock that was put back or of another machine's, is as settled as one that is past
+    now = time.time_ns()
+    return Look(files, all(abs(now - times[1]) > _CLOCK_STEP for times in files if times is not None))
+
+
+def _recorded(path: Path) -> tuple[int, int, int] | None:
+    """Of an empty log nothing: whoever reads a database that nobody has open lays one beside it meanwhile."""
+    times = _times(path)
+    return None if times is not None and path.name == _LOG and times[2] == 0 else times
+
+
+def rest(seconds: float) -> float:
+    """Seconds to wait until a study is read again.
+
+    A second at least, since a study may finish many cells at once, and so long that looking on takes a quarter of one
+    core at most, however large the study.
+
+    Args:
+        seconds: of a processor that it took to read and judge it.
+    """
+    return max(_PAUSE, _REST * seconds)
 
 
 def last_change(folder: Path) -> int:
@@ -107,29 +130,26 @@ def read_live(folder: Path) -> dict[str, Any] | None:
 
 
 def process_of(folder: Path) -> int | None:
-    """The process of the run at work in a folder of this machine; None where there is none."""
+    """The process of the run at work in a folder, where that is one of this machine; None where there is none."""
     try:
         said = json.loads((folder / LIVE_FILE).read_text(encoding="utf-8"))
-        return int(said["process"]) if said["state"] == "running" and _is_alive(folder, said) else None
+        mine = said["state"] == "running" and said["machine"] == os.uname().nodename and _is_alive(folder, said)
+        return int(said["process"]) if mine else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _is_alive(folder: Path, said: dict[str, Any]) -> bool:
-    """Whether the run that spoke is still there: the process that holds the folder, or, on another machine, lately."""
+    """Whether the run that spoke is still there.
+
+    On another machine: whether it spoke lately. On this one: whether it has the folder's lock, as a run of a study in
+    PostgreSQL has too. Its number alone may be another process's by now.
+    """
     if said["machine"] != os.uname().nodename:
         return time.time() - float(said["updated"]) < 60
-    process = int(said["process"])
-    holder = (folder / LOCK_FILE).read_text(encoding="utf-8")
-    if process <= 1 or not holder.startswith(f"process {process} on "):
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    holder = named(int(said["process"]))
+    # a run that was killed has forked what ends a moment later, and has the lock until then
+    return holder_of(folder) == holder and not has_ended(holder)
 
 
 def _curve(spots: list[Any]) -> list[list[float]]:

@@ -32,7 +32,7 @@ from lora_search.spec.fields import (
     TargetChoices,
     Texts,
 )
-from lora_search.spec.names import UNIFORM
+from lora_search.spec.names import LONGEST_STUDY_NAME, STUDY_NAME, UNIFORM
 
 ANY_RATE = Range(low=1e-6, high=1.0)
 """Where the best learning rate is looked for if the user says nothing: no LoRA has needed more or less."""
@@ -249,8 +249,7 @@ class VerdictSpec(Section):
 class Experiment(Section):
     """One experiment, resolved: every default filled in, nothing left to guess."""
 
-    # The name is a folder's and a database study's, so it keeps to what both take.
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    name: str = Field(pattern=STUDY_NAME, max_length=LONGEST_STUDY_NAME)
     seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSpec
     data: DataSpec

@@ -1,6 +1,7 @@
 """The small languages of ``search.targets``, ``search.layers`` and ``search.rank_pattern``, brought to one spelling.
 
-A trial is keyed by these strings (in Optuna, in tables, on plots), so two spellings of one choice must become one.
+A trial is keyed by these strings (in Optuna, in tables, on plots), so two spellings of one choice must become one. And
+what a study may be called, wherever its name comes from: it becomes a folder's, and a schema's in a database.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ RANKED_KINDS = TARGET_GROUPS[:3]
 """Kinds of module whose rank may differ from the adapter's, the narrower of two first."""
 UNIFORM, EVA = "uniform", "eva"
 
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LONGEST_STUDY_NAME = 100
+
 _MOST_LAYERS = 10**9
 # so many digits and no more: Python refuses to read a number of thousands
 _TOP = re.compile(r"top-([0-9]{1,9})(?:/([0-9]{1,9}))?")
@@ -32,6 +36,11 @@ _KIND_RULE = f"must name a kind of module ({', '.join(RANKED_KINDS)}) before eac
 _FACTOR_RULE = "must have factors from {:g} to {:g}".format(*_FACTORS)
 # "atention" could name a module, but never does: this near to a group, a name is a slip.
 _TYPO_SIMILARITY = 0.85
+
+
+def is_study_name(name: Any) -> bool:
+    """Whether a study can be called so."""
+    return isinstance(name, str) and len(name) <= LONGEST_STUDY_NAME and bool(re.fullmatch(STUDY_NAME[1:-1], name))
 
 
 def canonical_targets(value: Any) -> str:

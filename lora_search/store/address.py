@@ -4,6 +4,9 @@ The address is told in messages, kept in ``storage.json`` of the study's folder,
 of the machine. So a password in it is refused, wherever it came from, and not repeated. libpq finds one by itself: in
 ``PGPASSWORD``, in ``~/.pgpass`` (or ``PGPASSFILE``), or in the file that ``PGSERVICEFILE`` names.
 
+A folder may come from someone else, and name a server of theirs. So no server is told a password in clear, unless the
+user's own environment says otherwise (``PGREQUIREAUTH``), which no address may.
+
 A study's folder stays what commands are given: beside such a study it holds the files made from it, and copies of its
 predictions. ``storage.json`` says where the study itself is.
 """
@@ -11,13 +14,15 @@ predictions. ``storage.json`` says where the study itself is.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from lora_search.errors import StudyError
+from lora_search.spec.names import is_study_name
 from lora_search.spec.paths import kind_of
 from lora_search.store.files import STORAGE_FILE, write_atomically
 
@@ -28,6 +33,9 @@ _ADDRESS = re.compile(
     rf"postgres(?:ql)?://(?:[^:@/?#\s]*@)?{_HOST}(?:,{_HOST})*(?:/[^/?#@\s]*)?(?:\?{_OPTION}(?:&{_OPTION})*)?"
 )
 _PASSWORD = re.compile(r"://[^/?#]*:[^/?#]*@|[?&][^=&]*password[^=&]*=", re.IGNORECASE)
+_IN_CLEAR = "password"
+_PROOFS = ("none", "scram-sha-256", "md5", "gss", "sspi")
+"""What ``require_auth`` may name: ways that tell a server no password."""
 _NEW = "new:"
 """Begins the name of a schema that is not whole yet; no study's name has a colon."""
 _LONGEST = 63 - len(_NEW)
@@ -69,6 +77,11 @@ class DatabaseAddress:
         return f"postgresql+psycopg://{rest}{'&' if '?' in rest else '?'}options={quote(options)}"
 
 
+def authentication() -> str:
+    """How a server may ask who one is, as libpq's ``require_auth`` says it, where the address is no stricter."""
+    return os.environ.get("PGREQUIREAUTH") or f"!{_IN_CLEAR}"
+
+
 def checked_storage(storage: str, key: str = "--storage") -> str:
     """The address of a database, if it is one and holds no password.
 
@@ -83,6 +96,11 @@ def checked_storage(storage: str, key: str = "--storage") -> str:
         )
     if not _ADDRESS.fullmatch(storage):
         raise StudyError.about(key, f"must be {_FORM}, with % codes for special characters, and without a password")
+    for option, methods in parse_qsl(storage.partition("?")[2], keep_blank_values=True):
+        named = set(methods.split(","))
+        if option == "require_auth" and f"!{_IN_CLEAR}" not in named and not named <= set(_PROOFS):
+            rule = f"may require no other ways than {', '.join(_PROOFS)}"
+            raise StudyError.about(key, rule, hint="PGREQUIREAUTH may, which is yours alone")
     return storage
 
 
@@ -97,12 +115,23 @@ def address_in(folder: Path) -> DatabaseAddress | None:
         return None
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        return DatabaseAddress(checked_storage(said["storage"], str(path)), str(said["study"]))
+        return DatabaseAddress(checked_storage(said["storage"], str(path)), _checked_study(said["study"]))
     except OSError as error:
         raise StudyError.about(path, "must be readable", got=error.strerror) from error
     except (ValueError, KeyError, TypeError) as error:
         hint = "delete it, and run the study with --storage"
         raise StudyError.about(path, "must say where the study is kept", got="a damaged file", hint=hint) from error
+
+
+def _checked_study(name: str) -> str:
+    """The name of a study, which becomes that of a schema.
+
+    Raises:
+        ValueError: no experiment can have it.
+    """
+    if not is_study_name(name):
+        raise ValueError("no name of a study")
+    return name
 
 
 def write_address(folder: Path, address: DatabaseAddress) -> None:

@@ -27,6 +27,18 @@ RESCUED_FILE = "study-rescued.db"
 BACKUP_FILE = "study-before-doctor.db"
 
 
+def results_of(folder: Path, name: str) -> Path | None:
+    """The folder of results under which a run of a study goes on in this folder; None where none does, since a study's
+    folder is called like the study, and this one was renamed or is a copy.
+
+    Args:
+        folder: the study's, or a link to it.
+        name: the study's.
+    """
+    places = (folder, folder.absolute(), folder.resolve())
+    return next((place.parent for place in places if place.name == name), None)
+
+
 def log_of(database: Path) -> Path:
     """SQLite's write-ahead log of a database: what was committed and is not in the file itself yet."""
     return database.with_name(f"{database.name}-wal")

@@ -35,13 +35,18 @@ class FolderLock:
         Raises:
             StudyInUseError: another run has it.
             StudyError: the file system cannot lock.
+            OSError: the lock's file cannot be made, or not be written to.
         """
         descriptor = _locked(folder)
         while not _is_named(folder, descriptor):  # deleted between its opening and its locking
             os.close(descriptor)
             descriptor = _locked(folder)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{named(os.getpid())}\n".encode())
+        except BaseException:  # a full disk: the lock goes with the descriptor
+            os.close(descriptor)
+            raise
         return cls(folder, descriptor)
 
     def keep(self) -> bool:
@@ -52,7 +57,7 @@ class FolderLock:
 
         Raises:
             StudyInUseError: another run writes there now.
-            OSError: no file can be made there.
+            OSError: no file can be made there, or not be written to.
         """
         if self._descriptor is None or _is_named(self.folder, self._descriptor) or not self.folder.is_dir():
             return False
@@ -68,14 +73,24 @@ class FolderLock:
             self._descriptor = None
 
 
+def named(process: int) -> str:
+    """A process of this machine as the holder of a lock."""
+    return f"process {process} on {os.uname().nodename}"
+
+
 def holder_of(folder: Path) -> str | None:
-    """Who has the lock of a folder, as ``process 12 on name``; None where nobody has it."""
+    """Who has the lock of a folder, as ``process 12 on name``; None where nobody has it.
+
+    Nobody has it where the file system cannot lock, either: that is told to whoever wants to have it.
+    """
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         return None if _taken(descriptor, fcntl.LOCK_SH) else _name_in(descriptor)
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
 
@@ -85,8 +100,10 @@ def _locked(folder: Path) -> int:
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         holder = _holder_after_waiting(descriptor)
-    except OSError as error:
+    except BaseException as error:
         os.close(descriptor)
+        if not isinstance(error, OSError):
+            raise
         raise StudyError.about(folder, "must be on a file system that can lock files", got=error.strerror) from error
     if holder is not None:
         os.close(descriptor)

@@ -2,8 +2,8 @@
 
 ``study.db`` is the truth. What is made from it is made again; a cell whose predictions are gone or are not those that
 were recorded is forgotten, so that the study, run again, trains it again; what a crash left half written is removed.
-Before anything is changed in ``study.db`` a copy of it is put beside it. A damaged database is told, never touched; and
-so is one in PostgreSQL, whose administrator has its backups.
+Before anything is changed in ``study.db`` a copy of it is put beside it, another one each time. A damaged database is
+told, never touched; and so is one in PostgreSQL, whose administrator has its backups.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lora_search.errors import StudyError
 from lora_search.spec import facts
 from lora_search.spec.paths import kind_of
 from lora_search.store.address import DatabaseAddress, address_in
+from lora_search.store.copying import copies_of, copy_database
 from lora_search.store.database import VERSION, check_integrity, connect_writing, delete_baseline, format_of
 from lora_search.store.derived import derived_files
 from lora_search.store.faults import storage_errors_as_study_errors
@@ -162,10 +163,8 @@ def _orphans(tables: StudyTables) -> list[str]:
 
 
 def _leftover_database(folder: Path) -> list[Finding]:
-    copies = [name for name in (RESCUED_FILE, BACKUP_FILE) if (folder / name).is_file()]
-    return [
-        Finding("copy of the database", f"{folder / name}; rename it to {STUDY_FILE} if it is whole") for name in copies
-    ]
+    copies = [path for name in (RESCUED_FILE, BACKUP_FILE) for path in copies_of(folder / name)]
+    return [Finding("copy of the database", f"{path}; rename it to {STUDY_FILE} if it is whole") for path in copies]
 
 
 # -- mending -----------------------------------------------------------------------------------------------------
@@ -173,20 +172,21 @@ def _leftover_database(folder: Path) -> list[Finding]:
 
 def _mended(folder: Path) -> Iterator[Finding]:
     yield from _without_leftovers(folder)
+    kept: Path | None = None
     with closing(connect_writing(folder)) as connection:
         before = format_of(connection)
         if before != VERSION:
-            _back_up(folder, connection)
+            kept = copy_database(connection, folder / BACKUP_FILE)
             upgrade(folder, connection)
-            yield Finding("format", f"was {before} and is {VERSION} now; as it was: {folder / BACKUP_FILE}")
+            yield Finding("format", f"was {before} and is {VERSION} now; as it was: {kept}")
         tables = tables_of(folder, connection)
         yield Finding("database", _summary(tables))
         broken = broken_cells(tables)
         if broken:
-            _back_up(folder, connection)
+            kept = kept or copy_database(connection, folder / BACKUP_FILE)
             _forget(connection, tables, broken)
             (folder / VERDICT_FILE).unlink(missing_ok=True)
-        done = f" and forgotten, to be trained again when the study goes on (as it was: {folder / BACKUP_FILE})"
+        done = f" and forgotten, to be trained again when the study goes on (as it was: {kept})"
         yield _of_predictions(tables, broken, done if broken else "")
         tables = tables_of(folder, connection)
     yield _of_examples(tables)
@@ -221,15 +221,6 @@ def _without_leftovers(folder: Path) -> Iterator[Finding]:
         path.unlink(missing_ok=True)
     if removed:
         yield Finding("leftovers", f"removed, of writes that were cut short: {_listed(path.name for path in removed)}")
-
-
-def _back_up(folder: Path, connection: sqlite3.Connection) -> None:
-    """Copy the database beside it, unless an earlier copy is there, which is nearer to what once was."""
-    place = folder / BACKUP_FILE
-    if place.exists():
-        return
-    with closing(sqlite3.connect(place)) as copy:
-        connection.backup(copy)
 
 
 def _forget(connection: sqlite3.Connection, tables: StudyTables, broken: Iterable[Key]) -> None:

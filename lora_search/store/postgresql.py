@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lora_search.store.address import DatabaseAddress
+from lora_search.spec.names import is_study_name
+from lora_search.store.address import DatabaseAddress, authentication
 from lora_search.store.connection import Cursor
 from lora_search.store.database import TABLES, VERSION, check_version
 from lora_search.store.server_faults import driver, no_study, server_errors_as_study_errors
@@ -28,6 +30,7 @@ Value = TypeVar("Value")
 
 _TYPES = {" integer": " bigint", " real": " double precision", " text": ' text collate "C"', " without rowid": ""}
 """What a type of SQLite's is called here, and sorted by the order of SQLite's texts."""
+_OURS = re.compile(r"lora_search_[A-Za-z0-9._-]+")
 PREFIX = "lora-search: "
 _FILES = 'create table lora_files (name text collate "C" primary key, content bytea not null)'
 _SETTINGS = {
@@ -120,7 +123,7 @@ def connect(address: DatabaseAddress, schema: str | None = None, *, autocommit: 
     """
     psycopg_itself = driver()
     said = psycopg_itself.conninfo.conninfo_to_dict(address.storage)
-    settings = {**_CONNECTING, **said, "application_name": own_name()}
+    settings = {**_CONNECTING, **_authenticating(psycopg_itself), **said, "application_name": own_name()}
     raw: psycopg.Connection[Any] = psycopg_itself.connect(**settings, autocommit=autocommit, prepare_threshold=None)
     try:
         look_in(Connection(raw), schema or address.schema, _SETTINGS if autocommit else {})
@@ -129,6 +132,11 @@ def connect(address: DatabaseAddress, schema: str | None = None, *, autocommit: 
         raw.close()
         raise
     return raw
+
+
+def _authenticating(psycopg_itself: Any) -> dict[str, str]:
+    """What a server may ask for; libpq knows of that since version 16."""
+    return {"require_auth": authentication()} if psycopg_itself.pq.version() >= 160_000 else {}
 
 
 def look_in(connection: Connection, schema: str, settings: Mapping[str, str] = _NOTHING) -> None:
@@ -180,10 +188,16 @@ def studies_in(storage: str) -> list[str]:
             "where relname = 'lora_study' and nspname like 'lora~_search~_%' escape '~' "
             "and has_schema_privilege(pg_namespace.oid, 'usage') and has_table_privilege(pg_class.oid, 'select')"
         )
-        schemas = [schema for (schema,) in connection.execute(query).fetchall()]
+        # whoever may make schemas there may call them anything
+        schemas = [schema for (schema,) in connection.execute(query).fetchall() if _OURS.fullmatch(schema)]
         of_experiment = "select value::json ->> 'name' from \"{}\".lora_study where key = 'experiment'"
-        rows = [connection.execute(of_experiment.format(schema)).fetchone() for schema in schemas]
-        return sorted(row[0] for row in rows if row is not None)
+        rows = [(schema, connection.execute(of_experiment.format(schema)).fetchone()) for schema in schemas]
+        return sorted(row[0] for schema, row in rows if row is not None and _is_kept_in(storage, row[0], schema))
+
+
+def _is_kept_in(storage: str, name: Any, schema: str) -> bool:
+    """Whether a study can have this name, which becomes that of a folder, and is in this schema then."""
+    return is_study_name(name) and DatabaseAddress(storage, name).schema == schema
 
 
 def revisions(storage: str, studies: Iterable[DatabaseAddress]) -> dict[DatabaseAddress, str]:

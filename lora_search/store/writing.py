@@ -16,6 +16,7 @@ import optuna
 
 from lora_search.errors import StudyError
 from lora_search.store.connection import Connection
+from lora_search.store.copying import copy_database
 from lora_search.store.database import connect_writing
 from lora_search.store.files import LOCK_FILE, RESCUED_FILE, STUDY_FILE, index_of, log_of
 from lora_search.store.formats import upgrade
@@ -129,9 +130,8 @@ class WritableDatabase:
         """Put back what was lost, from what the open connection still holds: all that was ever recorded."""
         if loss == "folder":
             raise StudyError.about(self.folder, "must stay where it is while a run writes to it, and is gone")
-        rescued = self.path.with_name(RESCUED_FILE)
-        with closing(sqlite3.connect(rescued)) as copy:
-            self._connection.backup(copy)
+        # of nothing else, so that a damaged one is better than none
+        rescued = copy_database(self._connection, self.path.with_name(RESCUED_FILE), sound=False)
         if loss == "replaced":
             raise StudyError.about(
                 self.path,

@@ -168,6 +168,51 @@ def test_a_running_study_grows_on_the_page_and_keeps_what_is_selected(browser, t
         assert browser.complaints() == []
 
 
+def test_a_page_that_was_away_shows_what_it_missed_and_reads_nothing_else(browser, tmp_path):
+    folder = record(tmp_path / "going", sampled_rows(3))
+
+    def asked():
+        return [address.rpartition("/")[2] for address in browser.requests()]
+
+    with served(create_app(tmp_path)) as site:
+        browser.open(f"{site.address}/studies/going")
+        browser.until(lambda: asked().count("events") == 1)
+        browser.in_sight(False)
+        add_cells(folder, dict(sampled_rows(4)[3], state="running"), cells=2)
+        time.sleep(1)
+        assert "3 trials" in browser.text("#facts")
+        browser.in_sight(True)
+        browser.until(lambda: "4 trials" in browser.text("#facts"))
+        assert (asked().count("events"), asked().count("data.json")) == (2, 2)
+        browser.in_sight(False)
+        browser.in_sight(True)
+        browser.until(lambda: asked().count("events") == 3)
+        time.sleep(1)
+        assert asked().count("data.json") == 2
+        assert browser.complaints() == []
+
+
+def test_a_study_that_could_not_be_read_just_now_is_read_again(browser, tmp_path):
+    folder = record(tmp_path / "going", sampled_rows(3))
+    with served(create_app(tmp_path)) as site:
+        browser.open(f"{site.address}/studies/going")
+        browser.run("window.ask = window.fetch; window.fetch = () => Promise.reject(new Error('no network'))")
+        add_cells(folder, dict(sampled_rows(4)[3], state="running"), cells=2)
+        browser.until(lambda: browser.text("#live-words") == "could not be read just now")
+        browser.run("window.fetch = window.ask")
+        browser.until(lambda: "4 trials" in browser.text("#facts"))
+        assert browser.text("#live-words") != "could not be read just now"
+
+
+def test_pages_that_nobody_sees_keep_no_other_from_loading(browser, home):
+    """A browser has six connections to a host."""
+    with browser.tabs() as another_tab:
+        for _ in range(8):
+            another_tab()
+            browser.open(home["live"])
+        assert browser.complaints() == []
+
+
 def test_a_phone_needs_no_sideways_scrolling_and_night_is_dark(browser, home):
     with browser.screen(360, 740):
         for address in (home["live"], home["file"], home["live"].partition("/studies")[0]):

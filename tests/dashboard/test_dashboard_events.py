@@ -6,14 +6,16 @@ import os
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from dashboard_builders import record, served
 from fabricated_studies import sampled_rows
 
-from lora_search.dashboard import create_app, events
+from lora_search.dashboard import create_app, events, watching
 from lora_search.dashboard.watching import look_at, process_of, read_live
-from lora_search.store.files import LIVE_FILE, LOCK_FILE, STUDY_FILE
+from lora_search.store.files import LIVE_FILE, STUDY_FILE
+from lora_search.store.lock import FolderLock
 
 
 def said(**changes):
@@ -26,7 +28,14 @@ def said(**changes):
 
 def speak(folder, **changes):
     (folder / LIVE_FILE).write_text(json.dumps(said(**changes)), encoding="utf-8")
-    (folder / LOCK_FILE).write_text(f"process {os.getpid()} on {os.uname().nodename}\n", encoding="utf-8")
+
+
+@pytest.fixture
+def running(folder):
+    """As long as a run has the study."""
+    lock = FolderLock.acquire(folder)
+    yield
+    lock.release()
 
 
 def finish_a_cell(folder):
@@ -40,9 +49,10 @@ def folder(tmp_path):
     return record(tmp_path / "film-quotes", sampled_rows(3))
 
 
-def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder):
+def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder, running):
     with served(create_app(folder.parent)) as site, site.events("/studies/film-quotes/events") as events:
         assert next(events) == ("live", None)
+        assert next(events) == ("changed", {"token": look_at(folder).token})
         finish_a_cell(folder)
         name, value = next(events)
         assert name == "changed"
@@ -54,6 +64,16 @@ def test_a_page_hears_of_a_cell_of_a_step_and_of_the_end(folder):
         assert "25 % done · about 1m 15s left · training trials 3, 5 / fold 2" in value["words"]
         shutil.rmtree(folder)
         assert "gone" in [name for name, _ in events]
+
+
+def test_a_page_that_comes_back_hears_how_the_study_is_by_now(folder):
+    with served(create_app(folder.parent)) as site:
+        before = site.ask("/studies/film-quotes/data.json").json["token"]
+        finish_a_cell(folder)  # while nobody listens
+        with site.events("/studies/film-quotes/events") as events:
+            told = [next(events), next(events)]
+        assert told == [("live", None), ("changed", {"token": look_at(folder).token})]
+        assert told[1][1]["token"] != before
 
 
 def test_the_list_hears_of_new_studies(folder):
@@ -72,7 +92,28 @@ def test_a_look_differs_only_where_something_was_recorded(folder):
     assert look_at(folder.parent) is None
 
 
-def test_a_run_that_was_killed_is_not_running(folder):
+@pytest.mark.parametrize(("seconds", "settled"), [(-3600, True), (0, False), (3600, True)])
+def test_a_look_is_settled_unless_it_was_written_to_just_now(folder, monkeypatch, seconds, settled):
+    now = (folder / STUDY_FILE).stat().st_mtime_ns
+    monkeypatch.setattr(watching.time, "time_ns", lambda: now)
+    moment = now + seconds * 10**9
+    for path in (folder / STUDY_FILE, folder / "verdict.json"):
+        os.utime(path, ns=(moment, moment))
+    assert look_at(folder).settled is settled
+    os.utime(folder / STUDY_FILE, ns=(now, now))
+    assert look_at(folder).settled is False
+
+
+def test_reading_a_study_that_nobody_writes_looks_like_nothing_recorded(folder):
+    before, seen = look_at(folder).files, []
+    with closing(sqlite3.connect(folder / STUDY_FILE)) as connection:
+        connection.execute("select * from lora_cells").fetchone()
+        assert (folder / f"{STUDY_FILE}-wal").exists()
+        seen.append(look_at(folder).files)
+    assert [*seen, look_at(folder).files] == [before, before]
+
+
+def test_a_run_that_was_killed_is_not_running(folder, running):
     speak(folder, process=2**22 - 1)
     assert read_live(folder)["running"] is False
     assert process_of(folder) is None

@@ -5,7 +5,7 @@ from dashboard_builders import record, served
 from fabricated_studies import sampled_rows, trial_row
 
 from lora_search.dashboard import create_app
-from lora_search.dashboard.guard import COOKIE, Access
+from lora_search.dashboard.guard import Access
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,22 @@ def test_a_token_comes_once_in_the_address_and_stays_in_a_cookie(results):
         assert "HttpOnly" in cookie
         assert "samesite=strict" in cookie.lower()
         assert site.ask("/", headers={"Cookie": cookie.partition(";")[0]}).status == 200
-        assert site.ask("/", headers={"Cookie": f"{COOKIE}=other"}).status == 403
+        name = cookie.partition("=")[0]
+        assert site.ask("/", headers={"Cookie": f"{name}=other"}).status == 403
+
+
+def test_two_dashboards_of_one_host_keep_each_their_token(results):
+    """A browser brings all cookies of a host to each of its ports."""
+    jar = {}
+    with (
+        served(create_app(results, token="one", control=True)) as one,
+        served(create_app(results, token="other", control=True)) as other,
+    ):
+        for site, token in ((one, "one"), (other, "other")):
+            name, _, value = site.ask(f"/?token={token}").headers["set-cookie"].partition(";")[0].partition("=")
+            jar[name] = value
+        brought = {"Cookie": "; ".join(f"{name}={value}" for name, value in jar.items())}
+        assert [site.ask("/", headers=brought).status for site in (one, other)] == [200, 200]
 
 
 def test_what_a_study_says_is_text(tmp_path):

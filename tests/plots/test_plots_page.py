@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from fabricated_studies import every_state_rows, sampled_rows, study, trial_row,
 
 from lora_search.plots.web import inline_json, judged_view, page_script, page_style, study_payload
 from lora_search.plots.web.payload import csv_lines
+from lora_search.plots.web.render import run_command
 from lora_search.spec import facts
 from lora_search.store.spreadsheets import csv_text
 
@@ -125,3 +127,23 @@ def test_two_thousand_trials_are_about_a_megabyte(tmp_path):
     verdict = {"status": "no-trials", "sentence": "None.", "metric": "accuracy", "margin": 0.01, "confidence": 0.95}
     text = json.dumps(study_payload(large, judged_view(large, {**verdict, "warnings": []})))
     assert len(text) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        ("results/tickets", "lora-search run results/tickets/experiment.toml"),
+        ("elsewhere/tickets", "lora-search run elsewhere/tickets/experiment.toml --results elsewhere"),
+        ("my results/tickets", "lora-search run 'my results/tickets/experiment.toml' --results 'my results'"),
+        ("tickets", "lora-search run tickets/experiment.toml --results ."),
+        ("results/tickets-old", None),
+    ],
+)
+def test_the_command_that_goes_on_with_a_study_names_its_results(folder, command):
+    assert run_command(Path(folder), "tickets") == command
+
+
+def test_a_study_that_is_the_folder_one_is_in_is_gone_on_with_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "tickets").mkdir()
+    monkeypatch.chdir(tmp_path / "tickets")
+    assert run_command(Path("."), "tickets") == f"lora-search run experiment.toml --results {tmp_path}"

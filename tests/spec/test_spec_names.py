@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_search.spec import layer_indices
-from lora_search.spec.names import canonical_layers, canonical_rank_pattern, canonical_targets, rank_factors
+from lora_search.spec.names import (
+    LONGEST_STUDY_NAME,
+    canonical_layers,
+    canonical_rank_pattern,
+    canonical_targets,
+    is_study_name,
+    rank_factors,
+)
 from lora_search.spec.suggestions import ChoiceError, closest
 
 
@@ -128,3 +135,15 @@ def test_ranks_by_module_have_one_spelling(written: str, canonical: str, factors
 def test_what_is_no_pattern_is_refused(written: object, message: str) -> None:
     with pytest.raises(ChoiceError, match=message):
         canonical_rank_pattern(written)
+
+
+@pytest.mark.parametrize("name", ["a", "A.b-c_d", "1", "x" * LONGEST_STUDY_NAME])
+def test_names_that_a_study_can_have(name: str) -> None:
+    assert is_study_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../a", "a/b", ".a", "-a", "a b", "a\n", 'a"', "\u00e4", "x" * (LONGEST_STUDY_NAME + 1), None, 3]
+)
+def test_names_that_no_study_can_have(name: object) -> None:
+    assert not is_study_name(name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from store_builders import ENVIRONMENT, as_format_1, cell, experiment, failed_ce
 
 from lora_search.errors import StudyError
 from lora_search.spec.facts import FINALISTS
+from lora_search.store import copying
 from lora_search.store.database import VERSION
 from lora_search.store.files import BACKUP_FILE
 from lora_search.store.ledger import Ledger
@@ -105,6 +108,35 @@ def test_a_training_without_its_predictions_is_forgotten(folder: Path, damage: s
     with Ledger.open(folder, experiment(cv={"folds": 2}), ENVIRONMENT) as ledger:
         ledger.add_cell(cell(0, 0, 1))
     assert mended(folder)["predictions"] == SOUND["predictions"]
+
+
+def test_every_mend_keeps_what_was_there_before_it(folder: Path) -> None:
+    copies = []
+    for fold in range(2):
+        (folder / "predictions" / f"trial-0000-repeat-0-fold-{fold}.npz").unlink()
+        copies.append(mended(folder)["predictions"].partition("(as it was: ")[2].partition(")")[0])
+    assert copies == [str(folder / "study-before-doctor.db"), str(folder / "study-before-doctor-2.db")]
+    for copy, cells in zip(copies, (5, 4), strict=True):
+        with closing(sqlite3.connect(copy)) as backup:
+            assert backup.execute("select count(*) from lora_cells").fetchone() == (cells,)
+
+
+def test_nothing_is_mended_where_no_copy_can_be_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that was cut short is none: the next mend makes one."""
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (folder / "predictions" / "trial-0000-repeat-0-fold-1.npz").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(copying.os, "fsync", full)
+        with pytest.raises(StudyError, match="must be a folder that can be written to, got No space left on device"):
+            mend_study(folder)
+    assert len(read_study(folder).cells) == 5
+    assert list(folder.glob("*before-doctor*")) == list(folder.glob(".study-before*")) == []
+    assert str(folder / BACKUP_FILE) in mended(folder)["predictions"]
+    with closing(sqlite3.connect(folder / BACKUP_FILE)) as backup:
+        assert backup.execute("select count(*) from lora_cells").fetchone() == (5,)
 
 
 def test_a_lost_extra_repeat_is_asked_for_again(folder: Path) -> None:

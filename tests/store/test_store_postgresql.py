@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
+import struct
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +63,8 @@ def refusal(work: Any, *arguments: Any) -> str:
         "postgresql://lora%40corp@[::1]:5432,other:5433/studies",
         "postgresql:///studies?host=/var/run/postgresql",
         "postgresql://?service=studies",
+        "postgresql://db/studies?require_auth=scram-sha-256,gss",
+        "postgresql://db/studies?require_auth=!password,!md5",
     ],
 )
 def test_addresses_that_are_taken(address: str) -> None:
@@ -91,6 +97,48 @@ def test_a_password_is_refused_and_not_repeated(address: str, folder: Path) -> N
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("methods", ["password", "pass%77ord", "scram-sha-256,password", "!md5", ""])
+def test_an_address_may_not_have_a_password_told_in_clear(methods: str) -> None:
+    assert refusal(checked_storage, f"postgresql://db/studies?require_auth={methods}") == (
+        "--storage: may require no other ways than none, scram-sha-256, md5, gss, sspi; "
+        "PGREQUIREAUTH may, which is yours alone"
+    )
+
+
+def test_a_server_that_asks_for_the_password_in_clear_is_not_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder from elsewhere may name any server; the password is meant for another."""
+    monkeypatch.setenv("PGPASSWORD", "geheim")
+    folder.mkdir(parents=True)
+    for methods, told in ((None, False), ("password", True)):
+        if methods is not None:
+            monkeypatch.setenv("PGREQUIREAUTH", methods)
+        with closing(socket.create_server(("127.0.0.1", 0))) as server:
+            heard = []
+            thread = threading.Thread(target=lambda server=server, heard=heard: heard.append(asks_in_clear(server)))
+            thread.start()
+            write_address(
+                folder, DatabaseAddress(f"postgresql://lora@127.0.0.1:{server.getsockname()[1]}/x", "reviews")
+            )
+            mistake = refusal(read_study, folder)
+            thread.join()
+        assert heard == [b"geheim" if told else b""]
+        assert ("server requested a cleartext password" in mistake) == (not told)
+
+
+def asks_in_clear(server: socket.socket) -> bytes:
+    """Be a server that asks for the password as it is; what it is told."""
+    connection, _ = server.accept()
+    with connection:
+        asked = connection.recv(4096)
+        while asked[4:8] in (struct.pack("!I", 80877103), struct.pack("!I", 80877104)):  # for encryption
+            connection.sendall(b"N")
+            asked = connection.recv(4096)
+        connection.sendall(b"R" + struct.pack("!II", 8, 3))
+        return connection.recv(4096)[5:-1]
+
+
 def test_every_study_has_a_schema_whatever_its_name() -> None:
     names = ["a", "A.b-c_d", "x" * 100, "x" * 99 + "y", "x" * 99 + "Y"]
     schemas = [DatabaseAddress(NOWHERE, name).schema for name in names]
@@ -99,7 +147,13 @@ def test_every_study_has_a_schema_whatever_its_name() -> None:
     assert all(len(DatabaseAddress(NOWHERE, name).new_schema) <= 63 for name in names)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"storage": 3, "study": "a"}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{}", "[]", '{"storage": 3, "study": "a"}', "\xff", f'{{"storage": "{NOWHERE}", "study": "../a"}}',
+        f'{{"storage": "{NOWHERE}", "study": "a\\"; drop schema b"}}', f'{{"storage": "{NOWHERE}", "study": 3}}',
+    ],
+)  # fmt: skip
 def test_a_damaged_pointer_is_named(folder: Path, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / "storage.json").write_text(text, encoding="latin-1")
@@ -203,6 +257,32 @@ def test_a_folder_is_that_of_one_study(folder: Path, postgresql: Any, tmp_path: 
     assert "must be empty or hold a study" in refusal(attach_studies, tmp_path, postgresql.storage)
     unknown = refusal(attach_studies, tmp_path, postgresql.storage, ["reviewz"])
     assert unknown == "NAME: must be one of reviews, got reviewz"
+
+
+def test_what_is_no_study_of_a_database_gets_no_folder(folder: Path, postgresql: Any, tmp_path: Path) -> None:
+    """Others may have the right to make schemas there, and call themselves anything."""
+    with begin(folder, postgresql), postgresql.connect() as connection:
+        for schema, name in (
+            ("lora_search_evil", "../../outside"),
+            ("lora_search_twin", "reviews"),
+            ('lora_search_x".y; create table public.made(); --', "x"),
+        ):
+            quoted = schema.replace('"', '""')
+            connection.execute(f'create schema "{quoted}"; create table "{quoted}".lora_study (key text, value text)')
+            said = json.dumps({"name": name})
+            connection.execute(f"insert into \"{quoted}\".lora_study values ('experiment', %s)", (said,))
+    try:
+        there = tmp_path / "a" / "b" / "there"
+        assert attach_studies(there, postgresql.storage) == [there / "reviews"]
+        assert sorted(path.name for path in tmp_path.rglob("storage.json")) == ["storage.json"] * 2
+        unknown = refusal(attach_studies, there, postgresql.storage, ["../../outside"])
+        assert unknown == "NAME: must be one of reviews, got ../../outside"
+        with postgresql.connect() as connection:
+            assert connection.execute("select to_regclass('public.made')").fetchone() == (None,)
+    finally:
+        with postgresql.connect() as connection:
+            for schema in ("lora_search_evil", "lora_search_twin", 'lora_search_x"".y; create table public.made(); --'):
+                connection.execute(f'drop schema "{schema}" cascade')
 
 
 def test_what_a_server_refuses_is_told_in_a_line(

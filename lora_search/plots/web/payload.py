@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def study_payload(tables: StudyTables, judged: Mapping[str, Any], token: str = "
         "scores": _scores(trials, complete, columns),
         "packs": _packs(trials, complete, columns),
         "csv": csv_lines(trials),
-        "command": f"lora-search export {tables.folder} my-adapter --trial {{trial}} --weights",
+        "command": f"lora-search export {quote(str(tables.folder))} my-adapter --trial {{trial}} --weights",
         "importance": None,
         "rates": None,
         "predictions": None,

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from shlex import join, quote
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +16,7 @@ from markupsafe import Markup
 from lora_search.plots.encoding import css_variables
 from lora_search.plots.facts import environment_groups, study_facts
 from lora_search.plots.formats import duration, level, unit_of
+from lora_search.store.files import EXPERIMENT_FILE, results_of
 from lora_search.store.reader import StudyTables
 
 _SCRIPTS = (
@@ -46,8 +49,18 @@ def study_context(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, 
         "unit": unit_of(str(verdict.get("metric") or "score"), float(verdict.get("margin") or 0.0)),
         "facts": study_facts(tables, verdict),
         "groups": environment_groups(tables),
-        "folder": str(tables.folder),
+        "folder": quote(str(tables.folder)),
+        "run": run_command(tables.folder, tables.experiment.name),
     }
+
+
+def run_command(folder: Path, name: str) -> str | None:
+    """The command that goes on with a study; None where none does, since its folder is called otherwise."""
+    results = results_of(folder, name)
+    if results is None:
+        return None
+    where = [] if results == Path("results") else ["--results", str(results)]
+    return join(["lora-search", "run", str(folder / EXPERIMENT_FILE), *where])
 
 
 def render_part(name: str, context: Mapping[str, Any]) -> str:

@@ -196,13 +196,13 @@ class RayFleet:
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(reference)
-        except errors.RayActorError as error:
-            if not asked.polling:
-                self._end(asked.place)
-                self._hear(asked.place, Lost(_told(error)))
-            return
         except errors.RayTaskError as error:
             self._hear(asked.place, Refused(_told(error)))
+            return
+        except errors.RayError as error:  # whatever Ray calls it: the node's memory was short, or the node is gone
+            if not asked.polling:  # what becomes of the task is told by the task
+                self._end(asked.place)
+                self._hear(asked.place, Lost(_told(error)))
             return
         if not asked.polling:
             if isinstance(answer, Outcome):

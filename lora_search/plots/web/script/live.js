@@ -2,28 +2,67 @@
 
 const api = (page, path) => page.dataset.study + path;
 
+// Events as long as someone may see them: a browser has six connections to a host for all its pages, and one that follows
+// keeps one of them. A page that comes back is told at once how things are.
+function listen(address, handlers) {
+  let events = null, ended = false;
+  const close = () => {
+    events?.close();
+    events = null;
+  };
+  const end = () => {
+    ended = true;
+    close();
+  };
+  const open = () => {
+    if (events || ended || document.hidden) return;
+    events = new EventSource(address);
+    for (const [name, handler] of Object.entries(handlers)) events.addEventListener(name, (event) => handler(event, end));
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", open);
+  open();
+}
+
+const AGAIN_MILLISECONDS = 5000;
+
 function follow(page, onChange) {
-  const events = new EventSource(api(page, "/events"));
-  let busy = false, again = false;
+  let token = view.data.token, asked = token, busy = false, retry = null;
   const change = async () => {
-    if (busy) return void (again = true);
+    if (busy) return;
     busy = true;
-    do {
-      again = false;
-      await onChange().catch(() => setLine("waiting", "could not be read just now"));
-    } while (again);
+    while (token !== asked && token !== view.data.token) {
+      const wanted = token;
+      try {
+        await onChange();
+        if (byId("live").dataset.state === "waiting") showLive(view.live);
+        asked = wanted;
+      } catch {
+        setLine("waiting", "could not be read just now");
+        clearTimeout(retry);
+        retry = setTimeout(change, AGAIN_MILLISECONDS); // nothing else may ever be recorded
+        break;
+      }
+    }
     busy = false;
   };
-  events.addEventListener("changed", change);
-  events.addEventListener("live", (event) => showLive(JSON.parse(event.data)));
-  events.addEventListener("gone", () => {
-    setLine("gone", "the study's folder is gone; this page keeps what it last showed");
-    events.close();
-  });
-  events.addEventListener("open", () => page.classList.remove("lost"));
-  events.addEventListener("error", () => {
-    page.classList.add("lost");
-    setLine("lost", "the dashboard does not answer; trying again");
+  listen(api(page, "/events"), {
+    // the first one says how the study is: a page that was away does not know what it missed
+    changed: (event) => {
+      token = JSON.parse(event.data).token;
+      change();
+    },
+    live: (event) => showLive(JSON.parse(event.data)),
+    gone: (event, end) => {
+      setLine("gone", "the study's folder is gone; this page keeps what it last showed");
+      end();
+    },
+    open: () => page.classList.remove("lost"),
+    error: () => {
+      page.classList.add("lost");
+      setLine("lost", "the dashboard does not answer; trying again");
+    },
   });
 }
 
@@ -54,8 +93,8 @@ function bindControl(page) {
   for (const action of ["stop", "resume"]) {
     byId(action)?.addEventListener("click", async (event) => {
       event.target.disabled = true;
-      const answer = await fetch(api(page, `/${action}`), { method: "POST", headers: { "X-Control": page.dataset.control } });
-      setLine("asked", (await answer.json()).words);
+      const answer = await fetch(api(page, `/${action}`), { method: "POST", headers: { "X-Control": page.dataset.control } }).catch(() => null);
+      setLine("asked", !answer ? "the dashboard does not answer" : answer.ok ? (await answer.json()).words : await answer.text());
       setTimeout(() => (event.target.disabled = false), 3000);
     });
   }

@@ -37,10 +37,11 @@ function listPage(page) {
     page.dataset.ready = "yes";
   };
   show(JSON.parse(byId("rows-data").textContent));
-  const events = new EventSource(`${page.dataset.root}/events`);
-  events.addEventListener("studies", (event) => show(JSON.parse(event.data)));
-  events.addEventListener("error", () => (byId("lost").hidden = false));
-  events.addEventListener("open", () => (byId("lost").hidden = true));
+  listen(`${page.dataset.root}/events`, {
+    studies: (event) => show(JSON.parse(event.data)),
+    error: () => (byId("lost").hidden = false),
+    open: () => (byId("lost").hidden = true),
+  });
 }
 
 async function comparePage(page) {
