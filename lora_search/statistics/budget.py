@@ -91,6 +91,7 @@ def next_cells(
     repeats: int,
     recorded: Recorded | None = None,
     tried: Collection[tuple[int, int, int]] | None = None,
+    room: int | None = None,
 ) -> tuple[CellRequest, ...]:
     """What to train once every trial is complete or stopped by racing.
 
@@ -103,6 +104,8 @@ def next_cells(
         repeats: how many repeats a finalist may have in all.
         recorded: the predictions of the study, to compare by; None compares by the scores of folds.
         tried: (trial, repeat, fold) that were trained, where ``cells`` does not have all of them.
+        room: how many of the planned cells may still be trained, where that is limited; one trial is finished whatever
+            it says.
 
     Returns:
         the missing cells of the stopped trial in its planned repeats, or of the finalists in the lowest repeat that one
@@ -124,7 +127,8 @@ def next_cells(
         readmitted = trial_to_readmit(matrix, pairs, rivals, question, matrix.looks(folds, planned))
     else:
         readmitted = most_promising(everyone)
-    if readmitted is not None and (wanted := lacking([readmitted], range(planned))):
+    wanted = () if readmitted is None else lacking([readmitted], range(planned))
+    if wanted and (room is None or len(wanted) <= room or not matrix.trials):
         return wanted
     rows = finalist_rows(matrix, question, repeats=repeats)
     finalists = [matrix.trials[row] for row in rows]

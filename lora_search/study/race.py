@@ -104,13 +104,16 @@ def finalist_requests(experiment: Experiment, ledger: Ledger) -> Iterator[list[C
         extra = sum(request[-1][0] >= cv.repeats for request in kept)
         tables = ledger.tables()
         rows = by_adapter(tables)
+        most, recorded = experiment.search.cells, ledger.cell_keys()
+        planned = sum(key.repeat < cv.repeats for key in recorded)
         wanted = next_cells(
             rows.trials,
             rows.cells,
             Question.of(experiment),
             repeats=cv.repeats + spec.extra_repeats,
             recorded=recorded_of(rows),
-            tried={(key.trial, key.repeat, key.fold) for key in ledger.cell_keys()},
+            tried={(key.trial, key.repeat, key.fold) for key in recorded},
+            room=None if most is None else max(most - planned, 0),
         )
         if not wanted or (extra >= spec.extra_repeats and wanted[-1].repeat >= cv.repeats):
             return

@@ -140,7 +140,7 @@ def test_with_a_higher_limit_of_cells_goes_on_what_only_the_limit_stopped(run):
 @pytest.mark.parametrize("cells", [4, 12])
 def test_a_tight_limit_of_cells_is_kept_too(run, cells):
     study = run(search={**SPEC["search"], "cells": cells}, verdict={**SPEC["verdict"], "extra_repeats": 0})
-    assert len(study.cells) <= cells + SPEC["cv"]["folds"], "what one lacks that is readmitted aside"
+    assert len(study.cells) <= cells + SPEC["cv"]["folds"], "but for what the one lacks that is trained to the end"
 
 
 def test_of_a_large_space_as_many_are_tried_as_trials_were_asked_for_and_more_when_asked_again(run):
