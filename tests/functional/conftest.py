@@ -56,18 +56,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True, scope="session")
+_SEARCHED: dict[tuple[Any, ...], Any] = {}
+
+
+@pytest.fixture(autouse=True, scope="module")  # a session's would go on when tests of models follow
 def _one_search_per_model() -> Iterator[None]:
     """Which of the last layer's tokens a head reads is found by trying, a dozen times a model: for the models of these
     tests, which are few, once."""
-    kept: dict[tuple[Any, ...], Any] = {}
 
     def find(model: Any, last_layer: str, linear_modules: Any, storage: Any, batch: Any) -> Any:
         ends = (batch.arguments["input_ids"].shape[1], batch.arguments["attention_mask"][:, 0].tolist())
         key = (type(model), model.config.to_json_string(), last_layer, tuple(linear_modules), str(ends))
-        if key not in kept:
-            kept[key] = find_pooled_token(model, last_layer, linear_modules, storage, batch)
-        return kept[key]
+        if key not in _SEARCHED:
+            _SEARCHED[key] = find_pooled_token(model, last_layer, linear_modules, storage, batch)
+        return _SEARCHED[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frozen_forward, "find_pooled_token", find)
