@@ -10,8 +10,7 @@ adapters at the rates the model of the rates predicts (the nearest the table has
 Nothing is trained: cells are uncovered, at most ``--cells``.
 
 A table has no predictions, so what trainings contribute to the scatter between folds (which correlates folds) cannot
-be told from what examples do (which does not). ``--share`` says it, to racing and to the verdict; by default what
-ten_samples.py found.
+be told from what examples do (which does not). ``--share`` says it; by default what ten_samples.py found.
 
 The truth is the whole table: an adapter's score is its mean over the folds at its best rate. Figures, each with its
 Monte-Carlo standard error over the replays (which share one table):
@@ -245,7 +244,6 @@ def main() -> None:
             oracle.rates[-1],
             tuple(oracle.rates),
             cells=args.cells,
-            training_share=share,
         )
         found[path.name] = audit(oracle, rules, share, args.replays)
         print(path.name, json.dumps(found[path.name]), flush=True)

@@ -108,7 +108,7 @@ def race(
     if live.size < 2:
         return Race((), spent)
     finals, variances = predict_full_run(levels, live, planned, draws, np.random.default_rng(seed))
-    chances = chance_to_matter(finals, variances, question, matrix.training_share)
+    chances = chance_to_matter(finals, variances, question)
     done = np.where(out, planned, np.minimum(levels.cells, planned)).sum()
     allowed = error * release(float(done) / (planned * max(trials, out.size))) - spent
     chosen = cheapest(chances, levels.cells[live] < planned, allowed)
@@ -142,14 +142,13 @@ def predict_full_run(
     return (cells * level + missing * rest) / np.maximum(cells + missing, 1), variances
 
 
-def chance_to_matter(finals: Array, variances: Array, question: Question, training_share: float = 1.0) -> Array:
+def chance_to_matter(finals: Array, variances: Array, question: Question) -> Array:
     """Share of the predictions in which a trial is recommended, or is the best and the verdict another without it.
 
     Args:
         finals: predicted scores, ``(draws, trials)``, smallest trial first.
         variances: predicted noise variances, same shape.
         question: of the verdict.
-        training_share: of the variance between folds, what trainings contribute (see ``comparison``).
 
     Returns:
         ``(trials,)``; half a prediction is added, so that no chance is said to be zero.
@@ -158,7 +157,7 @@ def chance_to_matter(finals: Array, variances: Array, question: Question, traini
     best = finals.argmax(axis=1)
     is_best = np.arange(trials) == best[:, None]
     runner_up = np.where(is_best, -np.inf, finals).argmax(axis=1)
-    bounds, without_best = _bounds(finals, variances, best, question, training_share)
+    bounds, without_best = _bounds(finals, variances, best, question)
     verdict = _verdict(*bounds, best, question.margin)
     without = _verdict(*without_best, runner_up, question.margin, is_best)
     changed = (verdict[0] != without[0]) | (verdict[1] != without[1])
@@ -167,15 +166,16 @@ def chance_to_matter(finals: Array, variances: Array, question: Question, traini
 
 
 def _bounds(
-    finals: Array, variances: Array, best: NDArray[np.int64], question: Question, training_share: float
+    finals: Array, variances: Array, best: NDArray[np.int64], question: Question
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Least favourable (upper, lower) bound of each trial's shortfall, and the same with the best left out.
 
     Trial by trial in float32: a table of all pairs in all draws would not stay in cache.
     """
     scores, noise = (np.ascontiguousarray(table.T, dtype=np.float32) for table in (finals, variances))
-    spread = np.sqrt(1.0 / question.planned + training_share / (question.folds - 1))
-    factor = np.float32(special.ndtri(question.confidence) * spread)
+    factor = np.float32(
+        special.ndtri(question.confidence) * np.sqrt(1.0 / question.planned + 1.0 / (question.folds - 1))
+    )
     draw = np.arange(scores.shape[1])
     found = np.empty((4, *scores.shape))
     for row in range(len(scores)):

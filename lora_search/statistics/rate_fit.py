@@ -22,13 +22,9 @@ from scipy import linalg
 from lora_search.statistics.comparison import Array
 from lora_search.statistics.rate_shape import DEVIATION, MEAN, MU, SHIFT, SIZE, SLOPES, design, drop
 
-_TOP_MEAN, _TREND_DEVIATION, _FOLD_DEVIATION = 0.9, 0.05, 0.15
-_NOISE, _OWN = 0.07, 0.08
-"""Standard deviations beforehand, in shares of what can be learned: of one cell at the top, and between the tops of
-adapters, trends aside. How much can be learned differs from task to task far more than either does, so what a channel
-shows outweighs them in time."""
-_FREEDOM = 5.0
-"""Degrees of freedom that each of these is worth."""
+_TOP_MEAN, _TOP_DEVIATION, _TREND_DEVIATION, _FOLD_DEVIATION = 0.9, 0.08, 0.05, 0.15
+NOISE = 0.07
+"""Of one cell, in shares of what can be learned; where the residuals show more, that is taken."""
 _LUCK = ((0.2, 0.6), (0.05, 0.4))
 """Variance on the cliffs (below, above) of score and log loss, in units of k (1 - k), of which it would be 1 if a
 training learned all or nothing."""
@@ -48,42 +44,18 @@ _LEAST_PROBABLE = 0.01
 
 
 @dataclass(frozen=True)
-class Spreads:
-    """By how much things differ, ``(channels,)`` each, in shares of what can be learned.
-
-    Attributes:
-        noise: standard deviation of a cell at the top. freedom: degrees of freedom behind it.
-        own: standard deviation of the tops of adapters, trends aside.
-    """
-
-    noise: Array
-    freedom: Array
-    own: Array
-
-    @property
-    def surprise(self) -> float:
-        """Minus the logarithm of their density beforehand (scaled inverse chi-square), up to a constant."""
-        return sum(
-            float((_FREEDOM / 2.0 * (np.log(found**2) + known**2 / found**2)).sum())
-            for found, known in ((self.noise, _NOISE), (self.own, _OWN))
-        )
-
-
-_BEFOREHAND = Spreads(*(np.full(_CHANNELS, known) for known in (_NOISE, _FREEDOM, _OWN)))
-
-
-@dataclass(frozen=True)
 class Minimum:
     """An explanation of what was observed.
 
     Attributes:
-        parameters: at the minimum.
-        spreads: as they are found there.
+        parameters: at the minimum. scatter: ``(channels, cells)`` standard deviation of what is observed, there.
+        excess: the variance of a cell at the top in units of ``NOISE`` squared, at least 1.
         covariance: of the parameters. mass: logarithm of its posterior mass, up to what all share.
     """
 
     parameters: Array
-    spreads: Spreads
+    scatter: Array
+    excess: float
     covariance: Array
     mass: float
 
@@ -117,7 +89,7 @@ class Problem:
             [
                 [0.2],
                 np.full(4, _TREND_DEVIATION),
-                np.full(len(self.seen), _OWN),
+                np.full(len(self.seen), _TOP_DEVIATION),
                 np.full(len(self.columns), _FOLD_DEVIATION),
             ]
         )
@@ -140,19 +112,7 @@ class Problem:
         # log loss is lowest a little below the rate of the best score: overconfidence costs it more
         return np.asarray(self.log_rate - best + (shape[SHIFT] if channel else 0.0))
 
-    def _prior(self, own: Array) -> Array:
-        """Standard deviations of the parameters beforehand, where adapters differ by so much."""
-        deviation = self.prior_deviation.copy()
-        for channel in range(_CHANNELS):
-            deviation[self._own(channel)] = own[channel]
-        return deviation
-
-    def _own(self, channel: int) -> slice:
-        """Where the parameters are of single adapters."""
-        first = SIZE + channel * self.per_channel + 5
-        return slice(first, first + len(self.seen))
-
-    def residuals(self, parameters: Array, scatter: Array, prior: Array) -> Array:
+    def residuals(self, parameters: Array, scatter: Array) -> Array:
         """In standard deviations: of what is observed, then of the parameters from what is known beforehand."""
         shape, found = parameters[:SIZE], []
         inner = self.basis.shape[1]
@@ -161,9 +121,9 @@ class Problem:
             fitted = fitted + self.fold_basis @ part[inner:]
             gap = (self.values[channel] - fitted) / scatter[channel]
             found.append(np.where(self.known[channel], gap, 0.0))
-        return np.concatenate([*found, (parameters - self.prior_mean) / prior])
+        return np.concatenate([*found, (parameters - self.prior_mean) / self.prior_deviation])
 
-    def jacobian(self, parameters: Array, scatter: Array, prior: Array) -> Array:
+    def jacobian(self, parameters: Array, scatter: Array) -> Array:
         """Of the residuals."""
         shape, blocks = parameters[:SIZE], []
         by_optimum = design(self.features)[self.rows]
@@ -182,16 +142,16 @@ class Problem:
             block[:, first + inner : first + self.per_channel] = self.fold_basis
             block[~self.known[channel]] = 0.0
             blocks.append(-block / scatter[channel][:, None])
-        return np.concatenate([*blocks, np.diag(1.0 / prior)])
+        return np.concatenate([*blocks, np.diag(1.0 / self.prior_deviation)])
 
-    def scatter(self, parameters: Array, noise: Array) -> Array:
+    def scatter(self, parameters: Array, excess: float) -> Array:
         """Standard deviation of what is observed of each cell, ``(channels, cells)``."""
         shape, found = parameters[:SIZE], []
         for channel in range(_CHANNELS):
             away = self._away(shape, channel)
             lost = drop(away, shape)[0]
-            found.append(noise[channel] ** 2 + np.where(away < 0, *_LUCK[channel]) * lost * (1.0 - lost))
-        return np.asarray(np.sqrt(np.array(found)))
+            found.append(NOISE**2 + np.where(away < 0, *_LUCK[channel]) * lost * (1.0 - lost))
+        return np.sqrt(excess * np.array(found))
 
     def minima(self, start: Array | None) -> list[Minimum]:
         """The explanations there are, the most probable first.
@@ -200,7 +160,7 @@ class Problem:
             start: a shape near which the only minimum wanted is.
         """
         if not len(self.rows):
-            return [self._minimum(self.prior_mean, _BEFOREHAND)]
+            return [self._minimum(self.prior_mean, np.zeros((_CHANNELS, 0)), 1.0)]
         found: list[Minimum] = []
         for begin in self._starts(start):
             one = self._settled(begin)
@@ -221,8 +181,8 @@ class Problem:
             candidate[SLOPES] += steeper * DEVIATION[SLOPES]
             candidate[MU] = centre
             for _ in range(_ROUGH_WEIGHINGS):
-                candidate = self._descend(candidate, _BEFOREHAND, _ROUGHLY)
-            rough.append((self._cost(candidate, _BEFOREHAND), candidate))
+                candidate = self._descend(candidate, self.scatter(candidate, 1.0), _ROUGHLY)
+            rough.append((self._cost(candidate, self.scatter(candidate, 1.0)), candidate))
         kept: list[Array] = []
         for _, candidate in sorted(rough, key=lambda one: one[0]):
             if len(kept) < (_MOST_SETTLED if few else 1) and all(_apart(candidate, other) for other in kept):
@@ -230,49 +190,42 @@ class Problem:
         return kept
 
     def _settled(self, parameters: Array) -> Minimum:
-        """A minimum near these parameters, with the spreads that follow from it."""
-        spreads = _BEFOREHAND
-        scatter = self.scatter(parameters, spreads.noise)
+        """A minimum near these parameters, with the scatter that follows from it."""
+        scatter, excess = self.scatter(parameters, 1.0), 1.0
         for _ in range(_WEIGHINGS):
-            parameters = self._descend(parameters, spreads, _CLOSELY)
-            before, spreads = scatter, self._spreads(parameters, spreads)
-            scatter = self.scatter(parameters, spreads.noise)
+            parameters = self._descend(parameters, scatter, _CLOSELY)
+            before, scatter = scatter, self.scatter(parameters, excess)
+            excess *= max(self._excess(parameters, scatter), 1.0 / excess)
+            scatter = self.scatter(parameters, excess)
             if np.abs(np.log(scatter / before)).max() < _SAME_WEIGHTS:
                 break
-        return self._minimum(parameters, spreads)
+        return self._minimum(parameters, scatter, excess)
 
-    def _minimum(self, parameters: Array, spreads: Spreads) -> Minimum:
-        scatter = self.scatter(parameters, spreads.noise)
-        covariance = self._covariance(self.jacobian(parameters, scatter, self._prior(spreads.own)))
-        mass = 0.5 * float(np.linalg.slogdet(covariance)[1]) - self._cost(parameters, spreads)
-        return Minimum(parameters, spreads, covariance, mass)
+    def _minimum(self, parameters: Array, scatter: Array, excess: float) -> Minimum:
+        jacobian = self.jacobian(parameters, scatter)
+        covariance = np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
+        mass = 0.5 * float(np.linalg.slogdet(covariance)[1]) - self._cost(parameters, scatter)
+        return Minimum(parameters, scatter, excess, covariance, mass)
 
-    def _covariance(self, jacobian: Array) -> Array:
-        return np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
+    def _cost(self, parameters: Array, scatter: Array) -> float:
+        residuals = self.residuals(parameters, scatter)
+        return 0.5 * float(residuals @ residuals) + float(np.log(scatter[self.known]).sum())
 
-    def _cost(self, parameters: Array, spreads: Spreads) -> float:
-        """Minus the logarithm of the posterior."""
-        scatter, prior = self.scatter(parameters, spreads.noise), self._prior(spreads.own)
-        residuals = self.residuals(parameters, scatter, prior)
-        widths = float(np.log(scatter[self.known]).sum() + np.log(prior).sum())
-        return 0.5 * float(residuals @ residuals) + widths + spreads.surprise
-
-    def _descend(self, parameters: Array, spreads: Spreads, tolerance: float) -> Array:
-        """A minimum near these parameters, the scatter being what it is there.
+    def _descend(self, parameters: Array, scatter: Array, tolerance: float) -> Array:
+        """A minimum near these parameters, the scatter being what it is.
 
         Levenberg and Marquardt's method on the normal equations, which the prior keeps well conditioned: that is ten
         times as fast for hundreds of adapters as scipy's solvers, which decompose the Jacobian.
         """
-        scatter, prior = self.scatter(parameters, spreads.noise), self._prior(spreads.own)
-        residuals = self.residuals(parameters, scatter, prior)
+        residuals = self.residuals(parameters, scatter)
         cost, damping = 0.5 * float(residuals @ residuals), 1e-3
         for _ in range(_STEPS):
-            jacobian = self.jacobian(parameters, scatter, prior)
+            jacobian = self.jacobian(parameters, scatter)
             gradient, curvature = jacobian.T @ residuals, jacobian.T @ jacobian
             while True:
                 damped = curvature + damping * np.diag(np.diag(curvature))
                 step = linalg.cho_solve(linalg.cho_factor(damped, check_finite=False), -gradient, check_finite=False)
-                there = self.residuals(parameters + step, scatter, prior)
+                there = self.residuals(parameters + step, scatter)
                 its_cost = 0.5 * float(there @ there)
                 if its_cost < cost or damping > _MOST_DAMPING:
                     break
@@ -285,38 +238,24 @@ class Problem:
                 break
         return parameters
 
-    def _spreads(self, parameters: Array, spreads: Spreads) -> Spreads:
-        """What residuals and adapters show of the spreads, and what is known beforehand (the EM step of Dempster, Laird
-        and Rubin 1977).
+    def _excess(self, parameters: Array, scatter: Array) -> float:
+        """Residual variance of a cell in units of what was assumed; the prior holds parameters, which then cost fewer
+        degrees of freedom than there are of them."""
+        rows = _CHANNELS * len(self.rows)
+        jacobian = self.jacobian(parameters, scatter)
+        data = jacobian[:rows]
+        used = float(np.einsum("ni,ij,nj->", data, np.linalg.inv(jacobian.T @ jacobian), data))
+        squares = float((self.residuals(parameters, scatter)[:rows] ** 2).sum())
+        return squares / max(float(self.known.sum()) - used, 1.0)
 
-        Cells count as far as noise is what they scatter by, so that those on the cliffs do not speak for the top; the
-        prior holds parameters, which then cost fewer degrees of freedom than there are of them.
-        """
-        scatter, prior = self.scatter(parameters, spreads.noise), self._prior(spreads.own)
-        jacobian, count = self.jacobian(parameters, scatter, prior), len(self.rows)
-        covariance, data = self._covariance(jacobian), jacobian[: _CHANNELS * count]
-        used = np.einsum("ni,ij,nj->n", data, covariance, data).reshape(_CHANNELS, count)
-        squares = (self.residuals(parameters, scatter, prior)[: _CHANNELS * count] ** 2).reshape(_CHANNELS, count)
-        weight = np.where(self.known, (spreads.noise[:, None] / scatter) ** 2, 0.0)
-        freedom = _FREEDOM + np.maximum((weight * (1.0 - used)).sum(axis=1), 0.0)
-        shown = spreads.noise**2 * (weight * squares).sum(axis=1)
-        own = np.array(
-            [(parameters[mine] ** 2 + np.diagonal(covariance)[mine]).sum() for mine in map(self._own, range(_CHANNELS))]
-        )
-        return Spreads(
-            np.sqrt((_FREEDOM * _NOISE**2 + shown) / freedom),
-            freedom,
-            np.sqrt((_FREEDOM * _OWN**2 + own) / (_FREEDOM + len(self.seen))),
-        )
-
-    def tops(self, own: float) -> tuple[Array, Array]:
+    def tops(self) -> tuple[Array, Array]:
         """Scaled score of every adapter at its best rate: its derivative by the parameters, and its variance where the
-        adapter was not seen, adapters differing by ``own``."""
+        adapter was not seen."""
         found = np.zeros((len(self.features), len(self.prior_mean)))
         found[:, SIZE] = 1.0
         found[:, SIZE + 1 : SIZE + 5] = self.trends
         found[self.seen, SIZE + 5 + np.arange(len(self.seen))] = 1.0
-        unseen = np.full(len(self.features), own**2)
+        unseen = np.full(len(self.features), _TOP_DEVIATION**2)
         unseen[self.seen] = 0.0
         return found, unseen
 

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_search.statistics.comparison import Array
-from lora_search.statistics.rate_fit import Minimum, Problem, probable
+from lora_search.statistics.rate_fit import NOISE, Minimum, Problem, probable
 from lora_search.statistics.rate_shape import SIZE, design, draws, expected_drop
 
 FEATURES = ("log rank", "log layers", "log modules per layer", "log scale")
@@ -120,7 +120,7 @@ class RateModel:
         top: ``(adapters,)`` score at its own best rate above that of knowing nothing, in metric units.
         top_covariance: of ``top``.
         span: metric units between knowing nothing and the best seen.
-        noise: of one cell's score near the top, in metric units. noise_freedom: degrees of freedom behind it.
+        noise: of one cell's score near the top, in metric units.
     """
 
     features: Array
@@ -132,7 +132,6 @@ class RateModel:
     top_covariance: Array
     span: float
     noise: float
-    noise_freedom: float
 
     def optimum(self, features: Array | None = None) -> tuple[Array, Array]:
         """(log rate, standard deviation of where the top is) at which each adapter is expected to score best."""
@@ -264,7 +263,7 @@ def _fitted(asked: _Asked) -> RateModel:
     explanations = probable(problem.minima(asked.start))
     best = explanations[0][1]
     shapes, weights = _may_be(explanations)
-    by_parameter, unseen = problem.tops(float(best.spreads.own[0]))
+    by_parameter, unseen = problem.tops()
     return RateModel(
         features=asked.features,
         centre=asked.centre,
@@ -274,8 +273,7 @@ def _fitted(asked: _Asked) -> RateModel:
         top=by_parameter @ best.parameters * span,
         top_covariance=(by_parameter @ best.covariance @ by_parameter.T + np.diag(unseen)) * span**2,
         span=span,
-        noise=float(best.spreads.noise[0]) * span,
-        noise_freedom=float(best.spreads.freedom[0]),
+        noise=NOISE * best.excess**0.5 * span,
     )
 
 

@@ -39,6 +39,8 @@ MOST_SETTINGS = 4
 """Of one adapter, probes aside."""
 DRAWS = 2000
 """Predictions of the full run made at each look."""
+NOISE_FREEDOM = 12.0
+"""Degrees of freedom with which the noise of a cell is taken to be known."""
 WORTH_TRYING = 0.25
 """Another rate is tried where it is believed to gain this share of the margin."""
 
@@ -66,7 +68,6 @@ class Rules:
         seed: of racing's predictions.
         error: the chance that racing may spend of throwing out what the full run would recommend.
         least: difference of scores below which there is none.
-        training_share: of the variance between folds, what trainings contribute (see ``comparison``).
     """
 
     question: Question
@@ -78,7 +79,6 @@ class Rules:
     seed: int = 0
     error: float = ERROR
     least: float = LEAST
-    training_share: float = 1.0
 
     def allowed(self, log_rate: float) -> float:
         """The nearest rate that is allowed."""
@@ -303,10 +303,10 @@ def outlook(scores: AdapterScores, parameters: Array, rows: Collection[int], rul
     missing = np.isnan(scores.score[order, : rules.question.planned]).sum(axis=1)
     covariance = model.top_covariance[np.ix_(order, order)]
     tops = rng.multivariate_normal(model.top[order], covariance, size=DRAWS, method="eigh")
-    variances = model.noise**2 * model.noise_freedom / rng.chisquare(model.noise_freedom, size=tops.shape)
+    variances = model.noise**2 * NOISE_FREEDOM / rng.chisquare(NOISE_FREEDOM, size=tops.shape)
     noise = np.sqrt(variances * missing) / rules.question.planned * rng.standard_normal(tops.shape)
     finals = tops + noise
-    found = chance_to_matter(finals, variances, rules.question, rules.training_share)
+    found = chance_to_matter(finals, variances, rules.question)
     return Outlook(order, finals, variances, found)
 
 
@@ -333,23 +333,16 @@ def _in_budget(
     chosen: Mapping[int, int | None], ahead: Outlook, settings: Settings, rules: Rules
 ) -> dict[int, int | None]:
     """The adapters that can be trained to the end with the trainings that are left: those that matter most for what
-    they need, so that what is nearly done is finished.
-
-    None are spent on an adapter smaller than the one that matters most and less likely to matter than racing may err
-    in all: what its end would bring is that nothing can be told of it.
-    """
+    they need, so that what is nearly done is finished."""
     if rules.cells is None:
         return dict(chosen)
     left = max(rules.cells - int(settings.trained.sum()), 0)
     chance = dict(zip(ahead.rows.tolist(), ahead.chances.tolist(), strict=True))
     lacking = (~settings.trained[:, : rules.question.planned]).sum(axis=1)
     need = {row: rules.question.planned if s is None else int(lacking[s]) for row, s in chosen.items()}
-    place = {int(row): at for at, row in enumerate(ahead.rows)}
-    likely = int(ahead.chances.argmax())
     kept: set[int] = set()
     for row in sorted(chosen, key=lambda row: (-chance[row] / max(need[row], 1), row)):
-        hopeless = place[row] < likely and chance[row] < rules.error
-        if need[row] <= left and not hopeless:
+        if need[row] <= left:
             kept.add(row)
             left -= need[row]
     return {row: setting for row, setting in chosen.items() if row in kept}

@@ -125,17 +125,6 @@ def dispersion(examples: ExampleScores) -> Array:
     return _plain_dispersion(_parts(examples))[0]
 
 
-def training_share(examples: ExampleScores) -> float:
-    """Of the variance of differences between folds, what trainings contribute: its excess over what examples explain,
-    over all pairs. 0 where examples explain it all; 1, the least favourable, where nothing tells."""
-    ratio, own = _plain_dispersion(_parts(examples))
-    upper = np.triu_indices(len(ratio), 1)
-    freedom = own[upper]
-    if not freedom.sum() > 0:
-        return 1.0
-    return max(0.0, 1.0 - float(freedom.sum() / (freedom * np.nan_to_num(ratio[upper])).sum()))
-
-
 @dataclass(frozen=True)
 class _BothSources(Posterior):
     """A posterior with what it was made of: ``training``, the variance B of one cell that trainings contribute, and the

@@ -21,7 +21,6 @@ import numpy as np
 from lora_search.spec import AdapterSpec, facts
 from lora_search.statistics.by_adapter import SettingsTable, features_of, knowing, settings_table
 from lora_search.statistics.question import Question
-from lora_search.statistics.recorded import recorded_of
 from lora_search.statistics.rounds import (
     PROBES,
     Round,
@@ -32,7 +31,6 @@ from lora_search.statistics.rounds import (
     probing_rates,
 )
 from lora_search.statistics.settings import Knowing, fit
-from lora_search.statistics.two_sources import training_share
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, TrialRecord
@@ -44,8 +42,6 @@ from lora_search.study.schedule import GENERATION, Search, Step
 
 _TRIALS_PER_PROBED = 6
 """So many trials call for one adapter to be probed, up to three: a short study cannot spend all on probes."""
-_MOST_COMPARED = 32
-"""Adapters that are looked at for what trainings contribute to the noise."""
 _FINISHED_AT_LEAST = 2
 """Adapters for which a limited number of trainings is to be enough."""
 _TRIALS_PER_SECOND_RATE = 8
@@ -150,7 +146,7 @@ class RateSearch:
             table.features,
             table.parameters,
             self.nothing,
-            replace(self.rules, least=self.nothing.least, training_share=self._training_share(tables, table)),
+            replace(self.rules, least=self.nothing.least),
             settled=closed["complete"],
             eliminated=eliminated,
             spent=spent,
@@ -174,20 +170,6 @@ class RateSearch:
             for want in found.wanted
         ]
         return {"number": number, "spent": found.spent, "settings": settings, "cells": cells, "finished": finished}
-
-    def _training_share(self, tables: StudyTables, table: SettingsTable) -> float:
-        """Of what moves the scores of folds, the part of the trainings, as predictions tell it; 1 where they do not."""
-        cells = table.settings.trained.sum(axis=1)
-        furthest = {
-            int(table.settings.adapter[place]): int(table.trials[place])
-            for place in np.argsort(cells, kind="stable").tolist()
-            if cells[place] > 1
-        }
-        recorded = recorded_of(tables) if len(furthest) > 1 else None
-        if recorded is None:
-            return 1.0
-        examples = recorded.scores(list(furthest.values())[-_MOST_COMPARED:], self.rules.question.metric)
-        return 1.0 if examples is None else training_share(examples)
 
     def _reopened(self, table: SettingsTable, records: Sequence[TrialRecord]) -> SettingsTable:
         """Trials that only the limit of trainings stopped go on where it leaves room, as after it was raised."""

@@ -121,15 +121,15 @@ def test_the_jacobian_is_the_derivative_of_the_residuals(world):
     values = np.stack([np.append(rng.random(19), 0.0), np.append(rng.random(19), np.nan)])
     problem = Problem(features, values, rng.integers(0, 15, 20), rng.normal(size=20), rng.integers(0, 3, 20))
     at = problem.prior_mean + 0.3 * problem.prior_deviation * rng.normal(size=len(problem.prior_mean))
-    scatter, prior = problem.scatter(at, np.array([0.05, 0.03])), problem.prior_deviation
+    scatter = problem.scatter(at, 1.0)
     numeric = np.stack(
         [
-            (problem.residuals(at + step, scatter, prior) - problem.residuals(at - step, scatter, prior)) / 2e-6
+            (problem.residuals(at + step, scatter) - problem.residuals(at - step, scatter)) / 2e-6
             for step in 1e-6 * np.eye(len(at))
         ],
         axis=1,
     )
-    assert np.allclose(problem.jacobian(at, scatter, prior), numeric, atol=1e-4)
+    assert np.allclose(problem.jacobian(at, scatter), numeric, atol=1e-4)
 
 
 def narrow(world, rates, collapsed=()):
@@ -145,20 +145,17 @@ def narrow(world, rates, collapsed=()):
     return fit_rates(features, cells, nothing=NOTHING.score, nothing_log_loss=NOTHING.log_loss, centre=NOTHING.centre)
 
 
-@pytest.mark.parametrize("noise", [0.012, 0.05])
-@pytest.mark.parametrize("losses", [True, False])
-def test_the_noise_of_a_cell_is_what_cells_show(world, noise, losses):
-    """Whatever can be learned, and whether there is a loss beside the score or not; half-way from what is known
-    beforehand, at least."""
-    features, _, best, _, _ = world
+def test_noise_is_told_by_what_is_known_of_cells(world):
+    """Without a loss beside the score there is one residual of a cell, and not two."""
+    features, *_ = world
     rng = np.random.default_rng(5)
     adapter, column = (values.ravel() for values in np.meshgrid(np.arange(15), np.arange(5), indexing="ij"))
-    score = 0.9 + 0.02 * rng.standard_normal(5)[column] + noise * rng.standard_normal(75)
-    loss = np.where(losses, 0.3 + 0.01 * rng.standard_normal(75), np.nan)
-    cells = RateCells(adapter, best[adapter], column, score, loss)
-    model = fit_rates(features, cells, nothing=0.2, nothing_log_loss=1.6, centre=NOTHING.centre)
-    beforehand = 0.07 * model.span
-    assert abs(np.log(model.noise / noise)) < max(0.5 * abs(np.log(beforehand / noise)), 0.3)
+    values = np.stack([0.9 + 0.2 * rng.standard_normal(75), np.full(75, np.nan)])
+    problem = Problem(features, values, adapter, np.zeros(75), column)
+    at = problem.prior_mean
+    scatter = problem.scatter(at, 1.0)
+    squares = problem.residuals(at, scatter)[:75] ** 2
+    assert problem._excess(at, scatter) > squares.mean()
 
 
 def test_a_base_that_trainings_harm_is_left_at_the_rates_that_harm_least(world):
