@@ -58,7 +58,7 @@ def no_study(address: DatabaseAddress) -> StudyError:
 def is_lost(error: BaseException) -> bool:
     """Whether an error is that of a connection that broke, or could not be had."""
     cause = _server_cause(error)
-    if not isinstance(cause, driver().OperationalError):
+    if cause is None or not isinstance(cause, driver().OperationalError):
         return False
     # a code of class 08 is of connecting, 57P is of a server that stops or starts; libpq itself gives none
     return cause.sqlstate is None or cause.sqlstate.startswith(("08", "57P"))

@@ -33,6 +33,7 @@ from lora_search.store.storages import attach_studies
 from lora_search.store.verdicts import named_trials
 
 NOWHERE = "postgresql://lora@127.0.0.1:1/studies"
+_PATIENCE = 30.0  # seconds
 
 
 @pytest.fixture
@@ -109,12 +110,14 @@ def test_a_server_that_asks_for_the_password_in_clear_is_not_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder from elsewhere may name any server; the password is meant for another."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (pip install 'lora-search[postgresql]')")
     monkeypatch.setenv("PGPASSWORD", "geheim")
     folder.mkdir(parents=True)
     for methods, told in ((None, False), ("password", True)):
         if methods is not None:
             monkeypatch.setenv("PGREQUIREAUTH", methods)
         with closing(socket.create_server(("127.0.0.1", 0))) as server:
+            server.settimeout(_PATIENCE)
             heard = []
             thread = threading.Thread(target=lambda server=server, heard=heard: heard.append(asks_in_clear(server)))
             thread.start()
@@ -131,6 +134,7 @@ def asks_in_clear(server: socket.socket) -> bytes:
     """Be a server that asks for the password as it is; what it is told."""
     connection, _ = server.accept()
     with connection:
+        connection.settimeout(_PATIENCE)
         asked = connection.recv(4096)
         while asked[4:8] in (struct.pack("!I", 80877103), struct.pack("!I", 80877104)):  # for encryption
             connection.sendall(b"N")
