@@ -72,7 +72,8 @@ def load_dataset(spec: DataSpec, seed: int) -> Dataset:
     duplicates = copies(used)
     label_names = in_order(used.labels, raw.label_names)
     index = {name: number for number, name in enumerate(label_names)}
-    groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
+    swaps = swapped(used)
+    groups = fold_groups(len(used), used.groups, (*duplicates, *swaps))
     return Dataset(
         texts=used.texts,
         pairs=used.pairs,
@@ -80,7 +81,7 @@ def load_dataset(spec: DataSpec, seed: int) -> Dataset:
         label_names=label_names,
         groups=groups,
         rows=np.array(used.rows, dtype=np.int64),
-        report=_report(spec, raw, len(cleaned) if sampled else None, used, duplicates),
+        report=_report(spec, raw, len(cleaned) if sampled else None, used, duplicates, swaps),
         fingerprint=fingerprint_of(used, groups),
     )
 
@@ -91,11 +92,12 @@ def _report(
     sampled_from: int | None,
     used: RawExamples,
     duplicates: tuple[tuple[int, ...], ...],
+    swaps: tuple[tuple[int, ...], ...],
 ) -> DataReport:
     read, kept = Counter(raw.labels), Counter(used.labels)
     return DataReport(
         source=spec.train,
-        **about_rows(raw, used, duplicates, used.labels),
+        **about_rows(raw, used, duplicates, used.labels, swaps),
         dropped={label: read[label] for label in spec.drop_labels},
         sampled_from=sampled_from,
         label_counts={label: kept[label] for label in in_order(kept, raw.label_names)},

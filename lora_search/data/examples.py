@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_search.data.duplicates import swapped
 from lora_search.data.labels import in_order, lookalikes, mistake_of_many, plain_form
 from lora_search.data.randomness import Purpose, generator
 from lora_search.data.sources import RawExamples
@@ -178,6 +177,7 @@ def about_rows(
     used: RawExamples,
     duplicates: Sequence[Sequence[int]],
     answers: Sequence[Hashable] | None = None,
+    swaps: Sequence[Sequence[int]] = (),
 ) -> dict[str, Any]:
     """What every ``DataReport`` says of rows, by its attributes.
 
@@ -185,13 +185,14 @@ def about_rows(
         raw: as read. used: what became of them.
         duplicates: positions in ``used`` that hold the same texts, for each such text.
         answers: of ``used``, where copies of a text may contradict each other.
+        swaps: positions in ``used`` that hold the same text pair, one way round or the other.
     """
     return {
         "rows": len(raw),
         "group_count": None if used.groups is None else len(set(used.groups)),
         "duplicate_texts": len(duplicates),
         "duplicate_examples": sum(map(len, duplicates)),
-        "swapped_pairs": len(swapped(used)),
+        "swapped_pairs": len(swaps),
         "group_lookalikes": lookalikes(Counter(used.groups or ())),
         "contradictions": tuple(
             tuple(used.rows[position] for position in positions)

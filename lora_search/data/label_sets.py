@@ -123,11 +123,12 @@ def load_label_sets(spec: DataSpec, seed: int) -> LabelSetDataset:
     if mistakes := _no_question(names, examples_of, len(used)):
         raise DataError(mistakes)
     duplicates = copies(used)
-    groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
+    swaps = swapped(used)
+    groups = fold_groups(len(used), used.groups, (*duplicates, *swaps))
     labels = _rarest(members)
     report = LabelSetReport(
         source=spec.train,
-        **about_rows(raw, used, duplicates, [row.tobytes() for row in members]),
+        **about_rows(raw, used, duplicates, [row.tobytes() for row in members], swaps),
         dropped={label: counts[label] for label in spec.drop_labels},
         sampled_from=sampled_from,
         label_counts=dict(Counter([*names, "none"][label] for label in labels)),

@@ -92,10 +92,11 @@ def load_numbers(spec: DataSpec, seed: int) -> NumberDataset:
         _check(values, column)
     labels = rank_strata(values, _BINS)
     duplicates = copies(used)
-    groups = fold_groups(len(used), used.groups, (*duplicates, *swapped(used)))
+    swaps = swapped(used)
+    groups = fold_groups(len(used), used.groups, (*duplicates, *swaps))
     report = NumberReport(
         source=spec.train,
-        **about_rows(raw, used, duplicates, values.tolist()),
+        **about_rows(raw, used, duplicates, values.tolist(), swaps),
         dropped={},
         sampled_from=sampled_from,
         label_counts=dict(Counter(f"tenth {label}" for label in sorted(labels.tolist()))),

@@ -20,9 +20,14 @@ OUT_OF_CELLS = "the study has trained all the cells it may"
 """Why a trial ended that only the limit of trainings left unfinished."""
 
 
+def is_unfinished(state: str, reason: str | None) -> bool:
+    """Whether only the limit of trainings stopped a trial."""
+    return state == "pruned" and reason == OUT_OF_CELLS
+
+
 def is_open(state: str, reason: str | None) -> bool:
     """Whether a trial may go on where there is room: one under way, or one that only the limit stopped."""
-    return state == "running" or (state == "pruned" and reason == OUT_OF_CELLS)
+    return state == "running" or is_unfinished(state, reason)
 
 
 def _identity(value: Any) -> Any:

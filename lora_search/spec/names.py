@@ -40,7 +40,7 @@ _TYPO_SIMILARITY = 0.85
 
 def is_study_name(name: Any) -> bool:
     """Whether a study can be called so."""
-    return isinstance(name, str) and len(name) <= LONGEST_STUDY_NAME and bool(re.fullmatch(STUDY_NAME[1:-1], name))
+    return isinstance(name, str) and len(name) <= LONGEST_STUDY_NAME and bool(re.fullmatch(STUDY_NAME, name))
 
 
 def canonical_targets(value: Any) -> str:

@@ -190,7 +190,8 @@ def next_round(
     if ahead is not None:
         chosen = _in_budget(chosen, ahead, settings, rules)
     asking = sorted((row for row in chosen if chosen[row] is None), key=lambda row: -scores.model.top[row])
-    chosen = _chosen(list(chosen), asking[:room], settings, scores, rules)
+    if room is not None and len(asking) > room:
+        chosen = _chosen(list(chosen), asking[:room], settings, scores, rules)
     return _due(chosen, settings, scores, rules, losses, spent)
 
 

@@ -56,6 +56,7 @@ def decide(
         StudyError: a frame lacks a column.
     """
     folds, margin, confidence, metric = question.folds, question.margin, question.confidence, question.metric
+    unfinished = out_of_cells(trials)
     contest = contest or Contest(trials, cells, metric)
     matrix = contest.finished
     common: dict[str, Any] = {
@@ -69,7 +70,7 @@ def decide(
         "holdout_score": holdout_score,
         "warnings": tuple(warnings),
         "stopped_trials": int((trials["state"] == "pruned").sum()),
-        "unfinished_trials": int(out_of_cells(trials).sum()),
+        "unfinished_trials": int(unfinished.sum()),
     }
     if not matrix.trials:
         return Verdict(
@@ -86,12 +87,11 @@ def decide(
     looks = matrix.looks(folds, question.repeats)
     result = standing(pairs, margin, confidence, looks)
     chosen = recommend(result.status, matrix.levels, matrix.parameters, matrix.seconds)
-    alone, unfinished = len(rivals) == 1, out_of_cells(trials)
-    if len(matrix.trials) > 1:
-        unfinished &= False
     recommended, best = int(chosen[0]), int(chosen[1])
+    alone = len(rivals) == 1
     # of one that was trained to the end it is not said that the others do not matter, if these only lacked trainings
-    decided = bool(chosen[2]) and not unfinished.any()
+    cut_short = len(matrix.trials) == 1 and bool(unfinished.any())
+    decided = bool(chosen[2]) and not cut_short
     low, high = shortfall_intervals(pairs, confidence, looks)
     comparisons = tuple(
         Comparison(
@@ -110,7 +110,7 @@ def decide(
         doubtful = _in_question(matrix, result, recommended)
         rival = trial_to_readmit(matrix, pairs, rivals, question, looks, result)
         needed = more_cells_needed(matrix, question) if rival is None else question.planned - everyone.cells_of(rival)
-        if unfinished.any():
+        if cut_short:
             needed = int((question.planned - trials.loc[unfinished, "cells"]).clip(lower=0).sum())
     return Verdict(
         status="decided" if decided else "undecided",
@@ -129,7 +129,8 @@ def decide(
 def out_of_cells(trials: pd.DataFrame) -> pd.Series:
     """Which trials the limit of trainings left unfinished; racing did not stop them."""
     reasons = trials.get("failure", pd.Series(None, index=trials.index, dtype=object))
-    return (trials["state"] == "pruned") & (reasons == facts.OUT_OF_CELLS)
+    each = zip(trials["state"], reasons, strict=True)
+    return pd.Series([facts.is_unfinished(*trial) for trial in each], index=trials.index, dtype=bool)
 
 
 def score_interval(

@@ -163,12 +163,12 @@ def verdict_sentence(verdict: Verdict) -> str:
 def _alone(verdict: Verdict, name: str) -> str:
     if not verdict.stopped_trials:
         return f"Only {name} was trained to the end: there is nothing to compare it with."
-    others = "the other adapter" if verdict.stopped_trials == 1 else f"each of {verdict.stopped_trials} other adapters"
     if verdict.unfinished_trials:
         return (
             f"Only {name} was trained to the end, for want of trainings: about {verdict.more_cells_needed} more would"
             " tell how the others compare."
         )
+    others = "the other adapter" if verdict.stopped_trials == 1 else f"each of {verdict.stopped_trials} other adapters"
     return f"{capital(name)} is what racing left: {others} was stopped when it had hardly a chance to be recommended."
 
 
