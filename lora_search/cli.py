@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 the user's input is wrong (one line per mistake on standar
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -39,9 +40,17 @@ def _interruptible() -> Iterator[None]:
 class _Commands(TyperGroup):
     """All commands; whichever is interrupted, and wherever in it, says so in two lines."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
         with _interruptible():
-            return super().invoke(ctx)
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with _interruptible():
+                return super().invoke(ctx)
+        except BrokenPipeError:  # else it ends as a failure
+            _write_nothing_more()
+            raise typer.Exit(0) from None
 
 
 app = typer.Typer(
@@ -58,8 +67,10 @@ app = typer.Typer(
 def _check_results_path(results: Path) -> Path:
     """Told at once, and not when data and model are loaded."""
     from lora_search.spec.paths import kind_of
+    from lora_search.spec.quoting import quoted_path
 
-    kind_of(results, key="--results", error=InputError)
+    if kind_of(results, key="--results", error=InputError) == "file":
+        raise InputError.about("--results", "must be a folder, or nothing yet", got=f"{quoted_path(results)}, a file")
     return results
 
 
@@ -338,14 +349,26 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it may be closed
+                sys.stdout.flush()
     except InputError as error:
         for mistake in error.mistakes:
             _say(mistake)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nothing_more()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF) or error.filename is not None:
+            raise
+        _write_nothing_more()
+        _say(f"the output: {error.strerror}")
+        sys.exit(2)
+
+
+def _write_nothing_more() -> None:
+    """So that Python has nothing to write when it ends, and to fail at."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

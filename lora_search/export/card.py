@@ -14,8 +14,9 @@ from lora_search.metrics import THRESHOLD, metric_named
 from lora_search.models import ranks_sentence
 from lora_search.spec import facts
 from lora_search.spec.quoting import cut
-from lora_search.statistics import score_interval
 from lora_search.statistics.baselines import head_alone
+from lora_search.statistics.judging import Judge
+from lora_search.statistics.verdict import TrialSummary
 from lora_search.statistics.wording import adapter_name, amount, percent_sure
 from lora_search.store.reader import StudyTables
 from lora_search.study.environment import versions
@@ -187,32 +188,26 @@ def evidence_rows(tables: StudyTables, verdict: Mapping[str, Any], exported: int
     roles[exported].append("exported")
     if roles[exported] == ["recommended", "exported"]:
         roles[exported] = ["recommended"]
-    return [_row(tables, trial, ", ".join(names)) for trial, names in roles.items()]
+    judge = Judge(tables)
+    return [_row(tables, judge.summary(trial), trial, ", ".join(names)) for trial, names in roles.items()]
 
 
-def _row(tables: StudyTables, trial: int, roles: str) -> Row:
+def _row(tables: StudyTables, summary: TrialSummary | None, trial: int, roles: str) -> Row:
     record = tables.trials[tables.trials["trial"] == trial].iloc[0]
-    cells = tables.cells[(tables.cells["trial"] == trial) & (tables.cells["state"] == "complete")]
-    scores = cells["score"].tolist()
+    score = float(record["score_mean"]) if summary is None else summary.score_mean
+    low, high = (math.nan, math.nan) if summary is None else summary.score_interval
     spec = {name: record[name] for name in ("rank", "targets", "layers", "use_dora", "rank_pattern")}
     return Row(
         roles=roles,
         trial=trial,
         adapter=f"{adapter_name(spec)}, alpha {record['alpha']:g}",
         learning_rate=f"{record['learning_rate']:.3g}",
-        score=f"{record['score_mean']:.4f}" if scores else "-",
-        interval=_interval(scores, tables.experiment.cv.folds),
+        score=f"{score:.4f}" if math.isfinite(score) else "-",
+        interval=f"{low:.4f} to {high:.4f}" if math.isfinite(low + high) else "-",
         adapter_parameters=f"{record['adapter_parameters']:,}",
         head_parameters=f"{record['head_parameters']:,}",
         seconds=f"{record['seconds']:.1f} s",
     )
-
-
-def _interval(scores: Sequence[float], folds: int) -> str:
-    if not scores:
-        return "-"
-    low, high = score_interval(scores, folds=folds)
-    return f"{low:.4f} to {high:.4f}" if math.isfinite(low) else "-"
 
 
 def _holdout(refit: Refit, metric: str) -> str | None:

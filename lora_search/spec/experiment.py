@@ -31,6 +31,7 @@ from lora_search.spec.fields import (
     Section,
     TargetChoices,
     Texts,
+    WordColumn,
 )
 from lora_search.spec.names import LONGEST_STUDY_NAME, STUDY_NAME, UNIFORM
 
@@ -73,8 +74,8 @@ class DataSpec(Section):
     text_pair: str | None = None
     label: Columns = "label"
     label_separator: str | None = Field(default=None, min_length=1)
-    tokens: str | None = None
-    tags: str | None = None
+    tokens: WordColumn | None = None
+    tags: WordColumn | None = None
     scheme: Literal["auto", "IOB1", "IOB2", "BIOES", "BILOU"] | None = None
     format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text"] | None = None
     messages: str | None = None

@@ -67,6 +67,11 @@ def _rate_kind(value: Any) -> str | None:
     return "number" if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def _column_number_as_text(value: Any) -> Any:
+    """Columns without names, as those of CoNLL files, go by their number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 # The last argument of each validator is what an editor should accept, for the JSON Schema.
 Rank = Annotated[int, Field(ge=1, le=LARGEST_RANK)]
 Ranks = Annotated[tuple[Rank, ...], BeforeValidator(listed, json_schema_input_type=Rank | tuple[Rank, ...])]
@@ -90,6 +95,7 @@ LayerChoices = Annotated[
 ]
 RankPattern = Annotated[str, BeforeValidator(canonical_rank_pattern, json_schema_input_type=str)]
 RankPatterns = Annotated[tuple[RankPattern, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...])]
+WordColumn = Annotated[str, BeforeValidator(_column_number_as_text, json_schema_input_type=str | int)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...])]
 Columns = Annotated[str | tuple[str, ...], BeforeValidator(_columns, json_schema_input_type=str | tuple[str, ...])]
 LearningRate = Annotated[

@@ -11,7 +11,7 @@ from lora_search.statistics.levels import believed_scores
 from lora_search.statistics.matrix import ScoreMatrix, score_matrix
 from lora_search.statistics.question import Question
 from lora_search.statistics.racing import Elimination, Race, race
-from lora_search.statistics.selection import decide, score_interval
+from lora_search.statistics.selection import decide
 from lora_search.statistics.standing import Standing, standing
 from lora_search.statistics.two_sources import pairwise_by_example, scores_by_example
 from lora_search.statistics.verdict import Comparison, TrialSummary, Verdict
@@ -43,7 +43,6 @@ __all__ = [
     "pairwise_by_example",
     "pool_predictions",
     "race",
-    "score_interval",
     "score_matrix",
     "scores_by_example",
     "standing",

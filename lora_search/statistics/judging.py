@@ -14,8 +14,8 @@ from lora_search.statistics.estimation import CorrectedScore, corrected_score, p
 from lora_search.statistics.examples import truth_of
 from lora_search.statistics.question import Question
 from lora_search.statistics.recorded import RecordedStudy, recorded_of
-from lora_search.statistics.selection import decide, out_of_cells
-from lora_search.statistics.verdict import Verdict
+from lora_search.statistics.selection import decide, out_of_cells, summary_of
+from lora_search.statistics.verdict import TrialSummary, Verdict
 
 
 def judge(study: RecordedStudy, margin: float | None = None, confidence: float | None = None) -> Verdict:
@@ -73,6 +73,14 @@ class Judge:
             baselines=self._beside(verdict),
         )
         return replace(verdict, warnings=doubts(study, verdict, question, self.contest, self._head))
+
+    def summary(self, trial: int) -> TrialSummary | None:
+        """A trial as a verdict shows it; None where it was not trained to the end or does not stand for its adapter."""
+        matrix, experiment = self.contest.finished, self.study.experiment
+        if trial not in matrix.trials:
+            return None
+        row = matrix.trials.index(trial)
+        return summary_of(self.study.trials, matrix, row, experiment.cv.folds, experiment.verdict.metric)
 
     def _beside(self, verdict: Verdict) -> BaselineVerdict | None:
         """What the recommended adapter is worth beside what is none."""

@@ -21,7 +21,6 @@ import pandas as pd
 from lora_search.metrics import direction, metric_named
 from lora_search.spec import ADAPTER_FIELDS, facts
 from lora_search.statistics.budget import more_cells_needed
-from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.question import Question
@@ -114,13 +113,13 @@ def decide(
             needed = int((question.planned - trials.loc[unfinished, "cells"]).clip(lower=0).sum())
     return Verdict(
         status="decided" if decided else "undecided",
-        recommended=_summary(trials, matrix, recommended, folds, metric),
-        best=_summary(trials, matrix, best, folds, metric),
+        recommended=summary_of(trials, matrix, recommended, folds, metric),
+        best=summary_of(trials, matrix, best, folds, metric),
         probability_not_worse=None if alone else comparisons[recommended].probability_not_worse,
         more_cells_needed=needed,
         comparisons=comparisons,
-        in_question=None if doubtful is None else _summary(trials, matrix, doubtful, folds, metric),
-        rival=None if rival is None else _summary(trials, everyone, everyone.trials.index(rival), folds, metric),
+        in_question=None if doubtful is None else summary_of(trials, matrix, doubtful, folds, metric),
+        rival=None if rival is None else summary_of(trials, everyone, everyone.trials.index(rival), folds, metric),
         smaller_trials=int((matrix.parameters < matrix.parameters[recommended]).sum()),
         **common,
     )
@@ -133,20 +132,6 @@ def out_of_cells(trials: pd.DataFrame) -> pd.Series:
     return pd.Series([facts.is_unfinished(*trial) for trial in each], index=trials.index, dtype=bool)
 
 
-def score_interval(
-    scores: Sequence[float], *, folds: int, level: float = 0.95, lowest: float = -math.inf, highest: float = math.inf
-) -> tuple[float, float]:
-    """Interval for the true score of one trial from its cells; infinite with fewer than two.
-
-    ``lowest`` and ``highest`` are the metric's own bounds, beyond which no score can be.
-
-    The correlated t of the scores themselves, J - 1 degrees of freedom. Not shrunk: trials share the difficulty of a
-    fold, so the spread of other trials says nothing that this one's does not.
-    """
-    low, high = correlated_t(np.asarray(scores, dtype=np.float64), folds).interval(level)
-    return _bounded(float(low), float(high), lowest, highest)
-
-
 def _bounded(low: float, high: float, lowest: float, highest: float) -> tuple[float, float]:
     """An interval within what the metric can be; one that says nothing stays infinite."""
     if not math.isfinite(low) or not math.isfinite(high):
@@ -154,7 +139,8 @@ def _bounded(low: float, high: float, lowest: float, highest: float) -> tuple[fl
     return max(low, lowest), min(high, highest)
 
 
-def _summary(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, metric: str) -> TrialSummary:
+def summary_of(trials: pd.DataFrame, matrix: ScoreMatrix, row: int, folds: int, metric: str) -> TrialSummary:
+    """A trial as the verdict shows it; ``row`` of the matrix, whose frames these are."""
     number = matrix.trials[row]
     record = trials.loc[trials["trial"] == number].iloc[0]
     scores = matrix.scores[row][~np.isnan(matrix.scores[row])]

@@ -74,7 +74,10 @@ class StudyTables:
 
     @property
     def trials_wanted(self) -> int:
-        """Trials the study makes (see ``SearchSpec.total``)."""
+        """Trials the study makes (see ``SearchSpec.total``); those it has, where its limit of trainings ended it."""
+        ends = list(zip(self.trials["state"], self.trials["failure"], strict=True))
+        if any(facts.is_unfinished(*end) for end in ends) and all(state != "running" for state, _ in ends):
+            return len(self.trials)
         return self.experiment.search.total_among(facts.ADAPTERS.of(self.facts))
 
     def predictions(self) -> pd.DataFrame:
@@ -181,5 +184,6 @@ def _check_is_study(folder: Path) -> None:
         names = [study.name for study in list_studies(folder.parent)]
         nearest = closest(folder.name, names)
         meant = None if nearest is None else str(folder.parent / nearest)
-        found = f"a folder without {STUDY_FILE}" if folder.is_dir() else "no such folder"
+        there = {"folder": f"a folder without {STUDY_FILE}", "file": "a file", None: "no such folder"}
+        found = there[kind_of(folder, error=StudyError)]
         raise StudyError.about(folder, "must be the folder of a study", got=found, meant=meant)

@@ -69,7 +69,7 @@ def study_status(tables: StudyTables) -> StudyStatus:
 
 
 def _cells_ahead(tables: StudyTables, wanted: int) -> int:
-    """Cells that the trials not yet finished lack, and those of the trials not yet asked for.
+    """Cells that trials not yet finished lack, and those of trials not yet asked for, within the limit there is.
 
     Trials past the wanted number are left as they are, finished or not.
     """
@@ -77,4 +77,6 @@ def _cells_ahead(tables: StudyTables, wanted: int) -> int:
     planned = cv.folds * cv.repeats
     running = trials.loc[trials["state"] == "running", "trial"]
     recorded = tables.cells["trial"].isin(running.tolist()).sum()
-    return (wanted - len(trials) + len(running)) * planned - int(recorded)
+    ahead = (wanted - len(trials) + len(running)) * planned - int(recorded)
+    limit = tables.experiment.search.cells
+    return ahead if limit is None else min(ahead, max(limit - len(tables.cells), 0))

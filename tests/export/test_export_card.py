@@ -91,6 +91,17 @@ def test_the_rows_are_the_recommended_the_best_the_guess_and_the_exported(study_
     assert [row.roles for row in evidence_rows(study, verdict, 1)] == ["usual guess", "exported"]
 
 
+def test_scores_and_intervals_are_those_of_the_verdict(study_of):
+    study = study_of("bert")
+    verdict = study.verdict()
+    rows = {row.roles: row for row in evidence_rows(study, verdict, verdict["recommended"]["trial"])}
+    for role in ("recommended", "best"):
+        told, (row,) = verdict[role], [row for roles, row in rows.items() if role in roles]
+        low, high = told["score_interval"]
+        assert row.score == f"{told['score_mean']:.4f}"
+        assert row.interval == ("-" if low is None else f"{low:.4f} to {high:.4f}")
+
+
 def test_another_trial_than_the_recommended_says_so(study_of, tmp_path):
     study = study_of("bert")
     recommended = study.verdict()["recommended"]["trial"]

@@ -11,7 +11,7 @@ import pytest
 
 from lora_search.errors import ExperimentError, StudyError
 from lora_search.spec.facts import OUT_OF_CELLS
-from lora_search.statistics import Question, Verdict, decide, next_cells, score_interval
+from lora_search.statistics import Question, Verdict, decide, next_cells
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.guards import smaller_not_shown_worse
 from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points
@@ -265,8 +265,12 @@ def test_a_missing_metric_is_named() -> None:
 
 
 def test_score_interval_by_hand() -> None:
+    trials, cells = frames([0.8, 0.8], 0.0)
+    scores = dict(enumerate([0.78, 0.79, 0.80, 0.81, 0.82]))
     # mean .8, S^2 = 250e-6, scale^2 = .45 * S^2; t(4) has 97.5 % below 2.7764
-    low, high = score_interval([0.78, 0.79, 0.80, 0.81, 0.82], folds=5)
+    verdict = verdict_of(trials, cells.assign(accuracy=cells["fold"].map(scores)))
+    assert verdict.best is not None
+    low, high = verdict.best.score_interval
     assert high - 0.8 == pytest.approx(2.7764451 * np.sqrt(0.45 * 250e-6))
     assert 0.8 - low == pytest.approx(high - 0.8)
 

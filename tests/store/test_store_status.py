@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
 
+from lora_search.spec.facts import OUT_OF_CELLS
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import read_study
 from lora_search.store.status import StudyStatus, study_status
@@ -24,7 +25,10 @@ def status_of(folder: Path, states: dict[str, int], **changes: Any) -> StudyStat
             make = failed_cell if state == "failed" else cell
             for fold in range(cells):
                 ledger.add_cell(make(number, *divmod(fold, 2)))
-            ledger.set_trial_state(number, state.rstrip("0123456789"))  # type: ignore[arg-type]
+            if state == "limited":
+                ledger.set_trial_state(number, "pruned", OUT_OF_CELLS)
+            else:
+                ledger.set_trial_state(number, state.rstrip("0123456789"))  # type: ignore[arg-type]
     return study_status(read_study(folder / "reviews"))
 
 
@@ -36,6 +40,9 @@ def status_of(folder: Path, states: dict[str, int], **changes: Any) -> StudyStat
         ({"complete1": 2, "complete2": 2}, FINITE | {"trials": 5}, "2 of 2 trials (2 complete)", "4 of 4 trainings"),
         # what is stopped early lacks nothing
         ({"complete": 2, "pruned": 1, "failed": 1}, {"trials": 3}, "3 of 3 trials (1 complete, 1 ", "4 of 4 trainings"),
+        # a limit of trainings ends a study before its trials are asked for, and before they are trained to the end
+        ({"complete": 2, "limited": 1}, {"trials": 5, "cells": 4}, "2 of 2 trials (1 ", "3 of 3 trainings"),
+        ({"complete": 2, "running": 1}, {"trials": 5, "cells": 4}, "2 of 5 trials (1 ", "3 of 4 trainings"),
         # extra repeats of a finalist
         ({"complete": 4}, {"trials": 1}, "1 of 1 trials (1 complete)", "4 of 4 trainings"),
         # --trials lowered: the third stays as it is, and is waited for no longer
