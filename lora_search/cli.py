@@ -12,10 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -344,13 +344,13 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point; turns the user's mistakes into exit code 2."""
+    _open_what_is_closed()
     _write_what_the_terminal_cannot_show_as_escapes()
     try:
         try:
             app()
         finally:
-            if sys.stdout is not None:  # it may be closed
-                sys.stdout.flush()
+            sys.stdout.flush()
     except InputError as error:
         for mistake in error.mistakes:
             _say(mistake)
@@ -390,6 +390,15 @@ def _naming_options(options: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
+def _open_what_is_closed() -> None:
+    """So that what nobody wants to read (``2>&-``) goes nowhere: ``print`` would take standard output for it."""
+
+    def nowhere() -> TextIO:
+        return open(os.devnull, "w", encoding="utf-8")
+
+    sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()
+
+
 def _write_what_the_terminal_cannot_show_as_escapes() -> None:
     """A label with an umlaut on an ASCII terminal is no reason to stop."""
     for stream in (sys.stdout, sys.stderr):
@@ -398,7 +407,8 @@ def _write_what_the_terminal_cannot_show_as_escapes() -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    with suppress(OSError):  # where nobody can be told, the exit code says it
+        print(line, file=sys.stderr)
 
 
 def _command_line() -> str:

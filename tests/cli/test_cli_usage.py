@@ -161,6 +161,21 @@ def test_output_that_nobody_wants_is_no_failure():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("redirected", "said"),
+    [(">&-", ("", "nowhere: ")), ("2>&-", ("", "")), ("2</dev/null", ("", ""))],
+)
+def test_mistakes_that_nobody_reads_are_mistakes_all_the_same(tmp_path, redirected, said):
+    code = "import sys; sys.argv = ['lora-search', 'status', 'nowhere']; from lora_search.cli import main; main()"
+    command = f"{shlex.join([sys.executable, '-c', code])} {redirected}"
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 2
+    assert (done.stdout, done.stderr[: len("nowhere: ")]) == said
+
+
 def test_results_that_are_a_file_are_told_at_once(lora_search, tmp_path):
     (tmp_path / "spec.toml").write_text(VALID)
     (tmp_path / "results").write_text("")
