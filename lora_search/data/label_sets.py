@@ -19,7 +19,7 @@ import numpy.typing as npt
 from lora_search.data.dataset import Dataset, fingerprint_of
 from lora_search.data.duplicates import copies, fold_groups, swapped
 from lora_search.data.examples import about_rows, check_none_lost, gaps, sample_of_strata, unknown_to_drop
-from lora_search.data.labels import in_order, lookalikes, lookalikes_sentence, written_as_missing
+from lora_search.data.labels import in_order, lookalikes, written_as_missing
 from lora_search.data.report import DataReport
 from lora_search.data.sources import ReadLabels, as_strings, name_of, read_table
 from lora_search.data.spelled import is_bracketed, spelled_list
@@ -49,6 +49,10 @@ class LabelSetReport(DataReport):
     without: int = 0
     several: int = 0
 
+    @property
+    def occurrences(self) -> Mapping[str, int]:
+        return self.having
+
     def _about_size(self) -> list[str]:
         each = sum(self.having.values()) / self.examples
         sentences = [
@@ -64,8 +68,6 @@ class LabelSetReport(DataReport):
     def warnings(self) -> tuple[str, ...]:
         """As in ``DataReport``, and labels that never come together."""
         found = list(super().warnings())
-        if self.lookalikes:
-            found[0] = lookalikes_sentence(self.lookalikes, self.having)
         if not self.several:
             found.append(
                 "Warning: no example has more than one label; where none ever has, that is text-classification."

@@ -63,6 +63,11 @@ class DataReport:
         return sum(self.label_counts.values())
 
     @property
+    def occurrences(self) -> Mapping[str, int]:
+        """Label -> examples that have it."""
+        return self.label_counts
+
+    @property
     def truncated_share(self) -> float | None:
         """Share of the examples cut at ``max_length`` tokens, 0 to 1; None before encoding."""
         return None if self.truncated is None else self.truncated / self.examples
@@ -81,7 +86,7 @@ class DataReport:
         """What makes the data other than they look, as sentences; usually none."""
         warnings = []
         if self.lookalikes:
-            warnings.append(lookalikes_sentence(self.lookalikes, self.label_counts))
+            warnings.append(lookalikes_sentence(self.lookalikes, self.occurrences))
         if self.group_lookalikes:
             warnings.append(group_lookalikes_sentence(self.group_lookalikes))
         if self.perhaps_missing:

@@ -164,6 +164,15 @@ def test_a_label_that_is_written_where_there_is_none_is_told(tmp_path: Path) -> 
     assert load(path, drop_labels=["nan"]).report.warnings() == ()
 
 
+def test_labels_that_look_alike_are_told_whichever_is_the_rarest(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", ["a;B", "A", "b"] * 20)
+    assert load(path, label_separator=";").report.warnings() == (
+        "Warning: labels that differ only in case, spaces, invisible characters or the way a number is written are"
+        " labels of their own: 'A' (20), 'a' (20); 'B' (20), 'b' (20). If they mean the same, make them one in the"
+        " data.",
+    )
+
+
 def test_a_sample_has_some_of_every_label_or_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [["a"], ["b"], ["a", "b"], []] * 25 + [["c", "a"]])
     with pytest.raises(
