@@ -1,9 +1,9 @@
 """Texts that occur more than once, and the groups that keep their copies on one side of every split.
 
-A copy in training of what is evaluated flatters the score. Copies are texts equal but for case and white space; in
-text pairs, both texts must agree. A pair the other way round is no copy, since it may have another label, but it is
-known all the same, and stays in the same fold. Texts that a tokenizer makes the same of, by cutting them or for want of
-their characters, are copies to the model.
+A copy in training of what is evaluated flatters the score. Copies are texts equal but for case, white space, invisible
+characters and ways to write a letter in Unicode; in text pairs, both texts must agree. A pair the other way round is no
+copy, since it may have another label, but it is known all the same, and stays in the same fold. Texts that a tokenizer
+makes the same of, by cutting them or for want of their characters, are copies to the model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from lora_search.data.labels import plain_text
 from lora_search.data.sources import RawExamples
 
 
@@ -86,8 +87,4 @@ def fold_groups(
 
 def text_key(text: str, pair: str | None) -> tuple[str, str]:
     """Equal for texts, or text pairs, that are copies of each other."""
-    return _normalised(text), _normalised(pair or "")
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return plain_text(text), plain_text(pair or "")

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Context, Decimal
 
 from lora_search.data.wording import counted
 from lora_search.errors import Mistake
@@ -47,11 +48,22 @@ def in_order(labels: Iterable[str], stored: Sequence[str] = ()) -> tuple[str, ..
 def plain_form(label: str) -> str:
     """What is left of a label when case, spaces, invisible characters, ways to write a letter and ways to write a
     number (1, 1.0, 01) are put aside; ``""`` if nothing can be seen of it."""
-    seen = label
+    seen = plain_text(plain_text(label).replace(" ", ""))  # spaces too may have kept letters apart
+    if not _is_number(seen):
+        return seen
+    exact = Context(prec=_NUMBER_WIDTH)
+    return f"{exact.normalize(exact.add(Decimal(seen), 0)):f}"  # -0 + 0 is 0
+
+
+def plain_text(text: str) -> str:
+    """What is left of a text when case, ways to write a letter and to write a space, and invisible characters are put
+    aside: words with single spaces between them."""
     for _ in range(_PASSES):
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
-        seen = "".join(character for character in folded if not _is_invisible(character))
-    return repr(float(seen) + 0.0) if _is_number(seen) else seen
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        for character in filter(_is_invisible, set(folded)):
+            folded = folded.replace(character, "")
+        text = " ".join(folded.split())
+    return text
 
 
 def lookalikes(counts: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
@@ -118,10 +130,7 @@ def _is_number(text: str) -> bool:
 
 
 def _is_invisible(character: str) -> bool:
-    """Spaces, controls, format characters (zero-width ones), variation selectors and fillers."""
-    return (
-        character.isspace()
-        or unicodedata.category(character) in ("Cc", "Cf")
-        or "\ufe00" <= character <= "\ufe0f"
-        or character in _FILLERS
+    """Controls, format characters (zero-width ones), variation selectors and fillers; spaces are seen."""
+    return not character.isspace() and (
+        unicodedata.category(character) in ("Cc", "Cf") or "\ufe00" <= character <= "\ufe0f" or character in _FILLERS
     )

@@ -20,6 +20,16 @@ def test_copies_are_equal_but_for_case_and_white_space() -> None:
     assert copies(examples(texts)) == ((0, 2), (1, 4, 5), (6, 7))
 
 
+def test_copies_are_equal_but_for_unicode_forms_and_what_cannot_be_seen() -> None:
+    texts = [
+        "gr\u00f6\u00dfer als",
+        "gro\u0308\u00dfer als",
+        "gr\u00f6\u00dfer\u200b \u200b als",
+        "\ufeffgr\u00f6sser\u00a0als",
+    ]
+    assert copies(examples([*texts, "gr\u00f6\u00dferals", "grosser als"])) == ((0, 1, 2, 3),)
+
+
 def test_pairs_are_copies_when_both_texts_are() -> None:
     assert copies(examples(["a", "a", "a", "b"], ["x", "y", "X", "x"])) == ((0, 2),)
     assert copies(examples(["a b", "a"], ["c", "b c"])) == ()

@@ -53,14 +53,36 @@ def test_labels_that_look_alike(other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("1", "1.0"), ("1", "01"), ("-0", "0"), ("2.50", "2.5"), ("+1", "1"), ("1", "１")]
+    ("one", "other"),
+    [
+        ("1", "1.0"),
+        ("1", "01"),
+        ("-0", "0"),
+        ("2.50", "2.5"),
+        ("+1", "1"),
+        ("1", "１"),
+        ("100", "100.0"),
+        ("1234567890123456780", "1234567890123456780.0"),
+    ],
 )
 def test_numbers_that_look_alike(one: str, other: str) -> None:
     assert plain_form(one) == plain_form(other)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("1", "10"), ("1.0", "1.01"), ("yes", "no"), ("-1", "1"), ("a-b", "ab"), ("ä", "a")]
+    ("one", "other"),
+    [
+        ("1", "10"),
+        ("1.0", "1.01"),
+        ("yes", "no"),
+        ("-1", "1"),
+        ("a-b", "ab"),
+        ("ä", "a"),
+        ("1234567890123456780", "1234567890123456781"),
+        ("9" * 299, "9" * 300),
+        ("1e400", "inf"),
+        ("0", "nan"),
+    ],
 )
 def test_labels_that_do_not(one: str, other: str) -> None:
     assert plain_form(one) != plain_form(other)
