@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_search.data.labels import in_order, lookalikes, mistake_of_many, plain_form
+from lora_search.data.labels import in_order, lookalikes, mistake_of_many, plain_form, written_as_missing
 from lora_search.data.randomness import Purpose, generator
 from lora_search.data.sources import RawExamples
 from lora_search.data.wording import labels_phrase, nearest, rows_phrase
@@ -187,13 +187,16 @@ def about_rows(
         answers: of ``used``, where copies of a text may contradict each other.
         swaps: positions in ``used`` that hold the same text pair, one way round or the other.
     """
+    groups = Counter(used.groups or ())
     return {
         "rows": len(raw),
         "group_count": None if used.groups is None else len(set(used.groups)),
         "duplicate_texts": len(duplicates),
         "duplicate_examples": sum(map(len, duplicates)),
         "swapped_pairs": len(swaps),
-        "group_lookalikes": lookalikes(Counter(used.groups or ())),
+        "group_lookalikes": lookalikes(groups),
+        "missing_groups": written_as_missing(groups),
+        "missing_texts": written_as_missing(Counter([*used.texts, *(used.pairs or ())])),
         "contradictions": tuple(
             tuple(used.rows[position] for position in positions)
             for positions in duplicates

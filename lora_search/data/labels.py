@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?|[+-]?\.\d+")
 _NUMBER_WIDTH = 300  # digits that a float can hold
 # what shows as nothing and is no space, no control and no format character by Unicode's categories
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-_MISSING = ("nan", "NaN", "None", "NaT", "<NA>", "null", "NULL")
+_MISSING = ("nan", "NaN", "None", "NaT", "<NA>", "NA", "N/A", "n/a", "#N/A", "null", "NULL")
 _PASSES = 2  # what was between two characters may have kept them from becoming one
 _LEAST_CLASSES = 10
 _NAMES_SHOWN = 3
@@ -94,8 +94,9 @@ def group_lookalikes_sentence(groups: Sequence[Sequence[str]]) -> str:
 
 
 def written_as_missing(counts: Mapping[str, int]) -> dict[str, int]:
-    """Of these labels those that programs write where there is none: ``str()`` of a missing value, mostly."""
-    return {label: count for label, count in counts.items() if label.strip() in _MISSING}
+    """Of these labels, groups or texts those that programs write where there is none: ``str()`` of a missing value,
+    mostly."""
+    return {value: count for value, count in counts.items() if value.strip() in _MISSING}
 
 
 def mistake_of_many(counts: Mapping[str, int], column: str) -> Mistake | None:

@@ -30,6 +30,7 @@ class DataReport:
         lookalikes: groups of labels that look alike, as ``labels.lookalikes`` finds them.
         group_lookalikes: the same of the user's groups.
         perhaps_missing: label -> examples, for labels that are often written where there is none.
+        missing_groups, missing_texts: the same of the user's groups, and of texts that are such a word and no more.
         swapped_pairs: distinct text pairs that occur both ways round.
         notes: how the source was read where that is not the usual way, as sentences.
         alike: examples that have the tokens of one with another text; None before encoding.
@@ -52,6 +53,8 @@ class DataReport:
     lookalikes: tuple[tuple[str, ...], ...] = ()
     group_lookalikes: tuple[tuple[str, ...], ...] = ()
     perhaps_missing: Mapping[str, int] = field(default_factory=dict)
+    missing_groups: Mapping[str, int] = field(default_factory=dict)
+    missing_texts: Mapping[str, int] = field(default_factory=dict)
     swapped_pairs: int = 0
     notes: tuple[str, ...] = ()
     alike: int | None = None
@@ -89,12 +92,13 @@ class DataReport:
             warnings.append(lookalikes_sentence(self.lookalikes, self.occurrences))
         if self.group_lookalikes:
             warnings.append(group_lookalikes_sentence(self.group_lookalikes))
-        if self.perhaps_missing:
-            labels = " and ".join(f"{quoted(label)} ({count})" for label, count in self.perhaps_missing.items())
-            warnings.append(
-                f"Warning: {labels} is a label here, though it is often written where there is none; if so, name it in"
-                " data.drop_labels."
-            )
+        for words, what, remedy in (
+            (self.perhaps_missing, "a label", "name it in data.drop_labels"),
+            (self.missing_groups, "a group", "give each of its rows a group of its own"),
+            (self.missing_texts, "all of a text", "leave these rows out of the data"),
+        ):
+            if words:
+                warnings.append(_perhaps_missing(words, what, remedy))
         if self.alike:
             warnings.append(f"Warning: {self.alike_phrase()}; copies as encoded stay in one fold.")
         if self.blank:
@@ -150,3 +154,9 @@ class DataReport:
             cut = counted(self.truncated, "example is", "examples are")
             sentences.append(f"{cut} cut at {self.max_length} tokens ({self.truncated_share:.1%}).")
         return sentences
+
+
+def _perhaps_missing(words: Mapping[str, int], what: str, remedy: str) -> str:
+    """That words are in use (word -> examples) which may stand for nothing."""
+    counts = " and ".join(f"{quoted(word)} ({count})" for word, count in words.items())
+    return f"Warning: {counts} is {what} here, though it is often written where there is none; if so, {remedy}."

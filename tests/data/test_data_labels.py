@@ -116,7 +116,7 @@ def test_lookalikes_are_told_with_their_counts(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("missing", ["nan", "NaN", "None", "<NA>", "null"])
+@pytest.mark.parametrize("missing", ["nan", "NaN", "None", "<NA>", "NA", "N/A", "#N/A", "n/a", "null"])
 def test_a_label_that_is_written_where_there_is_none_is_told(tmp_path: Path, missing: str) -> None:
     spec = write(tmp_path / "a.jsonl", ["a", "b", missing] * 4)
     assert load_dataset(spec, 0).report.warnings() == (
@@ -126,6 +126,20 @@ def test_a_label_that_is_written_where_there_is_none_is_told(tmp_path: Path, mis
     dropped = DataSpec(train=spec.train, drop_labels=(missing,))
     assert load_dataset(dropped, 0).report.warnings() == ()
     assert load_dataset(write(tmp_path / "b.jsonl", ["a", "none", "other"] * 4), 0).report.warnings() == ()
+
+
+def test_groups_and_texts_that_are_written_where_there_is_none_are_told(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "reply": "nan in it", "label": "ab"[n % 2], "who": f"{n}"} for n in range(12)]
+    rows[3] |= {"text": " NA ", "who": "nan"}
+    rows[4] |= {"reply": "nan", "who": "nan"}
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    report = load_dataset(DataSpec(train=str(tmp_path / "a.json"), text_pair="reply", group="who"), 0).report
+    assert report.warnings() == (
+        "Warning: 'nan' (2) is a group here, though it is often written where there is none; if so, give each of"
+        " its rows a group of its own.",
+        "Warning: ' NA ' (1) and 'nan' (1) is all of a text here, though it is often written where there is none; if"
+        " so, leave these rows out of the data.",
+    )
 
 
 def test_groups_that_look_alike_are_told(tmp_path: Path) -> None:
