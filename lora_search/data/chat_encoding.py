@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from lora_search.data.chat import ChatDataset, ChatReport
 from lora_search.data.duplicates import encoded_copies, fold_groups
-from lora_search.data.encoding import EncodedExamples
+from lora_search.data.encoding import EncodedExamples, length_limit
 from lora_search.data.messages import Exchange
 from lora_search.data.wording import counted, rows_phrase
 from lora_search.errors import DataError, Mistake, ModelError
@@ -97,7 +97,7 @@ def encode_chat(dataset: ChatDataset, tokenizer: PreTrainedTokenizerBase, max_le
     if not tokenizer.is_fast:
         rule = "must have a tokenizer that says where its tokens lie (tokenizer.json) for causal-lm"
         raise ModelError.about("model.base", rule, got=type(tokenizer).__name__)
-    limit = min(max_length, int(tokenizer.model_max_length))
+    limit = length_limit(tokenizer, max_length)
     talk = bool(dataset.exchanges[0].messages)
     writer = _Template(tokenizer) if talk else None
     written = [writer.write(each) if writer else _plain(each) for each in dataset.exchanges]

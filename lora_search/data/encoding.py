@@ -16,6 +16,7 @@ from lora_search.data.duplicates import encoded_copies, fold_groups, text_key
 from lora_search.data.report import DataReport
 from lora_search.data.wording import rows_phrase
 from lora_search.errors import DataError
+from lora_search.spec.fields import SHORTEST_LENGTH
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,7 +82,7 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     Raises:
         DataError: examples of which the tokenizer makes no token, with their rows; or the same tokens of all.
     """
-    limit = min(max_length, int(tokenizer.model_max_length))
+    limit = length_limit(tokenizer, max_length)
     input_ids: list[npt.NDArray[np.int64]] = []
     token_type_ids: list[npt.NDArray[np.int64]] = []
     truncated = 0
@@ -116,6 +117,15 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
         fingerprint=_fingerprint(dataset, groups, input_ids, types),
         answers=dataset.answers,
     )
+
+
+def length_limit(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+    """The most tokens of an example: ``max_length``, or what the tokenizer allows where that is less.
+
+    0, -1 and whatever else is less than an experiment may ask for is written where nobody thought of a limit.
+    """
+    own = tokenizer.model_max_length
+    return int(min(max_length, own)) if own >= SHORTEST_LENGTH else max_length
 
 
 def _chunks(dataset: Dataset) -> Iterator[tuple[list[str], list[str] | None]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_search.data.encoding import EncodedExamples
+from lora_search.data.encoding import EncodedExamples, length_limit
 from lora_search.data.tagged import TaggedDataset, TagReport
 from lora_search.data.windows import windows
 from lora_search.errors import DataError, ModelError
@@ -98,7 +98,7 @@ def encode_tagged(dataset: TaggedDataset, tokenizer: PreTrainedTokenizerBase, ma
     if not tokenizer.is_fast:
         rule = "must have a tokenizer that tells words apart (tokenizer.json) for token classification"
         raise ModelError.about("model.base", rule, got=type(tokenizer).__name__)
-    limit = min(max_length, int(tokenizer.model_max_length))
+    limit = length_limit(tokenizer, max_length)
     special = len(tokenizer("", padding=False)["input_ids"])
     if limit - special < 1:
         rule = f"must have room for a word beside {special} special tokens"

@@ -18,6 +18,7 @@ from lora_search.spec.adapter import AdapterSpec, Bias, Scaling
 from lora_search.spec.baselines import BaselinesSpec
 from lora_search.spec.execution import ExecutionSpec
 from lora_search.spec.fields import (
+    SHORTEST_LENGTH,
     Columns,
     DoraChoices,
     Dropouts,
@@ -84,7 +85,7 @@ class DataSpec(Section):
     drop_labels: Texts = ()
     holdout: float = Field(default=0.0, ge=0, lt=0.9)
     max_examples: int | None = Field(default=None, ge=4, lt=2**63)
-    max_length: int = Field(default=256, ge=4, le=1_000_000)
+    max_length: int = Field(default=256, ge=SHORTEST_LENGTH, le=1_000_000)
     group: str | None = None
     config: str | None = None
     split: str = "train"

@@ -11,6 +11,7 @@ from lora_search.spec.names import canonical_layers, canonical_rank_pattern, can
 from lora_search.spec.suggestions import ChoiceError, closest, one_of
 
 LARGEST_RANK = 4096
+SHORTEST_LENGTH = 4  # that data.max_length may be, in tokens
 
 
 class Section(BaseModel):

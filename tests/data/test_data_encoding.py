@@ -98,6 +98,15 @@ def test_the_tokenizers_limit_lowers_max_length_and_is_said(tokenizer: PreTraine
     )
 
 
+@pytest.mark.parametrize("limit", [-1, 0, 3, float("inf"), float("nan"), int(1e30)])
+def test_a_tokenizers_limit_that_is_none_lowers_nothing(
+    tokenizer: PreTrainedTokenizerBase, make: Make, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    monkeypatch.setattr(tokenizer, "model_max_length", limit)
+    encoded = encode(make([*ROWS, {"text": "a " * 100, "label": "x"}]), tokenizer, 8)
+    assert (encoded.report.max_length, encoded.report.asked_length, encoded.report.truncated) == (8, None, 1)
+
+
 def test_many_examples_are_encoded_as_one_by_one(tokenizer: PreTrainedTokenizerBase, make: Make) -> None:
     letters = "abcdefghijklmnopqrstuvwxyz"
     texts = [" ".join(letters[(number * step) % 26] for step in range(1, 3 + number % 5)) for number in range(2500)]
