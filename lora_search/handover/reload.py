@@ -16,10 +16,11 @@ from transformers import AutoConfig, AutoTokenizer
 
 from lora_search.data import Dataset, EncodedExamples
 from lora_search.data.chat_encoding import EncodedExchanges, rows_of_tokens
-from lora_search.errors import LoraSearchError
+from lora_search.errors import LoraSearchError, ModelError
 from lora_search.handover.loading import Loading
 from lora_search.models import FrozenBase
 from lora_search.models.quantization import loaded_in, skip_in
+from lora_search.spec.quoting import quoted_path
 from lora_search.tasks import Objective, RowTexts, Standardises, task_of
 
 TOLERANCE = 1e-4
@@ -57,11 +58,14 @@ def check_reload(
 
     Raises:
         LoraSearchError: they differ by more than ``TOLERANCE``.
+        ModelError: they are no finite numbers, as weights of the base are none.
     """
     task = task_of(base.head.task)
     examples = _sample(data.widths, most)
     objective = task.objective(data)
     ours = predict(examples)
+    if not np.isfinite(ours).all():
+        _check_finite(base, loading.checkpoint.name)
     answers = _answers_through_peft(folder, base, objective, data, task.texts(dataset, data, examples), loading, batch)
     theirs = objective.predictions(examples, answers) + np.float32(loading.offset)
     measure = objective.deviation if isinstance(objective, Standardises) else 1.0
@@ -77,6 +81,16 @@ def check_reload(
             " Nothing was written"
         )
     return difference
+
+
+def _check_finite(base: FrozenBase, name: str) -> None:
+    """Name a weight of the base that is to blame for predictions that are no finite numbers."""
+    for weight, values in base.model.named_parameters():
+        if not values.isfinite().all():
+            got = f"NaN or infinite values in {weight} of {quoted_path(name)}"
+            raise ModelError.about(
+                "model.base", "must have finite weights, for what it predicts is not finite", got=got
+            )
 
 
 def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -181,6 +182,20 @@ def test_whatever_the_export_would_refuse_is_told_before_anything_is_written(
     with pytest.raises(ModelError, match=r"must be a model whose adapters PEFT can load, got .* nothing was trained"):
         run(experiment())
     assert not (tmp_path / "results").exists()
+
+
+def test_a_base_of_weights_that_are_no_numbers_is_told(tmp_path: Path, experiment: Callable[..., Experiment]) -> None:
+    save_bert(tmp_path / "base")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    (broken,) = [name for name in weights if name.endswith("layer.1.output.dense.weight")]
+    weights[broken][0, 0] = torch.nan
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError) as caught:
+        check_export(prepare(experiment()))
+    assert caught.value.mistakes == (
+        "model.base: must have finite weights, for what it predicts is not finite, got NaN or infinite values in"
+        f" bert.{broken} of '{tmp_path / 'base'}'",
+    )
 
 
 def test_a_base_that_fits_but_once_is_noted_and_not_tried(
