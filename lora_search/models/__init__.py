@@ -1,6 +1,6 @@
 """The frozen base: loading it, and finding by inspection what of it a LoRA can adapt and what is trained whole."""
 
-from lora_search.models.base import FrozenBase, load_base, load_structure, structure_from_config
+from lora_search.models.base import FrozenBase, load_base, load_structure, no_embedding, structure_from_config
 from lora_search.models.checkpoint import quiet_libraries
 from lora_search.models.heads import answering_module
 from lora_search.models.peft_targets import PeftTargets, peft_patterns, peft_targets
@@ -38,6 +38,7 @@ __all__ = [
     "load_base",
     "load_structure",
     "module_ranks",
+    "no_embedding",
     "peft_patterns",
     "peft_targets",
     "position_limit",

@@ -296,15 +296,36 @@ def _draw_head(model: Any, head_modules: Collection[str]) -> None:
 
 def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
-    tokens = max(tokenizer.vocab_size, -1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id + 1)
-    if tokens > rows:
+    if tokenizer.vocab_size > rows:
         raise ModelError.about(
             "model.base",
             (
                 f"must come with its own tokenizer, the one of {quoted_path(checkpoint.name)} has "
-                f"{tokens} tokens for {rows} embeddings"
+                f"{tokenizer.vocab_size} tokens for {rows} embeddings"
             ),
         )
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
+        raise no_embedding("its padding token", tokenizer.pad_token_id, checkpoint.name, tokenizer, rows)
+
+
+def no_embedding(what: str, token: int, base: str, tokenizer: Any, rows: int, where: str = "") -> ModelError:
+    """That the model cannot read a token its tokenizer makes.
+
+    Args:
+        what: must have an embedding.
+        token: that has none, by its number.
+        base: the model, as the user wrote it.
+        tokenizer: of the model, which has
+        rows: embeddings.
+        where: the token is.
+    """
+    return ModelError.about(
+        "model.base",
+        f"must have an embedding for {what}",
+        got=f"{quoted_path(base)}, whose tokenizer knows {len(tokenizer.get_vocab())} tokens while the model has rows"
+        f" for {rows}: {quoted(tokenizer.convert_ids_to_tokens(token))}{where} has none",
+        hint="save the model after resize_token_embeddings, or take the token out of the tokenizer",
+    )
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import nn
 
 from lora_search.data import EncodedExamples
 from lora_search.errors import ModelError
-from lora_search.models import FrozenBase
+from lora_search.models import FrozenBase, no_embedding
 from lora_search.spec import ModelSpec
 from lora_search.spec.quoting import quoted, quoted_path
 from lora_search.training.inputs import takes_types
@@ -37,14 +37,8 @@ def check_tokens(
     beyond = sorted((number, token) for token, number in known.items() if number >= embeddings)
     for example, ids in enumerate(data.input_ids):
         if int(ids.max()) >= embeddings:
-            token = base.tokenizer.convert_ids_to_tokens(int(ids.max()))
-            raise ModelError.about(
-                "model.base",
-                "must have an embedding for every token of the data",
-                got=f"{quoted_path(spec.base)}, whose tokenizer knows {len(known)} tokens while the model has rows for"
-                f" {embeddings}: {quoted(token)} in data row {rows[example]} has none",
-                hint="save the model after resize_token_embeddings, or take the token out of the tokenizer",
-            )
+            token, where = int(ids.max()), f" in data row {rows[example]}"
+            raise no_embedding("every token of the data", token, spec.base, base.tokenizer, embeddings, where)
     _check_types(spec, base, data)
     _check_ends(spec, base, data, rows)
     if not beyond:

@@ -199,6 +199,20 @@ def test_a_tokenizer_of_another_model_is_refused(bert):
         load(bert)
 
 
+def test_padding_added_without_an_embedding_is_told(bert):
+    save_tokenizer(bert, words=60, pad=None)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(bert)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(bert)
+    with pytest.raises(ModelError) as caught:
+        load(bert)
+    assert str(caught.value) == (
+        f"model.base: must have an embedding for its padding token, got '{bert}', whose tokenizer knows 65 tokens"
+        " while the model has rows for 64: '<pad>' has none; save the model after resize_token_embeddings, or take the"
+        " token out of the tokenizer"
+    )
+
+
 def test_a_folder_without_tokenizer_is_refused(bert):
     for path in bert.glob("tokenizer*"):
         path.unlink()
