@@ -5,6 +5,7 @@ Values come as the file has them; what is a text or a label is decided in ``sour
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from lora_search.spec.quoting import quoted
 
 _KEY = "data.train"
 _FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_OTHER_MARKS = {  # of byte order; the longer ones first, for one begins as a shorter does
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def may_have_splits(path: Path) -> bool:
@@ -53,7 +59,8 @@ def read_file(path: Path, wanted: Mapping[str, str], split: str | None = None) -
         if suffix == ".jsonl":
             return read_jsonl(content, name, wanted)
     except UnicodeDecodeError as error:
-        hint = "it looks like UTF-16" if content.startswith(_UTF16) else ""
+        found = next((name for mark, name in _OTHER_MARKS.items() if content.startswith(mark)), None)
+        hint = f"it looks like {found}" if found else ""
         got = f"{name} with other bytes at position {error.start}"
         raise DataError.about(_KEY, "must be UTF-8 text", got=got, hint=hint) from error
     if suffix == ".parquet":

@@ -1,6 +1,7 @@
 """Sources: every format gives the same strings; every mistake names its place."""
 
 import bz2
+import codecs
 import gzip
 import json
 from collections.abc import Callable, Sequence
@@ -185,6 +186,8 @@ def test_unknown_formats_are_refused_with_the_known_ones(tmp_path: Path, name: s
         ("a.csv", b"text,label\ncaf\xe9,a\n", "must be UTF-8 text"),
         ("a.jsonl", b'{"text": "caf\xe9"}\n', "must be UTF-8 text"),
         ("a.csv", "text,label\ngood,a\n".encode("utf-16"), "position 0; it looks like UTF-16"),
+        ("a.csv", "text,label\ngood,a\n".encode("utf-32"), "position 0; it looks like UTF-32"),
+        ("a.csv", codecs.BOM_UTF32_BE + "text,label\n".encode("utf-32-be"), "position 2; it looks like UTF-32"),
         ("a.json", b'{"text": "good"}', "must hold a list of objects, or of columns, got an object with 'text'"),
         ("a.json", b'{"text": "good"} {"text": "bad"}', "one object per line is .jsonl"),
         ("a.json", b"[1]", "item 1 of a.json must be an object, got int"),
