@@ -14,6 +14,7 @@ from typing import Any
 from lora_search.data.table import Columns, Table, named_classes
 from lora_search.data.wording import listed, require_columns
 from lora_search.errors import DataError
+from lora_search.spec.paths import check_no_pointer
 from lora_search.spec.quoting import in_one_line, quoted
 
 _KEY = "data.train"
@@ -68,6 +69,8 @@ def read_saved(folder: Path, split: str | None, wanted: Mapping[str, str]) -> Ta
     import datasets
 
     try:
+        for file in sorted(folder.glob("**/*.arrow")):
+            check_no_pointer(file, error=DataError, key=_KEY)
         loaded = _split_of(datasets.load_from_disk(str(folder)), split, folder)
         require_columns(folder.name, loaded.column_names, wanted)
         return table_of(loaded, wanted)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from lora_search.errors import DataError
-from lora_search.spec.paths import UNREADABLE
+from lora_search.spec.paths import UNREADABLE, check_no_pointer
 from lora_search.spec.quoting import in_one_line, quoted
 
 _KEY = "data.train"
@@ -26,11 +26,12 @@ def content_of(path: Path) -> tuple[bytes, str]:
     """What a file holds, decompressed, and its ending less that of the compression: ``a.csv.gz`` is ``.csv``.
 
     Raises:
-        DataError: unreadable or damaged, or an archive of several files.
+        DataError: unreadable, damaged or not fetched by Git LFS, or an archive of several files.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     ending = suffixes[-1] if suffixes else ""
     try:
+        check_no_pointer(path, error=DataError, key=_KEY)
         if ending == ".zip":
             return _only_member(path)
         unpack = _UNPACKERS.get(ending)

@@ -26,12 +26,13 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from lora_search.errors import InputError, MachineError, ModelError
 from lora_search.spec.experiment import ModelSpec
 from lora_search.spec.locations import HubId, resolve
-from lora_search.spec.paths import kind_of, path_errors_as
+from lora_search.spec.paths import check_no_pointer, kind_of, path_errors_as
 from lora_search.spec.quoting import in_one_line, quoted, quoted_path
 
 _HUB_PATIENCE = 10.0  # seconds to wait for the hub's first answer
 _REASON_WIDTH = 200  # characters of a library's message worth repeating
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_FETCHED = ("config.json", "*.model", "tokenizer.json", "model*.safetensors")  # of what Git LFS may keep elsewhere
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -164,6 +165,7 @@ def _in_folder(place: Path, spec: ModelSpec) -> tuple[str, str | None]:
     if place.is_file():
         if place.suffix != ".gguf" or spec.gguf_file not in (None, place.name):
             raise ModelError.about("model.base", "must be the folder of a model or a GGUF file", got=f"the file {base}")
+        check_no_pointer(place, error=ModelError, key="model.base")
         return str(place.parent), place.name
     if spec.gguf_file is not None:
         if Path(spec.gguf_file).name != spec.gguf_file or spec.gguf_file == "..":
@@ -174,6 +176,7 @@ def _in_folder(place: Path, spec: ModelSpec) -> tuple[str, str | None]:
             raise ModelError.about(
                 "model.gguf_file", f"must be in {base}", got=quoted(spec.gguf_file), hint=f"it has {there}"
             )
+        check_no_pointer(place / spec.gguf_file, error=ModelError, key="model.gguf_file")
         return str(place), spec.gguf_file
     _check_is_model(place, base)
     return str(place), None
@@ -183,8 +186,11 @@ def _check_is_model(place: Path, base: str) -> None:
     """Said here, in words, rather than by whichever library stumbles first.
 
     Raises:
-        ModelError: the folder holds an adapter, a model one folder down, pickled weights, or no model.
+        ModelError: the folder holds an adapter, a model one folder down, pickled weights, files that Git LFS has yet to
+            fetch, or no model.
     """
+    for path in sorted(found for pattern in _FETCHED for found in place.glob(pattern)):
+        check_no_pointer(path, error=ModelError, key="model.base")
     has_weights = any(path.name != _ADAPTER_WEIGHTS for path in place.glob("*.safetensors"))
     adapter = place / _ADAPTER_CONFIG
     if adapter.is_file() and not has_weights:

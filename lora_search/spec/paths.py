@@ -19,6 +19,7 @@ from typing import Literal
 from lora_search.errors import InputError
 from lora_search.spec.quoting import quoted_path
 
+_GIT_LFS = b"version https://git-lfs"  # how the file begins that Git LFS puts in the place of another
 Kind = Literal["file", "folder"]
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
 """What reading a file may raise that cannot be opened, or whose compression is damaged or unknown."""
@@ -70,3 +71,20 @@ def path_errors_as(path: Path, *, error: type[InputError], key: str | None = Non
         if key is None:
             raise error.about(path, rule, got=reason.strerror) from reason
         raise error.about(key, rule, got=f"{quoted_path(path)}: {reason.strerror}") from reason
+
+
+def check_no_pointer(path: Path, *, error: type[InputError], key: str) -> None:
+    """Check that a file is itself and not what Git LFS leaves in its place until it is fetched.
+
+    Args:
+        path, error, key: as for ``kind_of``.
+
+    Raises:
+        InputError: of class ``error``. OSError: the file cannot be read.
+    """
+    if not path.is_file():  # of a pipe nobody else could read what is read here
+        return
+    with path.open("rb") as file:
+        if file.read(len(_GIT_LFS)) == _GIT_LFS:
+            got = f"{quoted_path(path)}, a pointer of Git LFS"
+            raise error.about(key, "must be fetched", got=got, hint="run git lfs pull where it was cloned")

@@ -90,3 +90,18 @@ def test_an_archive_with_a_password_is_told(tmp_path: Path) -> None:
         content[content.index(signature) + offset] |= 1
     path.write_bytes(bytes(content))
     assert mistake_of(path) == "data.train: a.zip must be readable without a password, 'a.csv' is not"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [*((name, "") for name in ("a.csv", "a.jsonl", "a.parquet", "a.csv.gz", "a.zip")), ("saved", "data-0.arrow")],
+)
+def test_what_git_lfs_has_yet_to_fetch_is_told(tmp_path: Path, name: str, file: str) -> None:
+    if file:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset_info.json").touch()
+    (tmp_path / name / file).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert mistake_of(tmp_path / name) == (
+        f"data.train: must be fetched, got '{tmp_path / name / file}', a pointer of Git LFS; run git lfs pull where it"
+        " was cloned"
+    )

@@ -101,6 +101,14 @@ def test_a_model_one_folder_down(bert: Path, tmp_path: Path, top: str | None) ->
     )
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_what_git_lfs_has_yet_to_fetch_is_told(bert: Path, name: str) -> None:
+    (bert / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert mistake_of(bert) == (
+        f"model.base: must be fetched, got 'FOLDER/{name}', a pointer of Git LFS; run git lfs pull where it was cloned"
+    )
+
+
 class Bomb:
     """What a pickle can do when it is read."""
 
