@@ -18,7 +18,7 @@ from lora_search.statistics.comparison import correlated_t
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.question import Question
-from lora_search.statistics.wording import amount, layers_name, three_figures
+from lora_search.statistics.wording import amount, layers_name, score_words
 
 _EDGE = 0.05
 """A learning rate within this share of the range's ends, on a log scale, is on the edge."""
@@ -140,13 +140,10 @@ def no_better_than_guessing(score: float, interval: tuple[float, float], guess: 
         return None
     way = "above" if sign > 0 else "below"
     return (
-        f"The best {metric_named(metric).title}, {_number(score, metric)}, is not clearly {way} what knowing nothing "
-        f"of the texts scores ({_number(guess, metric)}): nothing was learned that a verdict could be about."
+        f"The best {metric_named(metric).title}, {score_words(score, metric)}, is not clearly {way} what knowing "
+        f"nothing of the texts scores ({score_words(guess, metric)}): nothing was learned that a verdict could be "
+        "about."
     )
-
-
-def _number(score: float, metric: str) -> str:
-    return three_figures(score) if has_own_unit(metric) else f"{score:.3f}"
 
 
 def few_examples_per_fold(examples: Sequence[int]) -> str | None:
@@ -250,9 +247,9 @@ def holdout_disagrees(
         return None
     way = "below" if holdout < corrected else "above"
     return (
-        f"The hold-out score, {_number(holdout, metric)}, is {amount(abs(holdout - corrected), metric)} {way} the "
-        f"cross-validated {_number(corrected, metric)}, more than chance allows: the hold-out differs from the rest, "
-        "or folds leak into each other."
+        f"The hold-out score, {score_words(holdout, metric)}, is {amount(abs(holdout - corrected), metric)} {way} the "
+        f"cross-validated {score_words(corrected, metric)}, more than chance allows: the hold-out differs from the "
+        "rest, or folds leak into each other."
     )
 
 

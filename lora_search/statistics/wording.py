@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from lora_search.metrics import METRICS
+from lora_search.metrics import METRICS, has_own_unit
 from lora_search.spec import UNIFORM, rank_pattern_words
 
 _SHARES = {"1/2": "half", "1/3": "third", "2/3": "two thirds", "1/4": "quarter", "3/4": "three quarters"}
@@ -46,6 +46,13 @@ def amount(difference: float, metric: str) -> str:
     """A difference of scores in the unit of its metric: "1 point", "0.02 nats"."""
     unit = METRICS[metric].unit if metric in METRICS else "points"
     return points(difference) if unit == "points" else f"{three_figures(difference)} {unit}"
+
+
+def score_words(score: float, metric: str) -> str:
+    """A score as pages write it: "88.0 %" of accuracy, "0.880" of other metrics, three figures in the label's unit."""
+    if metric == "accuracy":
+        return f"{100.0 * score:.1f} %"
+    return three_figures(score) if has_own_unit(metric) else f"{score:.3f}"
 
 
 def three_figures(value: float) -> str:

@@ -46,7 +46,7 @@ def test_no_better_than_guessing() -> None:
     said = guards.no_better_than_guessing(0.52, (0.48, 0.56), 0.5, "accuracy")
     assert said is not None
     assert said.startswith(
-        "The best accuracy, 0.520, is not clearly above what knowing nothing of the texts scores (0.500)"
+        "The best accuracy, 52.0 %, is not clearly above what knowing nothing of the texts scores (50.0 %)"
     )
     assert guards.no_better_than_guessing(1.2, (1.0, 1.4), 1.5, "rmse") is None
     said = guards.no_better_than_guessing(1.2, (0.9, 1.6), 1.5, "rmse")
@@ -118,7 +118,7 @@ def test_holdout_disagrees() -> None:
     assert guards.holdout_disagrees(0.78, 0.80, (0.77, 0.83), 200) is None
     said = guards.holdout_disagrees(0.60, 0.80, (0.77, 0.83), 200)
     assert said is not None
-    assert said.startswith("The hold-out score, 0.600, is 20 points below the cross-validated 0.800, more than chance")
+    assert said.startswith("The hold-out score, 60.0 %, is 20 points below the cross-validated 80.0 %, more than")
 
 
 def test_only_what_there_is_to_say() -> None:
