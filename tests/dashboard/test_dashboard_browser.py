@@ -260,8 +260,22 @@ def test_studies_are_compared_on_one_page(browser, tmp_path):
             browser.click(f'input[value="{name}"]')
         browser.click("#compare")
         browser.until(lambda: "paired on 5 shared folds" in browser.text("body"))
-        assert browser.count("#compare-plate circle.named") == 2
+        assert browser.count("#compare-plates circle.named") == 2
         assert browser.complaints() == []
+
+
+def test_studies_of_different_metrics_have_axes_of_their_own(browser, tmp_path):
+    record(tmp_path / "one", sampled_rows(3))
+    record(tmp_path / "other", sampled_rows(3), experiment={"verdict": {"metric": "macro_f1", "margin": 0.01}})
+    with served(create_app(tmp_path)) as site:
+        browser.open(f"{site.address}/compare?study=one&study=other")
+        titles = browser.texts("#compare-plates svg .title")
+        assert [title for title in titles if "folds" in title] == [
+            "accuracy (%), mean over folds",
+            "macro F1, mean over folds",
+        ]
+        assert browser.count("#compare-plates .plate:nth-child(2) circle.named") == 1
+        assert browser.count("#compare-plates .series-2") > 0
 
 
 @pytest.mark.parametrize("path", ["", "/studies/film-quotes#selected=0,1", "/compare?study=film-quotes"])

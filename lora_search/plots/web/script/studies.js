@@ -56,18 +56,22 @@ async function comparePage(page) {
       h("a", { href: `${page.dataset.root}/studies/${encodeURIComponent(study.name)}` }, study.name)),
     h("dd", null, study.sentence, h("small", null, `${study.base} \u00b7 ${study.data} \u00b7 ${counted(study.cells, "training")}, ${durationText(study.seconds)} of compute`)))));
   byId("pairs").replaceChildren(...(pairs.length ? pairs.map((pair) => h("li", null, `The recommended of ${pair.one} against that of ${pair.other}: ${pair.difference} ${pair.measure}${pair.interval ? ` (95 % interval ${pair.interval})` : ""}, paired on ${counted(pair.folds, "shared fold")}.`)) : [h("li", null, "No two of these studies share their folds and metric, so their scores stand side by side without a paired difference.")]));
+  studies.forEach((study, at) => (study.colour = colour(at)));
   const metrics = new Set(studies.map((study) => study.metric.metric));
-  const plate = new Plate(byId("compare-plate"), "Score against adapter parameters, a colour for each study");
-  const draw = () => drawCompared(plate, studies, colour, metrics.size > 1);
-  draw();
-  new ResizeObserver(() => {
-    if (plate.drawnAt !== Math.floor(plate.box.clientWidth)) draw();
-  }).observe(plate.box);
+  byId("compare-plates").replaceChildren(...[...metrics].map(() => h("div", { class: "plate" })));
+  [...metrics].forEach((metric, at) => {
+    const box = byId("compare-plates").children[at], plate = new Plate(box, `Score by ${metric} against adapter parameters, a colour for each study`);
+    const draw = () => drawCompared(plate, studies.filter((study) => study.metric.metric === metric));
+    draw();
+    new ResizeObserver(() => {
+      if (plate.drawnAt !== Math.floor(box.clientWidth)) draw();
+    }).observe(box);
+  });
   page.dataset.ready = "yes";
 }
 
-// One adapter each, at its best setting; the steps are each study's own front, as on its page.
-function drawCompared(plate, studies, colour, mixed) {
+// One adapter each, at its best setting; the steps are each study's own front, as on its page. All have one metric.
+function drawCompared(plate, studies) {
   plate.drawnAt = Math.floor(plate.box.clientWidth);
   const all = studies.flatMap((study, at) => study.points.map((point) => ({ ...point, study, at })));
   if (!all.length) return plate.empty("None of these studies has a score yet.");
@@ -76,7 +80,7 @@ function drawCompared(plate, studies, colour, mixed) {
   const finished = all.filter((point) => point.finished && known(point.high)).map((point) => point.high);
   const limits = scoreLimits(all.map((point) => point.score), null, margin, finished.length ? finished.reduce((one, other) => Math.max(one, other)) : null);
   const scale = linear(...limits, plate.bottom_edge, plate.top);
-  plate.yAxis(scale, linearTicks(...limits, metric.factor).map((tick) => ({ value: tick.value, text: tick.shown.toFixed(tick.digits) })), `${mixed ? "score, each study by its own metric" : metric.axis}, mean over folds`);
+  plate.yAxis(scale, linearTicks(...limits, metric.factor).map((tick) => ({ value: tick.value, text: tick.shown.toFixed(tick.digits) })), `${metric.axis}, mean over folds`);
   const sizes = all.map((point) => point.parameters), xs = logarithmic(sizes, plate.left, plate.right_edge);
   plate.xAxis(xs, valueTicks(xs, sizes, [], 44), countText, "adapter parameters (log scale)");
   const radius = all.length > 600 ? 2.4 : 4.4, beside = Math.min(7, 28 / studies.length);
@@ -86,14 +90,14 @@ function drawCompared(plate, studies, colour, mixed) {
     return { ...point, low, words, adapter: null, x: xs.place(point.parameters) + (point.at - (studies.length - 1) / 2) * beside, y: scale.place(Math.max(point.score, limits[0])),
       from: low || !point.finished || !known(point.low) ? null : scale.place(Math.max(point.low, limits[0])), to: known(point.high) ? scale.place(Math.min(point.high, limits[1])) : null };
   });
-  studies.forEach((_, at) => {
+  studies.forEach(({ colour }, at) => {
     const mine = points.filter((point) => point.at === at);
     const intervals = mine.filter((point) => known(point.from) && known(point.to)).map((point) => `M${point.x.toFixed(1)},${point.from.toFixed(1)}V${point.to.toFixed(1)}`).join("");
-    if (intervals) plate.add(s("path", { class: `interval ${colour(at)}`, d: intervals }));
-    plate.add(stepsOver(mine.filter((point) => point.finished && !point.low), `front ${colour(at)} own`));
+    if (intervals) plate.add(s("path", { class: `interval ${colour}`, d: intervals }));
+    plate.add(stepsOver(mine.filter((point) => point.finished && !point.low), `front ${colour} own`));
     for (const state of [true, false]) {
       const d = mine.filter((point) => point.finished === state).map((point) => markPath(point.x, point.y, point.low ? "v" : "o", radius)).join("");
-      if (d) plate.add(s("path", { class: `mark ${colour(at)} ${state ? "full" : "open"}`, d }));
+      if (d) plate.add(s("path", { class: `mark ${colour} ${state ? "full" : "open"}`, d }));
     }
   });
   plate.points = points;
