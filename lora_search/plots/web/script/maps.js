@@ -68,7 +68,7 @@ function drawParallel(plate) {
     axes.push({ title: narrow ? "rate" : "learning rate", name: "learning_rate", at: scale.place, values: rates, place: (row) => scale.place(row.learning_rate), ticks: roundTicks(scale, 30).map((value) => ({ y: scale.place(value), text: rateText(value) })) });
   }
   const scale = linear(...limits, from, to), clamp = (row) => scale.place(Math.max(row.score, limits[0]));
-  axes.push({ title: view.unit.axis, name: "score", at: (score) => scale.place(Math.max(score, limits[0])), values: rows.map((row) => row.score), place: clamp, ticks: linearTicks(...limits, view.unit.factor).map((tick) => ({ y: scale.place(tick.value), text: tick.shown.toFixed(tick.digits) })) });
+  axes.push({ title: view.unit.metric, name: "score", at: (score) => scale.place(Math.max(score, limits[0])), values: rows.map((row) => row.score), place: clamp, ticks: linearTicks(...limits, view.unit.factor).map((tick) => ({ y: scale.place(tick.value), text: tick.shown.toFixed(tick.digits) })) });
   const gap = (plate.right_edge - plate.left) / Math.max(1, axes.length - 1);
   const paths = new Map(), jitter = (row) => ((row.trial * 0.618) % 1 - 0.5) * 7;
   plate.points = [];
@@ -109,6 +109,6 @@ function drawImportance(plate) {
     plate.add(s("circle", { class: "dot ink", cx: scale.place(bar.median), cy: y, r: 4.6 }));
   });
   const ticks = linearTicks(scale.low, scale.high, factor, 6);
-  plate.xAxis(scale, ticks.map((tick) => tick.value), (value) => (value * factor).toFixed(ticks[0].digits).replace("-", MINUS), view.data.importance.title);
+  plate.xAxis(scale, ticks.map((tick) => tick.value), (value) => (value * factor).toFixed(ticks[0].digits).replace("-", MINUS), plate.narrow ? `error added, in ${view.unit.word}` : view.data.importance.title);
   plate.end();
 }
