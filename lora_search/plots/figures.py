@@ -22,7 +22,11 @@ from lora_search.statistics.recorded import RecordedStudy
 
 Width = Literal["wide", "narrow"]
 
-_AIR = 0.07
+_AIR, _SEEN = 0.07, 0.005
+"""Inches: between content and the edge above and below, and what may lie beyond an edge unseen."""
+_LEAST_AXES = 0.4
+"""Share of the width that the axes keep, whatever stands beside them."""
+_MOST_DRAWINGS = 3
 _INCHES: Mapping[Width, float] = {"wide": 7.6, "narrow": 4.3}
 
 
@@ -109,18 +113,20 @@ def scatter(scene: Landscape, draw: Callable[[Axes], None], width: Width = "wide
 def _sheet(sheet: _Sheet, width: Width, draw: Callable[[Axes], None]) -> Figure:
     """A figure whose axes have the asked size; drawn by matplotlib's defaults whatever style the caller has set.
 
-    A long legend or title may need more room above or below than the sheet has; then it is drawn again on a taller one.
+    A long legend, title or number may need more room beside the axes than the sheet has; then it is drawn again with
+    more: on taller paper, or on narrower axes, which may in turn break a title into more lines.
     """
     with style.context("default"):
-        figure, above, below = _draw_on(sheet, _INCHES[width], draw)
-        if above > 0 or below > 0:
-            taller = replace(sheet, top=sheet.top + above, bottom=sheet.bottom + below)
-            figure, _, _ = _draw_on(taller, _INCHES[width], draw)
+        for _ in range(_MOST_DRAWINGS):
+            figure, beyond = _draw_on(sheet, _INCHES[width], draw)
+            if not beyond:
+                break
+            sheet = replace(sheet, **{side: getattr(sheet, side) + more for side, more in beyond.items()})
     return figure
 
 
-def _draw_on(sheet: _Sheet, inches: float, draw: Callable[[Axes], None]) -> tuple[Figure, float, float]:
-    """The figure, and by how many inches its content leaves the paper at the top and at the bottom."""
+def _draw_on(sheet: _Sheet, inches: float, draw: Callable[[Axes], None]) -> tuple[Figure, dict[str, float]]:
+    """The figure, and by how many inches its content leaves the paper on each side."""
     tall = sheet.top + sheet.height + sheet.bottom
     figure = Figure(figsize=(inches, tall), facecolor=PAPER)
     box = (sheet.left / inches, sheet.bottom / tall, (inches - sheet.left - sheet.right) / inches, sheet.height / tall)
@@ -128,6 +134,13 @@ def _draw_on(sheet: _Sheet, inches: float, draw: Callable[[Axes], None]) -> tupl
     draw(ax)
     content = ax.get_tightbbox()
     if content is None:
-        return figure, 0.0, 0.0
-    top, bottom = content.y1 / figure.dpi, content.y0 / figure.dpi
-    return figure, max(0.0, top + _AIR - tall), max(0.0, _AIR - bottom)
+        return figure, {}
+    left, bottom, right, top = (end / figure.dpi for end in content.extents)
+    spare = (1 - _LEAST_AXES) * inches - sheet.left - sheet.right
+    beyond = {
+        "left": min(-left, spare / 2),
+        "right": min(right - inches, spare / 2),
+        "top": top + _AIR - tall,
+        "bottom": _AIR - bottom,
+    }
+    return figure, {side: more for side, more in beyond.items() if more > _SEEN}

@@ -166,9 +166,9 @@ def draw_importance(data: ImportanceData, ax: Axes) -> None:
     ax.set_ylim(-0.6, len(data.bars) - 0.4)
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.spines["left"].set_visible(False)
-    axes.linear_ticks(ax.xaxis, 100, signed_values=False)
+    axes.linear_ticks(ax.xaxis, abs(unit.per), signed_values=False)
     if data.problem is not None:
         ax.annotate(
-            data.problem, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", va="bottom",
-            fontsize=axes.FONT_SIZE, color=INK, annotation_clip=False,
+            axes.broken(ax, data.problem), (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points",
+            va="bottom", fontsize=axes.FONT_SIZE, color=INK, annotation_clip=False,
         )  # fmt: skip

@@ -10,10 +10,12 @@ import matplotlib
 import pytest
 from fabricated_studies import (
     ENVIRONMENT,
+    by_error,
     every_state_rows,
     experiment_mapping,
     frames,
     sampled_rows,
+    study,
     trial_row,
     verdict_for,
 )
@@ -90,6 +92,22 @@ def test_every_study_can_be_drawn_and_stays_on_its_paper(study: str, width: Widt
         assert box.y0 >= 0, name
         assert box.y1 <= figure.bbox.y1 + 0.5, name
         assert box.x0 >= -1, name
+
+
+@pytest.mark.parametrize(("scale", "tick"), [(1e7, "1200000"), (1e-5, "0.0000012")])
+def test_long_numbers_are_whole_on_their_paper(tmp_path: Path, scale: float, tick: str) -> None:
+    tables = by_error(study(tmp_path, sampled_rows(12)), "rmse", scale, scale / 100, "regression")
+    verdict = verdict_for(tables.trials, tables.cells, margin=scale / 100, metric="rmse")
+    drawn = draw_all(plot_data(tables, verdict), "wide")
+    for name, figure in drawn.items():
+        box = figure.axes[0].get_tightbbox()
+        assert box is not None
+        assert box.x0 >= -1, name
+        assert box.x1 <= figure.bbox.x1 + 1, name
+    assert tick in {label.get_text() for label in drawn["score_by_parameters"].axes[0].get_yticklabels()}
+    ax = drawn["importance"].axes[0]
+    written = [float(label.get_text().replace("\N{MINUS SIGN}", "-")) for label in ax.get_xticklabels()]
+    assert written == pytest.approx([float(tick) for tick in ax.get_xticks()])
 
 
 @pytest.mark.parametrize("width", ["wide", "narrow"])
