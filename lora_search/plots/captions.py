@@ -45,13 +45,13 @@ def page_captions(scene: Landscape) -> Mapping[str, str]:
         scene: of the verdict that is shown.
     """
     amount = scene.unit.amount(scene.margin)
-    band = "" if scene.best_score is None else f"The shaded band is the margin, {amount} down from the best. "
     return {
         "cost": " ".join(
             [
-                "Each point is one adapter at its best setting: its mean score over the folds, against what it costs "
-                f"(the task head, the same for all, is not counted). {_keys(scene)} {band}{_bars(scene)}",
-                "The dashed line steps through the adapters that no smaller one beats.",
+                "Each point is one adapter at its best setting: its mean score over the folds, against what it costs"
+                f"{_head(scene)}. {_keys(scene)}",
+                *_band(scene),
+                *_front(scene),
                 *_missing(scene),
             ]
         ),
@@ -73,15 +73,10 @@ def _parameters(data: TradeoffData) -> str:
     if not scene.points:
         return "Drawn once a trial has a score."
     parts = [
-        "Each point is one adapter at its best setting: its mean score over the folds and its parameters "
-        f"(the task head, the same for all, is not counted). {_keys(scene)}"
+        "Each point is one adapter at its best setting: its mean score over the folds and its parameters"
+        f"{_head(scene)}. {_keys(scene)}"
     ]
-    if scene.best_score is not None and len(scene.points) > 1:
-        amount = scene.unit.amount(scene.margin)
-        parts.append(f"The shaded band is the margin, {amount} down from the best. {_bars(scene)}")
-    if len(data.front) > 1:
-        parts.append("The dashed line steps through the adapters that no smaller one beats.")
-    return " ".join([*parts, *_missing(scene)])
+    return " ".join([*parts, *_band(scene), *_front(scene), *_missing(scene)])
 
 
 def _time(data: TradeoffData) -> str:
@@ -169,6 +164,24 @@ def _keys(scene: Landscape) -> str:
         "the marker is the layers" if len(layers) > 1 else f"layers: {layers[0]}",
     ]
     return ", ".join(parts) + "."
+
+
+def _head(scene: Landscape) -> str:
+    return " (the task head, the same for all, is not counted)" if scene.head_parameters else ""
+
+
+def _band(scene: Landscape) -> list[str]:
+    """Of the margin and of the bars, where they are drawn."""
+    if scene.best_score is None:
+        return []
+    band = f"The shaded band is the margin, {scene.unit.amount(scene.margin)} down from the best."
+    if all(point.low is None for point in scene.points):
+        return [band]
+    return [band, _bars(scene), "The best, from which the others are measured, has none."]
+
+
+def _front(scene: Landscape) -> list[str]:
+    return ["The dashed line steps through the adapters that no smaller one beats."] if len(scene.front) > 1 else []
 
 
 def _bars(scene: Landscape) -> str:

@@ -24,6 +24,7 @@ def study_facts(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, An
         "skipped": int(verdict.get("cells_skipped_by_racing") or 0),
         "compute": float(cells["seconds"].sum()),
         "wall": float((cells["wall_seconds"] / cells["pack_cells"]).sum()),
+        "head_parameters": int(trials["head_parameters"].max()) if len(trials) else None,
         "packed": bool((cells["pack_cells"] > 1).any()),
         "finished": "" if finished is None else f"{finished:%d %B %Y}".lstrip("0"),
         "examples": None if first is None else int(first["examples"] + first["train_examples"]),

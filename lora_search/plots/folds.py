@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from lora_search.plots import axes
 from lora_search.plots.encoding import BAND, BAND_EDGE, FAINT, INK, MUTED, PAPER
 from lora_search.plots.formats import adapter, count, percent
-from lora_search.plots.landscape import Landscape, Point, landscape
+from lora_search.plots.landscape import Landscape, Point, gain_interval, landscape
 from lora_search.plots.marks import nothing_to_draw, roles
 
 MOST_ROWS = 8
@@ -35,7 +35,7 @@ class FoldRow:
         differences: score minus the best's score on each shared (repeat, fold), in raw metric units; of a loss the
             other way round, so that more is better.
         mean: their mean.
-        interval: where the true mean lies (``Point.low``, ``Point.high``), as differences; None if unknown.
+        interval: where the true mean lies, as the verdict has it; None if unknown.
         probability: that it is not worse than the best by more than the margin; NaN if unknown.
     """
 
@@ -66,9 +66,7 @@ def folds_data(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, 
     paired = {int(str(trial)) for trial, any_shared in differences.notna().any().items() if any_shared}
     finalists = [point for point in _finalists(scene, comparisons) if point.trial in paired][:MOST_ROWS]
     rows = [
-        _row(
-            point, roles(scene).get(point.trial, ()), differences[point.trial], scene, _probability(comparisons, point)
-        )
+        _row(point, roles(scene).get(point.trial, ()), differences[point.trial], comparisons.get(point.trial, {}))
         for point in sorted(finalists, key=lambda point: (point.adapter_parameters, point.trial))
     ]
     return FoldsData(scene, tuple(rows))
@@ -80,24 +78,22 @@ def _finalists(scene: Landscape, comparisons: Mapping[int, Mapping[str, Any]]) -
     most = math.inf if chosen is None else chosen.adapter_parameters
 
     def order(point: Point) -> tuple[bool, bool, float, int]:
-        asked = point.adapter_parameters < most and comparisons.get(point.trial, {}).get("status") == "open"
-        likely = float(np.nan_to_num(_probability(comparisons, point)))
+        comparison = comparisons.get(point.trial, {})
+        asked = point.adapter_parameters < most and comparison.get("status") == "open"
+        likely = float(np.nan_to_num(_probability(comparison)))
         return point.trial not in roles(scene), not asked, -likely, point.adapter_parameters
 
     return sorted((point for point in scene.points if point.finished and point.trial != scene.best), key=order)
 
 
-def _row(point: Point, names: tuple[str, ...], differences: pd.Series, scene: Landscape, chance: float) -> FoldRow:
+def _row(point: Point, names: tuple[str, ...], differences: pd.Series, comparison: Mapping[str, Any]) -> FoldRow:
     paired = tuple(float(value) for value in differences.dropna())
-    interval = None
-    if point.low is not None and point.high is not None and scene.best_score is not None:
-        interval = (point.low - scene.best_score, point.high - scene.best_score)
     mean = sum(paired) / len(paired) if paired else math.nan
-    return FoldRow(point, names, paired, mean, interval, chance)
+    return FoldRow(point, names, paired, mean, gain_interval(comparison), _probability(comparison))
 
 
-def _probability(comparisons: Mapping[int, Mapping[str, Any]], point: Point) -> float:
-    value = comparisons.get(point.trial, {}).get("probability_not_worse")
+def _probability(comparison: Mapping[str, Any]) -> float:
+    value = comparison.get("probability_not_worse")
     return math.nan if value is None else float(value)
 
 
@@ -169,7 +165,7 @@ def _fitting_words(ax: Axes, row: FoldRow, room: float) -> tuple[list[tuple[str,
     for longest, parameters in ((28, True), (28, False), (16, False), (9, False)):
         words = [
             (", ".join(row.names), INK, "bold"),
-            (adapter(point.rank, point.targets, point.layers, longest), INK, "normal"),
+            (adapter(point.rank, point.targets, point.layers, longest, point.alpha), INK, "normal"),
             (count(point.adapter_parameters) if parameters else "", MUTED, "normal"),
         ]
         words = [word for word in words if word[0]]

@@ -72,8 +72,8 @@ class Unit:
         return f"{self.word} of {self.metric}"
 
     def number(self, score: float) -> str:
-        """A merit as the score it is, without its unit, or an en dash where there is none."""
-        return f"{score * self.factor:.{self.digits}f}".replace("-", MINUS) if math.isfinite(score) else DASH
+        """A merit as the score it is, without its unit, or an en dash where there is none; what is zero has no sign."""
+        return f"{score * self.factor:z.{self.digits}f}".replace("-", MINUS) if math.isfinite(score) else DASH
 
     def score(self, score: float) -> str:
         """A score with its unit: ``87.4 %``."""
@@ -170,10 +170,12 @@ def level(confidence: float) -> str:
     return f"{confidence * 100:.6g}{NO_BREAK}%"
 
 
-def adapter(rank: int, targets: str, layers: str, longest: int = 28) -> str:
-    """One adapter in a label: ``r=2, attention, top-1/3``; a long list of module names is cut."""
+def adapter(rank: int, targets: str, layers: str, longest: int = 28, alpha: float | None = None) -> str:
+    """One adapter in a label: ``r=2, attention, top-1/3``, with its alpha ``r=2 α=4, ...``; a long list of module names
+    is cut."""
     shown = targets if len(targets) <= longest else f"{targets[: longest - 1]}…"
-    return f"r={rank}, {shown}, {'all layers' if layers == 'all' else layers_name(layers)}"
+    told = "" if alpha is None else f" α={alpha:.4g}"
+    return f"r={rank}{told}, {shown}, {'all layers' if layers == 'all' else layers_name(layers)}"
 
 
 def layers_name(layers: str) -> str:

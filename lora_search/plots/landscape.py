@@ -5,19 +5,20 @@ the others are kept apart.
 
 A score averaged over a trial's own cells is not comparable with another's over different cells: an easy fold lifts it.
 Each trial is therefore placed at *best score minus mean paired difference*, over the (repeat, fold) cells it shares
-with the best. Where all trials have the same cells this is the plain mean.
+with the best, and never beyond what the metric can be. Where all trials have the same cells this is the plain mean.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from lora_search.errors import StudyError
+from lora_search.metrics import METRICS, direction
 from lora_search.plots.encoding import Encoding
 from lora_search.plots.formats import Unit, unit_of
 from lora_search.spec import ADAPTER_FIELDS
@@ -30,10 +31,11 @@ class Point:
 
     Attributes:
         learning_rate: at which it was trained.
+        alpha: where another adapter of the study differs in nothing else; None where none does.
         score: paired with the best (module docstring), in raw metric units, more is better: a loss is negative.
         low, high: best score minus the ends of the verdict's interval (how much worse than the best the trial may truly
             be): below the margin band both for a worse trial, above its lower edge both for one that is not worse. None
-            where nothing was compared or nothing is known of the noise.
+            for the best itself, where nothing was compared, and where nothing is known of the noise.
         finished: whether the trial is complete and competes for the verdict.
         compute_seconds: mean over its finished cells of each cell's own share of its pack, by work done.
         wall_seconds: mean over its finished cells of the pack's clock divided evenly among its cells.
@@ -43,6 +45,7 @@ class Point:
     rank: int
     targets: str
     layers: str
+    alpha: float | None
     learning_rate: float
     adapter_parameters: int
     score: float
@@ -55,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """What is no adapter and is compared with them: its name, and its score, paired with the recommended."""
+    """What is no adapter and is compared with them: its name, and its mean score over its own folds."""
 
     name: str
     score: float
@@ -76,6 +79,7 @@ class Landscape:
         margin: accepted loss against the best, in raw metric units.
         confidence: with which each end of an interval holds.
         adjusted: whether pairing moved any point away from the trial's own mean.
+        head_parameters: of the task head, which every trial trains beside its adapter; 0 where there is none to train.
         baselines: the lowest score first.
     """
 
@@ -91,6 +95,7 @@ class Landscape:
     unit: Unit
     encoding: Encoding
     adjusted: bool
+    head_parameters: int
     baselines: tuple[Line, ...] = ()
 
     def point(self, trial: int | None) -> Point | None:
@@ -150,6 +155,7 @@ class Terrain:
         self._guesses = [int(trial) for trial in trials.loc[trials["origin"] == "guess", "trial"]]
         self._encoding = Encoding.of(trials)
         self._progress = _progress(self.trials)
+        self._twins = _twins(trials)
         self._paired: dict[int | None, dict[int | None, float]] = {}
 
     def landscape(self, verdict: Mapping[str, Any]) -> Landscape:
@@ -159,7 +165,9 @@ class Terrain:
             own = math.nan if best is None else float(self._own[best])
             self._paired[best] = _paired_scores(self._complete, best, own)
         paired = self._paired[best]
-        differences = {item["trial"]: item for item in verdict.get("comparisons") or ()}
+        compared = verdict.get("comparisons") or ()
+        # the others are measured from the best, and the best from a rival: its interval is not one of these
+        differences = {item["trial"]: item for item in compared if item["trial"] != best}
         points = [self._point(row, paired, differences, paired.get(best, math.nan)) for row in self._rows]
         scored = {point.trial for point in points}
         standing = self._standing({best, recommended}, differences)
@@ -176,7 +184,8 @@ class Terrain:
             unit=unit_of(self.metric, float(verdict.get("margin") or 0.0)),
             encoding=self._encoding,
             adjusted=any(not math.isclose(p.score, float(self._own[p.trial]), abs_tol=1e-9) for p in points),
-            baselines=_lines(verdict, next((point.score for point in points if point.trial == recommended), None)),
+            head_parameters=int(self.trials["head_parameters"].max()) if len(self.trials) else 0,
+            baselines=_lines(verdict, unit_of(self.metric).merit),
         )
 
     def _standing(self, named: Collection[int | None], compared: Collection[int]) -> set[int]:
@@ -195,15 +204,19 @@ class Terrain:
         best_score: float,
     ) -> Point:
         trial = int(row["trial"])
-        low, high = _interval(differences.get(trial), best_score)
+        ends = gain_interval(differences.get(trial, {})) or (math.nan, math.nan)
+        low, high = (
+            possible(best_score + end, self.metric) if math.isfinite(best_score + end) else None for end in ends
+        )
         return Point(
             trial=trial,
             rank=int(row["rank"]),
             targets=str(row["targets"]),
             layers=str(row["layers"]),
+            alpha=float(row["alpha"]) if trial in self._twins else None,
             learning_rate=float(row["learning_rate"]),
             adapter_parameters=int(row["adapter_parameters"]),
-            score=paired.get(trial, float(row["score_mean"])),
+            score=possible(paired.get(trial, float(row["score_mean"])), self.metric),
             low=low,
             high=high,
             finished=row["state"] == "complete",
@@ -212,18 +225,24 @@ class Terrain:
         )
 
 
+def possible(merit: float, metric: str) -> float:
+    """The nearest to a reckoned merit that the metric can be."""
+    if metric not in METRICS:
+        return merit
+    worst, most = sorted(direction(metric) * end for end in METRICS[metric].bounds)
+    return min(max(merit, worst), most)
+
+
 def baseline_title(item: Mapping[str, Any]) -> str:
     """What a baseline is called, as the verdict has it; an older one has only its name."""
     return str(item.get("title") or TITLES.get(item["name"], item["name"]))
 
 
-def _lines(verdict: Mapping[str, Any], recommended: float | None) -> tuple[Line, ...]:
-    """Every baseline of which the verdict knows the difference to the recommended."""
+def _lines(verdict: Mapping[str, Any], merit: Callable[[float], float]) -> tuple[Line, ...]:
+    """Every baseline that the verdict has a score of."""
     compared = (verdict.get("baselines") or {}).get("compared") or ()
     lines = [
-        Line(baseline_title(item), recommended + item["difference"])
-        for item in compared
-        if recommended is not None and item["difference"] is not None
+        Line(baseline_title(item), merit(item["score_mean"])) for item in compared if item["score_mean"] is not None
     ]
     return tuple(sorted(lines, key=lambda line: line.score))
 
@@ -234,6 +253,13 @@ def _progress(trials: pd.DataFrame) -> list[tuple[Hashable, int, tuple[float, ..
     complete, scores = trials["state"] == "complete", trials["score_mean"].fillna(-math.inf)
     furthest = zip(complete, trials["cells"], scores, -trials["trial"], strict=True)
     return list(zip(adapters, trials["trial"].astype(int), furthest, strict=True))
+
+
+def _twins(trials: pd.DataFrame) -> set[int]:
+    """Trials of adapters that differ from another in alpha alone."""
+    others = [name for name in ADAPTER_FIELDS if name != "alpha"]
+    alphas = trials.groupby(others)["alpha"].transform("nunique")
+    return {int(trial) for trial in trials.loc[alphas > 1, "trial"]}
 
 
 def _named(verdict: Mapping[str, Any], role: str, trials: Collection[Hashable]) -> int | None:
@@ -257,9 +283,9 @@ def _paired_scores(complete: pd.DataFrame, best: int | None, best_score: float) 
     return {int(str(trial)): best_score - float(value) for trial, value in differences.items() if not math.isnan(value)}
 
 
-def _interval(comparison: Mapping[str, Any] | None, best_score: float) -> tuple[float | None, float | None]:
-    """The interval of a difference (best minus trial) turned into scores."""
-    interval = comparison.get("interval") if comparison else None
-    if interval is None or any(end is None or not math.isfinite(end) for end in interval) or math.isnan(best_score):
-        return None, None
-    return best_score - float(interval[1]), best_score - float(interval[0])
+def gain_interval(comparison: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The interval of a comparison (how much worse than the best) as how much better; None where it is not known."""
+    interval = comparison.get("interval")
+    if interval is None or any(end is None or not math.isfinite(end) for end in interval):
+        return None
+    return -float(interval[1]), -float(interval[0])

@@ -56,7 +56,7 @@ class TradeoffData:
 
 
 def parameters_data(trials: pd.DataFrame, cells: pd.DataFrame, verdict: Mapping[str, Any]) -> TradeoffData:
-    """Score against adapter parameters (the task head, equal for all, is not counted)."""
+    """Score against adapter parameters (a task head, equal for all, is not counted)."""
     scene = landscape(trials, cells, verdict)
     x = {point.trial: float(point.adapter_parameters) for point in scene.points}
     return TradeoffData(scene, "parameters", x, scene.front)

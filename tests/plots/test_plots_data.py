@@ -11,6 +11,7 @@ from fabricated_studies import every_state_rows, frames, sampled_rows, trial_row
 from lora_search.errors import StudyError
 from lora_search.plots import folds_data, importance, importance_data, parameters_data, ranks_data, time_data
 from lora_search.plots.encoding import Encoding
+from lora_search.plots.formats import adapter
 from lora_search.plots.landscape import landscape
 
 
@@ -37,6 +38,50 @@ def test_a_trial_with_only_an_easy_fold_is_placed_by_its_paired_difference() -> 
     assert not scene.points[1].finished
 
 
+def test_nothing_is_placed_beyond_what_the_metric_can_be() -> None:
+    rows = [
+        trial_row(0, 8, "query+value", "all", 1e-3),
+        trial_row(1, 2, "attention", "all", 1e-3, state="pruned", cells=1),
+        trial_row(2, 4, "attention", "all", 1e-3),
+    ]
+    trials, cells = frames(rows, folds=3)
+    _with_scores(trials, cells, {0: [0.9, 0.0, 0.0], 1: [0.0], 2: [0.0, 0.0, 0.0]})
+    scene = landscape(trials, cells, verdict_for(trials, cells, folds=3))
+    assert scene.best == 0
+    assert [point.score for point in scene.points] == pytest.approx([0.3, 0.0, 0.0])  # not 0.3 - 0.9 of the stopped
+    ends = [end for point in scene.points for end in (point.low, point.high) if end is not None]
+    assert ends
+    assert all(0 <= end <= 1 for end in ends)
+
+
+def test_what_is_no_adapter_is_placed_at_its_own_mean() -> None:
+    trials, cells = frames(sampled_rows(4), repeats=2)
+    compared = [
+        {"name": "full", "title": "full fine-tuning", "score_mean": None, "difference": None},
+        {"name": "head", "title": "head alone", "score_mean": 0.7, "difference": -0.2},
+        {"name": "majority", "title": "majority", "score_mean": 0.0, "difference": -0.8},
+    ]
+    scene = landscape(trials, cells, verdict_for(trials, cells) | {"baselines": {"compared": compared}})
+    assert [(line.name, line.score) for line in scene.baselines] == [("majority", 0.0), ("head alone", 0.7)]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_the_best_from_which_the_others_are_measured_has_no_bar(count: int) -> None:
+    trials, cells = frames(sampled_rows(count))
+    scene = landscape(trials, cells, verdict_for(trials, cells))
+    barred = {point.trial for point in scene.points if point.low is not None}
+    assert barred == {point.trial for point in scene.points} - {scene.best}
+
+
+def test_adapters_that_differ_in_alpha_alone_are_told_by_it() -> None:
+    rows = [trial_row(trial, 2, "attention", "all", 1e-3, alpha=alpha) for trial, alpha in enumerate((2.0, 4.0, 8.0))]
+    rows.append(trial_row(3, 4, "attention", "all", 1e-3))
+    trials, cells = frames(rows)
+    scene = landscape(trials, cells, verdict_for(trials, cells))
+    assert [point.alpha for point in scene.points] == [2.0, 4.0, 8.0, None]
+    assert adapter(2, "attention", "all", alpha=4.0) == "r=2 α=4, attention, all layers"
+
+
 @pytest.mark.parametrize("noise", [0.0006, 0.002, 0.005])
 def test_a_bar_above_the_margin_and_the_status_not_worse_are_the_same_thing(noise: float) -> None:
     trials, cells = frames(sampled_rows(24), noise=noise)
@@ -47,6 +92,8 @@ def test_a_bar_above_the_margin_and_the_status_not_worse_are_the_same_thing(nois
     for item in verdict["comparisons"]:
         point = scene.point(item["trial"])
         assert point is not None
+        if point.trial == scene.best:
+            continue
         assert point.low is not None
         assert point.high is not None
         drawn = "not-worse" if point.low >= edge - 1e-9 else "worse" if point.high < edge else "open"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fabricated_studies import every_state_rows, sampled_rows, study, trial_row, verdict_for
+from fabricated_studies import by_error, every_state_rows, sampled_rows, study, trial_row, verdict_for
 
 from lora_search.plots.web import inline_json, judged_view, page_script, page_style, study_payload
 from lora_search.plots.web.payload import csv_lines
@@ -36,8 +36,17 @@ def test_scores_are_by_trial_and_fold(tables, payload):
     assert payload["columns"] == [[0, fold] for fold in range(5)]
     for row, (_, trial) in zip(payload["scores"], tables.trials.iterrows(), strict=True):
         mine = tables.cells[tables.cells["trial"] == trial["trial"]].set_index("fold")["score"]
-        expected = [round(mine[fold], 5) if fold in mine.index else None for fold in range(5)]
-        assert row == expected
+        assert row == [pytest.approx(mine[fold], rel=1e-8) if fold in mine.index else None for fold in range(5)]
+
+
+@pytest.mark.parametrize("scale", [1e7, 1e-7])
+def test_scores_in_the_unit_of_the_label_keep_their_figures(tables, scale):
+    errors = by_error(tables, "rmse", scale, scale / 100, "regression")
+    judged = judged_view(errors, verdict_for(errors.trials, errors.cells, margin=scale / 100, metric="rmse"))
+    best = judged["best"]
+    assert judged["score"][best] == pytest.approx(-errors.trials["score_mean"][best], rel=1e-8)
+    mine = errors.cells.loc[errors.cells["trial"] == best, "score"]
+    assert study_payload(errors, judged)["scores"][best] == pytest.approx(-mine, rel=1e-8)
 
 
 def test_trials_of_one_adapter_share_its_number(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fabricated_studies import ENVIRONMENT, every_state_rows, sampled_rows, study, trial_row, verdict_for
+from fabricated_studies import ENVIRONMENT, by_error, every_state_rows, sampled_rows, study, trial_row, verdict_for
 from PIL import Image
 
 from lora_search.errors import StudyError
@@ -19,6 +19,7 @@ from lora_search.metrics import CLASS_METRICS
 from lora_search.plots.encoding import LIGHT_AND_DARK
 from lora_search.plots.landscape import landscape
 from lora_search.plots.rows import summary_rows
+from lora_search.plots.web import judged_view
 from lora_search.reporting import render_report, write_report
 from lora_search.spec import AdapterSpec, Nuisance
 from lora_search.statistics.judging import judge
@@ -102,6 +103,34 @@ def test_the_verdict_is_the_headline_and_the_numbers_follow(decided: str) -> Non
     ):
         assert words in page.text, words
     assert "148,610 parameters of the task head" in page.text
+
+
+def test_the_method_tells_of_what_was_searched_and_trained(decided: str, tmp_path: Path) -> None:
+    usual = _Page(decided).text
+    assert "DoRA" not in usual
+    assert "Where ranks differ by module" not in usual
+    assert "by their accuracy and log loss" in usual
+    assert "The task head, and any pooler the checkpoint did not bring, are trained too" in usual
+    search = {"rank": [1, 2], "trials": 4, "use_dora": [False, True], "rank_pattern": ["uniform", "eva"]}
+    varied = _Page(_render(study(tmp_path, sampled_rows(4), experiment={"search": search}))).text
+    assert "Those called DoRA learn the magnitude" in varied
+    assert "EVA spreads the ranks" in varied
+
+
+def test_a_language_model_is_told_of_as_one(tmp_path: Path) -> None:
+    rows = [row | {"head_parameters": 0} for row in sampled_rows(4)]
+    text = _Page(_render(by_error(study(tmp_path, rows), "completion_loss", 5.0, 0.02, "causal-lm"))).text
+    for words in ("task head", "label column", "log loss"):
+        assert words not in text, words
+    assert "Nothing else is trained." in text
+    assert "by their completion loss: the study begins" in text
+
+
+def test_of_one_adapter_no_comparison_is_said(tmp_path: Path) -> None:
+    tables = study(tmp_path, sampled_rows(1))
+    judged = judged_view(tables, verdict_for(tables.trials, tables.cells))
+    assert "shaded band" in judged["captions"]["cost"]
+    assert not re.search("dashed|The bar", judged["captions"]["cost"])
 
 
 def test_the_page_needs_nothing_from_anywhere(decided: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_search.plots.captions import page_captions
 from lora_search.plots.facts import study_facts, summary_notes
-from lora_search.plots.landscape import Landscape, Terrain
+from lora_search.plots.landscape import Landscape, Terrain, possible
 from lora_search.plots.marks import roles
 from lora_search.plots.rows import baseline_rows, summary_rows
 from lora_search.plots.web.render import render_part
@@ -97,12 +97,17 @@ def _baselines(tables: StudyTables, scene: Landscape) -> list[dict[str, Any]]:
     return [
         {
             "name": "head alone" if head else "base as it is",
-            "score": _known(scene.best_score + sum(gaps) / len(gaps)),
+            "score": _known(possible(scene.best_score + sum(gaps) / len(gaps), metric)),
             "cells": len(gaps),
         }
     ]
 
 
 def _known(value: Any) -> float | None:
-    """Six figures of a finite number; None for any other."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+    """A finite number, rounded; None for any other."""
+    return None if value is None or not math.isfinite(value) else rounded(value)
+
+
+def rounded(value: float) -> float:
+    """Nine figures: more than a screen shows, of labels in the millions too."""
+    return float(f"{value:.9g}")

@@ -21,6 +21,7 @@ from lora_search.plots.encoding import Encoding
 from lora_search.plots.formats import unit_of
 from lora_search.plots.importance import ImportanceData
 from lora_search.plots.rates import RatesData
+from lora_search.plots.web.judged import rounded
 from lora_search.spec import ADAPTER_FIELDS
 from lora_search.store.reader import StudyTables
 from lora_search.store.spreadsheets import csv_text
@@ -95,7 +96,7 @@ def importance_view(found: ImportanceData) -> dict[str, Any]:
     """What the importance figure draws, and its caption."""
     return {
         "bars": [
-            {"name": bar.name, "median": _round(bar.median), "low": _round(bar.low), "high": _round(bar.high)}
+            {"name": bar.name, "median": rounded(bar.median), "low": rounded(bar.low), "high": rounded(bar.high)}
             for bar in found.bars
         ],
         "problem": found.problem,
@@ -109,9 +110,9 @@ def rates_view(found: RatesData) -> list[dict[str, Any]]:
     return [
         {
             "rank": curve.rank,
-            "rates": [_round(rate) for rate in curve.rates],
-            "scores": [_round(score) for score in curve.scores],
-            "optimum": [_round(end) for end in curve.optimum],
+            "rates": [rounded(rate) for rate in curve.rates],
+            "scores": [rounded(score) for score in curve.scores],
+            "optimum": [rounded(end) for end in curve.optimum],
         }
         for curve in found.curves
     ]
@@ -152,7 +153,7 @@ def _scores(
     at = [row[int(trial)] for trial in complete["trial"]]
     across = [place[int(r), int(f)] for r, f in zip(complete["repeat"], complete["fold"], strict=True)]
     table[at, across] = complete["score"].to_numpy(dtype=float)
-    return [[None if math.isnan(value) else value for value in line] for line in np.round(table, 5).tolist()]
+    return [[_value(value) for value in line] for line in table.tolist()]
 
 
 def _packs(trials: pd.DataFrame, complete: pd.DataFrame, columns: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
@@ -188,16 +189,11 @@ def _margins(metric: str, asked: float) -> tuple[float, ...]:
     """What the slider offers: round points, or parts and multiples of what was asked in the unit of the label."""
     if not has_own_unit(metric):
         return _MARGINS
-    return tuple(_round(asked * margin / _USUAL) for margin in _MARGINS)
+    return tuple(rounded(asked * margin / _USUAL) for margin in _MARGINS)
 
 
 def _value(value: Any) -> Any:
     """A cell of a frame as JSON has it."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)) or value is pd.NaT:
         return None
-    return _round(value) if isinstance(value, float) else value
-
-
-def _round(value: float) -> float:
-    """Six figures: more than any screen shows."""
-    return float(f"{value:.6g}")
+    return rounded(value) if isinstance(value, float) else value

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lora_search.metrics import loss_beside
 from lora_search.plots.encoding import css_variables
 from lora_search.plots.facts import environment_groups, study_facts
 from lora_search.plots.formats import duration, level, unit_of
@@ -47,6 +48,7 @@ def study_context(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, 
         "experiment": tables.experiment,
         "verdict": verdict,
         "unit": unit_of(str(verdict.get("metric") or "score"), float(verdict.get("margin") or 0.0)),
+        "loss": loss_beside(tables.experiment.verdict.metric).title,
         "facts": study_facts(tables, verdict),
         "groups": environment_groups(tables),
         "folder": quote(str(tables.folder)),

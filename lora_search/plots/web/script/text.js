@@ -17,7 +17,7 @@ class Unit {
     Object.assign(this, metric);
   }
   number(score) {
-    return known(score) ? (score * this.factor).toFixed(this.digits).replace("-", MINUS) : DASH;
+    return known(score) ? (score * this.factor).toFixed(this.digits).replace(/^-(?=[0.]*$)/, "").replace("-", MINUS) : DASH;
   }
   score(score) {
     return known(score) ? this.number(score) + this.suffix : DASH;
