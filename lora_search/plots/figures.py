@@ -23,7 +23,7 @@ from lora_search.statistics.recorded import RecordedStudy
 Width = Literal["wide", "narrow"]
 
 _AIR, _SEEN = 0.07, 0.005
-"""Inches: between content and the edge above and below, and what may lie beyond an edge unseen."""
+"""Inches: between content and the edge above and below, half of it beside; and what of that may lack unseen."""
 _LEAST_AXES = 0.4
 """Share of the width that the axes keep, whatever stands beside them."""
 _MOST_DRAWINGS = 3
@@ -138,8 +138,8 @@ def _draw_on(sheet: _Sheet, inches: float, draw: Callable[[Axes], None]) -> tupl
     left, bottom, right, top = (end / figure.dpi for end in content.extents)
     spare = (1 - _LEAST_AXES) * inches - sheet.left - sheet.right
     beyond = {
-        "left": min(-left, spare / 2),
-        "right": min(right - inches, spare / 2),
+        "left": min(_AIR / 2 - left, spare / 2),
+        "right": min(right + _AIR / 2 - inches, spare / 2),
         "top": top + _AIR - tall,
         "bottom": _AIR - bottom,
     }
