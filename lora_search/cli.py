@@ -455,7 +455,7 @@ def _print_verdict(judged: Any) -> None:
                     summary.adapter["targets"],
                     summary.adapter["layers"],
                     f"{summary.adapter_parameters:,}",
-                    f"{summary.score_mean:.3f} [{low:.3f}, {high:.3f}]",
+                    _score(summary.score_mean, low, high),
                     f"{summary.seconds:.0f}",
                 ]
             )
@@ -469,13 +469,19 @@ def _print_verdict(judged: Any) -> None:
         print(f"\nwarning: {warning}")
 
 
+def _score(mean: float, low: float, high: float) -> str:
+    from lora_search.statistics.wording import score_number
+
+    return f"{score_number(mean)} [{score_number(low)}, {score_number(high)}]"
+
+
 def _print_baselines(found: Any, metric: str) -> None:
     def row(item: Any) -> list[str]:
         held = "-" if item.step_bytes is None else f"{item.step_bytes / 1024**2:.0f} MiB"
         score = "failed"
         if item.score_mean is not None:
             low, high = item.score_interval
-            score = f"{item.score_mean:.3f} [{low:.3f}, {high:.3f}]"
+            score = _score(item.score_mean, low, high)
         return [item.title, f"{item.trainable_parameters:,}", score, f"{item.seconds:.1f}", held]
 
     print()

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from lora_search.metrics import METRICS, has_own_unit
 from lora_search.spec import UNIFORM, rank_pattern_words
 
@@ -53,6 +55,14 @@ def score_words(score: float, metric: str) -> str:
     if metric == "accuracy":
         return f"{100.0 * score:.1f} %"
     return three_figures(score) if has_own_unit(metric) else f"{score:.3f}"
+
+
+def score_number(score: float) -> str:
+    """A score of any metric in a line of its own: 0.812, 0.0000012, 54.300, 812.4, 1196167."""
+    size = abs(score)
+    if 0.0 < size < 0.001:
+        return np.format_float_positional(float(f"{score:.3g}"), trim="-")
+    return f"{score:.{3 if size < 100 else 1 if size < 1000 else 0}f}"
 
 
 def three_figures(value: float) -> str:

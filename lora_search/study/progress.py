@@ -11,6 +11,7 @@ from typing import IO, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from lora_search.statistics.wording import score_number
 from lora_search.store.records import CellKey, TrialRecord
 from lora_search.training import Step
 
@@ -73,8 +74,8 @@ def pack_title(cells: Sequence[CellKey]) -> str:
 def outcome(record: TrialRecord, score: float | None) -> str:
     """A finished trial's score, or why it has none or no more: ``0.812``, ``0.790 so far, stopped: ...``."""
     if record.state == "complete":
-        return f"{score:.3f}"
-    so_far = "" if score is None else f"{score:.3f} so far, "
+        return "-" if score is None else score_number(score)
+    so_far = "" if score is None else f"{score_number(score)} so far, "
     return f"{so_far}{'stopped' if record.state == 'pruned' else record.state}: {record.failure}"
 
 
@@ -178,7 +179,7 @@ class PlainLines(Silent):
     def trial(self, record: TrialRecord, score: float | None) -> None:
         if record.state == "complete" and score is not None:
             self._best = score if self._best is None else self._better(score, self._best)
-        best = f" (best {self._best:.3f})" if self._best is not None else ""
+        best = f" (best {score_number(self._best)})" if self._best is not None else ""
         self._say(f"trial {record.trial} of {self._trials}: {outcome(record, score)}{best}  {record.adapter}")
 
 
@@ -229,7 +230,7 @@ class Terminal(Silent):
         share = step.step / step.steps
         parts = [self._title, f"epoch {step.epoch}/{step.epochs}", f"loss {step.loss:.3f}"]
         if self._best is not None:
-            parts.append(f"best {self._best:.3f}")
+            parts.append(f"best {score_number(self._best)}")
         parts.extend(time_left_phrase(self._estimate.left(share)))
         self._bars.update(self._study, completed=self._estimate.at(share), state="  ".join(parts))
 

@@ -14,7 +14,7 @@ from lora_search.spec.facts import OUT_OF_CELLS
 from lora_search.statistics import Question, Verdict, decide, next_cells
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.guards import smaller_not_shown_worse
-from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points
+from lora_search.statistics.wording import layers_name, parameter_share, percent_sure, points, score_number
 
 RANKS = [1, 2, 4, 8, 16, 32]
 
@@ -278,6 +278,8 @@ def test_score_interval_by_hand() -> None:
 def test_words() -> None:
     assert points(0.01) == "1 point"
     assert points(0.005) == "0.5 points"
+    told = [score_number(score) for score in (0.8124, 0.0, -0.25, 0.0000012, 54.3, 812.44, 1196167.3)]
+    assert told == ["0.812", "0.000", "-0.250", "0.0000012", "54.300", "812.4", "1196167"]
     assert percent_sure(0.9799) == "97 % sure"
     assert percent_sure(0.9999) == "more than 99 % sure"
     assert parameter_share(1000, 16000) == "1/16 of its adapter parameters"
