@@ -125,7 +125,7 @@ def _baseline(name: str, item: Mapping[str, Any], scene: Landscape) -> Row:
             "parameters": Cell(f"{item['trainable_parameters']:,}" if item["trainable_parameters"] else DASH),
             "score": Cell(scene.unit.score(score), note=failed or known),
             "difference": difference,
-            "time": Cell(duration(item["seconds"])),
+            "time": Cell(duration(item["seconds"]) if item["seconds"] else DASH),
             "memory": Cell(DASH if held is None else mebibytes(held)),
         },
     )

@@ -14,6 +14,9 @@ BaselineName = Literal["majority", "tfidf", "head", "bitfit", "full", "hidden-st
 BASELINES: tuple[BaselineName, ...] = ("majority", "tfidf", "head", "hidden-state", "bitfit", "full")
 """From what costs least to what costs most."""
 
+BASE = "base"
+"""A language model with nothing trained, which stands beside its adapters without being asked for."""
+
 TITLES: Mapping[str, str] = {
     "majority": "majority",
     "tfidf": "TF-IDF",
@@ -21,6 +24,7 @@ TITLES: Mapping[str, str] = {
     "hidden-state": "hidden-state adapter",
     "bitfit": "BitFit",
     "full": "full fine-tuning",
+    BASE: "base as it is",
 }
 """What figures and tables call them."""
 

@@ -24,7 +24,7 @@ from scipy import special
 
 from lora_search.metrics import direction, loss_beside, metric_named
 from lora_search.spec import Experiment, facts
-from lora_search.spec.baselines import BASELINES, title_of
+from lora_search.spec.baselines import BASE, BASELINES, title_of
 from lora_search.statistics.beside import BaselineVerdict, Compared, Kept
 from lora_search.statistics.comparison import Array, Posterior
 from lora_search.statistics.examples import ExampleScores, Recorded
@@ -45,13 +45,15 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
         recommended: of its verdict.
 
     Returns:
-        None without an adapter or without baselines.
+        None without an adapter or without baselines. Of a language model, which has none, the base as it is.
 
     Raises:
         StudyError: predictions are damaged.
     """
-    if recommended is None or study.baselines.empty:
+    if recommended is None:
         return None
+    if study.baselines.empty:
+        return _beside_the_base(study, recommended)
     metric = study.experiment.verdict.metric
     chosen: dict[str, pd.DataFrame] = {
         name: chosen_cells(study.baselines[study.baselines["baseline"] == name], metric)
@@ -60,22 +62,52 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
     }
     lora = study.cells[(study.cells["trial"] == recommended.trial) & (study.cells["repeat"] == 0)]
     scored = {"lora": lora, **{name: cells for name, cells in chosen.items() if (cells["state"] == "complete").all()}}
-    matrix = _matrix(study, scored, recommended.trial)
+    matrix = _matrix(study, scored, _examples(study, scored, recommended.trial))
     folds = study.experiment.cv.folds
     pairs, own = matrix.pairs(folds), matrix.own(folds)
     names = list(scored)
     rows = {name: _compared(name, cells, names, pairs, own, study.experiment) for name, cells in chosen.items()}
-    parameters = recommended.adapter_parameters + recommended.head_parameters
-    held = (facts.STEP_BYTES.of(study.facts) or {}).get(str(recommended.trial))
-    lora = lora.assign(
-        trainable_parameters=parameters, step_bytes=held, learning_rate=recommended.nuisance.get("learning_rate")
-    )
+    lora = _with_costs(lora, study, recommended)
     mine = _compared("lora", lora, names, pairs, own, study.experiment)
     kept = None
     if {"head", "full"} <= set(scored):
         three = replace(matrix, **_only(matrix, [names.index(name) for name in ("lora", "head", "full")]))
         kept = _kept(three.pairs(folds), mine, rows["full"], lora, chosen["full"])
     return BaselineVerdict(mine, tuple(rows.values()), kept, recommended.adapter, metric)
+
+
+def _beside_the_base(study: RecordedStudy, recommended: TrialSummary) -> BaselineVerdict | None:
+    """Where there is no head to train, a base answers as it is, with nothing trained; it was scored on every fold."""
+    metric, alone = study.experiment.verdict.metric, facts.HEAD_ALONE.of(study.facts) or ()
+    if recommended.head_parameters or not alone or any(metric not in cell.scores for cell in alone):
+        return None
+    lora = study.cells[(study.cells["trial"] == recommended.trial) & (study.cells["repeat"] == 0)]
+    scores = {cell.fold: float(cell.scores[metric]) for cell in alone if cell.repeat == 0}
+    base = lora[lora["fold"].isin(list(scores))].assign(
+        score=lambda cells: cells["fold"].map(scores),
+        seconds=0.0,
+        trainable_parameters=0,
+        step_bytes=math.nan,
+        learning_rate=math.nan,
+    )
+    if len(base) < len(lora):
+        return None
+    lora, names, folds = _with_costs(lora, study, recommended), ["lora", BASE], study.experiment.cv.folds
+    matrix = _matrix(study, {"lora": lora, BASE: base}, None)
+    mine, its = (
+        _compared(name, cells, names, matrix.pairs(folds), matrix.own(folds), study.experiment)
+        for name, cells in (("lora", lora), (BASE, base))
+    )
+    return BaselineVerdict(mine, (its,), None, recommended.adapter, metric)
+
+
+def _with_costs(lora: pd.DataFrame, study: RecordedStudy, recommended: TrialSummary) -> pd.DataFrame:
+    """The recommended adapter's trainings, with what the store keeps of baselines' alone."""
+    return lora.assign(
+        trainable_parameters=recommended.adapter_parameters + recommended.head_parameters,
+        step_bytes=(facts.STEP_BYTES.of(study.facts) or {}).get(str(recommended.trial)),
+        learning_rate=recommended.nuisance.get("learning_rate"),
+    )
 
 
 def chosen_cells(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -125,7 +157,7 @@ def head_alone(study: RecordedStudy) -> tuple[facts.HeadAlone, ...]:
     )
 
 
-def _matrix(study: RecordedStudy, scored: Mapping[str, pd.DataFrame], trial: int) -> ScoreMatrix:
+def _matrix(study: RecordedStudy, scored: Mapping[str, pd.DataFrame], examples: ExampleScores | None) -> ScoreMatrix:
     """The rows that have every fold, under made-up numbers."""
     columns = tuple((0, fold) for fold in sorted({int(fold) for cells in scored.values() for fold in cells["fold"]}))
     metric = study.experiment.verdict.metric
@@ -142,7 +174,7 @@ def _matrix(study: RecordedStudy, scored: Mapping[str, pd.DataFrame], trial: int
         nothing,
         nothing,
         resolution=1.0 / 6.0 / float(sizes.median()) ** 2 if metric_named(metric).unit == "points" else 0.0,
-        examples=_examples(study, scored, trial),
+        examples=examples,
     )
 
 

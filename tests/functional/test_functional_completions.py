@@ -91,6 +91,10 @@ def test_a_lower_loss_wins_and_is_told_in_nats(study: Path) -> None:
     assert all(cell.scores["completion_loss"] > means.max() for cell in alone), (
         "what was trained is better than nothing"
     )
+    (base,) = verdict["baselines"]["compared"]
+    assert (base["title"], base["trainable_parameters"]) == ("base as it is", 0)
+    assert base["score_mean"] == pytest.approx(np.mean([cell.scores["completion_loss"] for cell in alone]))
+    assert base["difference"] == pytest.approx(means.min() - base["score_mean"]), "positive where it is the better one"
 
 
 def test_the_page_shows_losses_as_they_are_and_less_above_more(study: Path) -> None:
