@@ -107,7 +107,7 @@ def test_results_that_are_no_folder(world, tmp_path, lora_search):
     (tmp_path / "results").write_text("mine")
     answer = lora_search("run", world.file(tmp_path))
     assert answer.code == 2
-    assert answer.err == "results/critics: must be a folder that can be written to, got Not a directory\n"
+    assert answer.err == "--results: must be a folder, or nothing yet, got 'results', a file\n"
     assert (tmp_path / "results").read_text() == "mine"
 
 
