@@ -171,6 +171,7 @@ class Terrain:
         points = [self._point(row, paired, differences, paired.get(best, math.nan)) for row in self._rows]
         scored = {point.trial for point in points}
         standing = self._standing({best, recommended}, differences)
+        unit = unit_of(self.metric, float(verdict.get("margin") or 0.0))
         return Landscape(
             points=tuple(point for point in points if point.trial in standing),
             others=tuple(point for point in points if point.trial not in standing),
@@ -181,11 +182,11 @@ class Terrain:
             guesses=tuple(trial for trial in self._guesses if trial in scored),
             margin=float(verdict.get("margin") or 0.0),
             confidence=float(verdict.get("confidence") or 0.95),
-            unit=unit_of(self.metric, float(verdict.get("margin") or 0.0)),
+            unit=unit,
             encoding=self._encoding,
             adjusted=any(not math.isclose(p.score, float(self._own[p.trial]), abs_tol=1e-9) for p in points),
             head_parameters=int(self.trials["head_parameters"].max()) if len(self.trials) else 0,
-            baselines=_lines(verdict, unit_of(self.metric).merit),
+            baselines=_lines(verdict, unit.merit),
         )
 
     def _standing(self, named: Collection[int | None], compared: Collection[int]) -> set[int]:

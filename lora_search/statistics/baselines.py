@@ -52,22 +52,28 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
     """
     if recommended is None:
         return None
-    if study.baselines.empty:
-        return _beside_the_base(study, recommended)
-    metric = study.experiment.verdict.metric
+    metric, folds = study.experiment.verdict.metric, study.experiment.cv.folds
+    lora = study.cells[(study.cells["trial"] == recommended.trial) & (study.cells["repeat"] == 0)]
     chosen: dict[str, pd.DataFrame] = {
         name: chosen_cells(study.baselines[study.baselines["baseline"] == name], metric)
         for name in BASELINES
         if (study.baselines["baseline"] == name).any()
     }
-    lora = study.cells[(study.cells["trial"] == recommended.trial) & (study.cells["repeat"] == 0)]
+    if not chosen and not recommended.head_parameters:
+        chosen = _base_as_it_is(study, lora)
+    if not chosen:
+        return None
     scored = {"lora": lora, **{name: cells for name, cells in chosen.items() if (cells["state"] == "complete").all()}}
-    matrix = _matrix(study, scored, _examples(study, scored, recommended.trial))
-    folds = study.experiment.cv.folds
+    # of a base as it is no predictions are kept
+    matrix = _matrix(study, scored, None if BASE in scored else _examples(study, scored, recommended.trial))
     pairs, own = matrix.pairs(folds), matrix.own(folds)
     names = list(scored)
     rows = {name: _compared(name, cells, names, pairs, own, study.experiment) for name, cells in chosen.items()}
-    lora = _with_costs(lora, study, recommended)
+    parameters = recommended.adapter_parameters + recommended.head_parameters
+    held = (facts.STEP_BYTES.of(study.facts) or {}).get(str(recommended.trial))
+    lora = lora.assign(
+        trainable_parameters=parameters, step_bytes=held, learning_rate=recommended.nuisance.get("learning_rate")
+    )
     mine = _compared("lora", lora, names, pairs, own, study.experiment)
     kept = None
     if {"head", "full"} <= set(scored):
@@ -76,38 +82,17 @@ def baseline_verdict(study: RecordedStudy, recommended: TrialSummary | None) -> 
     return BaselineVerdict(mine, tuple(rows.values()), kept, recommended.adapter, metric)
 
 
-def _beside_the_base(study: RecordedStudy, recommended: TrialSummary) -> BaselineVerdict | None:
-    """Where there is no head to train, a base answers as it is, with nothing trained; it was scored on every fold."""
+def _base_as_it_is(study: RecordedStudy, lora: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What a base scored with nothing trained, as if it were a baseline's trainings; nothing where it did not score on
+    every fold on which the adapter was trained."""
     metric, alone = study.experiment.verdict.metric, facts.HEAD_ALONE.of(study.facts) or ()
-    if recommended.head_parameters or not alone or any(metric not in cell.scores for cell in alone):
-        return None
-    lora = study.cells[(study.cells["trial"] == recommended.trial) & (study.cells["repeat"] == 0)]
+    if any(metric not in cell.scores for cell in alone):
+        return {}
     scores = {cell.fold: float(cell.scores[metric]) for cell in alone if cell.repeat == 0}
-    base = lora[lora["fold"].isin(list(scores))].assign(
-        score=lambda cells: cells["fold"].map(scores),
-        seconds=0.0,
-        trainable_parameters=0,
-        step_bytes=math.nan,
-        learning_rate=math.nan,
-    )
-    if len(base) < len(lora):
-        return None
-    lora, names, folds = _with_costs(lora, study, recommended), ["lora", BASE], study.experiment.cv.folds
-    matrix = _matrix(study, {"lora": lora, BASE: base}, None)
-    mine, its = (
-        _compared(name, cells, names, matrix.pairs(folds), matrix.own(folds), study.experiment)
-        for name, cells in (("lora", lora), (BASE, base))
-    )
-    return BaselineVerdict(mine, (its,), None, recommended.adapter, metric)
-
-
-def _with_costs(lora: pd.DataFrame, study: RecordedStudy, recommended: TrialSummary) -> pd.DataFrame:
-    """The recommended adapter's trainings, with what the store keeps of baselines' alone."""
-    return lora.assign(
-        trainable_parameters=recommended.adapter_parameters + recommended.head_parameters,
-        step_bytes=(facts.STEP_BYTES.of(study.facts) or {}).get(str(recommended.trial)),
-        learning_rate=recommended.nuisance.get("learning_rate"),
-    )
+    if not set(lora["fold"]) <= set(scores):
+        return {}
+    costs = {"seconds": 0.0, "trainable_parameters": 0, "step_bytes": math.nan, "learning_rate": math.nan}
+    return {BASE: lora.assign(score=lora["fold"].map(scores), **costs)}
 
 
 def chosen_cells(cells: pd.DataFrame, metric: str) -> pd.DataFrame:

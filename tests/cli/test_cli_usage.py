@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from lora_search import cli
 
+PRINTING = "import sys; sys.argv = ['lora-search', 'schema']; from lora_search.cli import main; main()"
+"""Python that prints some pages."""
 COMMANDS = ("run", "plan", "targets", "status", "verdict", "report", "export", "doctor", "schema")
 
 
@@ -136,8 +138,9 @@ def test_a_reader_that_stops_reading_is_no_failure(tmp_path):
     """As ``lora-search schema | head -1``, when head is gone before the end."""
     read, write = os.pipe()
     os.close(read)
-    code = "import sys; sys.argv = ['lora-search', 'schema']; from lora_search.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120
+    )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -145,18 +148,21 @@ def test_a_reader_that_stops_reading_is_no_failure(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
 @pytest.mark.parametrize("buffered", ["", "1"])
 def test_output_that_cannot_be_written_is_told_in_a_line(buffered):
-    code = "import sys; sys.argv = ['lora-search', 'schema']; from lora_search.cli import main; main()"
     environment = os.environ | {"PYTHONUNBUFFERED": buffered}
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=environment
+            [sys.executable, "-c", PRINTING],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            env=environment,
         )
     assert (done.returncode, done.stderr) == (2, "the output: No space left on device\n")
 
 
 def test_output_that_nobody_wants_is_no_failure():
-    code = "import sys; sys.argv = ['lora-search', 'schema']; from lora_search.cli import main; main()"
-    command = shlex.join([sys.executable, "-c", code]) + " >&-"
+    command = shlex.join([sys.executable, "-c", PRINTING]) + " >&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 

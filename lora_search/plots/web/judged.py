@@ -14,6 +14,7 @@ from lora_search.plots.marks import roles
 from lora_search.plots.rows import baseline_rows, summary_rows
 from lora_search.plots.web.render import render_part
 from lora_search.spec import facts
+from lora_search.spec.baselines import BASE, TITLES
 from lora_search.store.reader import StudyTables
 
 _PARTS = ("verdict", "facts", "summary", "beside", "warnings")
@@ -93,10 +94,9 @@ def _baselines(tables: StudyTables, scene: Landscape) -> list[dict[str, Any]]:
     ]
     if not gaps or scene.best_score is None:
         return []
-    head = int(tables.trials["head_parameters"].max())
     return [
         {
-            "name": "head alone" if head else "base as it is",
+            "name": TITLES["head" if scene.head_parameters else BASE],
             "score": _known(possible(scene.best_score + sum(gaps) / len(gaps), metric)),
             "cells": len(gaps),
         }
