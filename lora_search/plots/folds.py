@@ -165,7 +165,7 @@ def _fitting_words(ax: Axes, row: FoldRow, room: float) -> tuple[list[tuple[str,
     for longest, parameters in ((28, True), (28, False), (16, False), (9, False)):
         words = [
             (", ".join(row.names), INK, "bold"),
-            (adapter(point.rank, point.targets, point.layers, longest, point.alpha), INK, "normal"),
+            (adapter(point.rank, point.targets, point.layers, longest, point.alpha, point.variants), INK, "normal"),
             (count(point.adapter_parameters) if parameters else "", MUTED, "normal"),
         ]
         words = [word for word in words if word[0]]

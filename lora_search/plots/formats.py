@@ -6,6 +6,7 @@ The minus sign is the typographic one, so that columns of signed numbers align.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,12 +171,15 @@ def level(confidence: float) -> str:
     return f"{confidence * 100:.6g}{NO_BREAK}%"
 
 
-def adapter(rank: int, targets: str, layers: str, longest: int = 28, alpha: float | None = None) -> str:
-    """One adapter in a label: ``r=2, attention, top-1/3``, with its alpha ``r=2 α=4, ...``; a long list of module names
-    is cut."""
+def adapter(
+    rank: int, targets: str, layers: str, longest: int = 28, alpha: float | None = None, variants: Sequence[str] = ()
+) -> str:
+    """One adapter in a label: ``r=2, attention, top-1/3``, with its alpha ``r=2 α=4, ...``, and with what it is
+    besides, ``..., DoRA``; a long list of module names is cut."""
     shown = targets if len(targets) <= longest else f"{targets[: longest - 1]}…"
     told = "" if alpha is None else f" α={alpha:.4g}"
-    return f"r={rank}{told}, {shown}, {'all layers' if layers == 'all' else layers_name(layers)}"
+    where = "all layers" if layers == "all" else layers_name(layers)
+    return ", ".join((f"r={rank}{told}", shown, where, *variants))
 
 
 def layers_name(layers: str) -> str:

@@ -21,7 +21,7 @@ from lora_search.errors import StudyError
 from lora_search.metrics import METRICS, direction
 from lora_search.plots.encoding import Encoding
 from lora_search.plots.formats import Unit, unit_of
-from lora_search.spec import ADAPTER_FIELDS
+from lora_search.spec import ADAPTER_FIELDS, variants_of
 from lora_search.spec.baselines import TITLES
 
 
@@ -32,6 +32,7 @@ class Point:
     Attributes:
         learning_rate: at which it was trained.
         alpha: where another adapter of the study differs in nothing else; None where none does.
+        variants: how it differs from a plain LoRA (``spec.variants_of``), but for what all adapters of the study have.
         score: paired with the best (module docstring), in raw metric units, more is better: a loss is negative.
         low, high: best score minus the ends of the verdict's interval (how much worse than the best the trial may truly
             be): below the margin band both for a worse trial, above its lower edge both for one that is not worse. None
@@ -46,6 +47,7 @@ class Point:
     targets: str
     layers: str
     alpha: float | None
+    variants: tuple[str, ...]
     learning_rate: float
     adapter_parameters: int
     score: float
@@ -156,6 +158,7 @@ class Terrain:
         self._encoding = Encoding.of(trials)
         self._progress = _progress(self.trials)
         self._twins = _twins(trials)
+        self._shared_variants = set[str]().union(*map(_variants, self._rows)).intersection(*map(_variants, self._rows))
         self._paired: dict[int | None, dict[int | None, float]] = {}
 
     def landscape(self, verdict: Mapping[str, Any]) -> Landscape:
@@ -215,6 +218,7 @@ class Terrain:
             targets=str(row["targets"]),
             layers=str(row["layers"]),
             alpha=float(row["alpha"]) if trial in self._twins else None,
+            variants=tuple(name for name in _variants(row) if name not in self._shared_variants),
             learning_rate=float(row["learning_rate"]),
             adapter_parameters=int(row["adapter_parameters"]),
             score=possible(paired.get(trial, float(row["score_mean"])), self.metric),
@@ -224,6 +228,10 @@ class Terrain:
             compute_seconds=float(self._per_cell["seconds"].get(trial, math.nan)),
             wall_seconds=float(self._per_cell["wall_share"].get(trial, math.nan)),
         )
+
+
+def _variants(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+    return variants_of({str(name): value for name, value in row.items()})
 
 
 def possible(merit: float, metric: str) -> float:

@@ -248,8 +248,8 @@ def _comparisons(verdict: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
 
 
 def _adapter(record: Mapping[str, Any]) -> str:
-    variants = "".join(f", {name}" for name in variants_of(record))
-    return adapter(int(record["rank"]), str(record["targets"]), str(record["layers"]), longest=60) + variants
+    rank, targets, layers = int(record["rank"]), str(record["targets"]), str(record["layers"])
+    return adapter(rank, targets, layers, longest=60, variants=variants_of(record))
 
 
 def _nuisance(record: Mapping[str, Any]) -> str:

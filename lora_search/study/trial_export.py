@@ -107,7 +107,8 @@ def _write_and_reload(prepared: Prepared, adapter: AdapterSpec) -> None:
     state = _untrained(prepared, adapter, modules)
     train, nothing = prepared.splits.development, np.empty(0, dtype=np.int64)
     cell = Cell(CellKey(0, 0, 0), adapter, nuisance, modules, train, nothing, experiment.seed, ranks=ranks)
-    settings = EngineSettings(torch.device("cpu"), torch.float32, prefix_cache=False)
+    # what of the last layer can be left out takes longer to find than these few rows to compute
+    settings = EngineSettings(torch.device("cpu"), torch.float32, prefix_cache=False, pooled_token=False)
     engine = Engine(base, data, experiment.training, settings)
 
     def predict(examples: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -82,6 +82,16 @@ def test_adapters_that_differ_in_alpha_alone_are_told_by_it() -> None:
     assert adapter(2, "attention", "all", alpha=4.0) == "r=2 α=4, attention, all layers"
 
 
+def test_adapters_are_told_by_the_variants_that_not_all_of_them_are() -> None:
+    rows = [trial_row(trial, 2, "attention", "all", 1e-3) | {"scaling": "rslora"} for trial in range(3)]
+    rows[1] |= {"use_dora": True}
+    rows[2] |= {"rank_pattern": "mlp:0.5"}
+    trials, cells = frames(rows)
+    scene = landscape(trials, cells, verdict_for(trials, cells))
+    assert [point.variants for point in scene.points] == [(), ("DoRA",), ("ranks mlp x 0.5",)]
+    assert adapter(2, "mlp", "all", variants=("DoRA",)) == "r=2, mlp, all layers, DoRA"
+
+
 @pytest.mark.parametrize("noise", [0.0006, 0.002, 0.005])
 def test_a_bar_above_the_margin_and_the_status_not_worse_are_the_same_thing(noise: float) -> None:
     trials, cells = frames(sampled_rows(24), noise=noise)
