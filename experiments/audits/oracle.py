@@ -115,10 +115,20 @@ class Oracle:
 
 
 class Replay:
-    """One study on an oracle; ``share`` of the scatter between folds is the trainings'."""
+    """One study on an oracle.
 
-    def __init__(self, oracle: Oracle, rules: Rules, share: float, rng: np.random.Generator) -> None:
-        self.oracle, self.rules, self.share = oracle, rules, share
+    Args:
+        oracle: trained beforehand.
+        rules: of the study.
+        share: of the scatter between folds that is the trainings'.
+        rng: draws the order of the folds.
+        trials: most settings; None for as many as it asks for.
+    """
+
+    def __init__(
+        self, oracle: Oracle, rules: Rules, share: float, rng: np.random.Generator, trials: int | None = None
+    ) -> None:
+        self.oracle, self.rules, self.share, self.trials = oracle, rules, share, trials
         self.order = rng.permutation(rules.question.folds)
         self.adapter: list[int] = []
         self.rate: list[int] = []
@@ -167,6 +177,7 @@ class Replay:
                 settled=settled,
                 eliminated=eliminated,
                 spent=spent,
+                room=None if self.trials is None else max(self.trials - len(self.adapter), 0),
             )
             eliminated, spent = eliminated + [loss.trial for loss in step.eliminated], step.spent
             settled |= step.complete
@@ -226,6 +237,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE.csv")
     parser.add_argument("--replays", type=int, default=200)
     parser.add_argument("--cells", type=int, default=60, help="most trainings of a study")
+    parser.add_argument("--trials", type=int, help="most settings of a study; as many as it asks for where not given")
     parser.add_argument("--margin", type=float, default=0.03)
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--share", type=float, help="of trainings in the scatter between folds")
@@ -245,11 +257,12 @@ def main() -> None:
             tuple(oracle.rates),
             cells=args.cells,
         )
-        found[path.name] = audit(oracle, rules, share, args.replays)
+        found[path.name] = audit(oracle, rules, share, args.replays, args.trials)
         print(path.name, json.dumps(found[path.name]), flush=True)
     settings = {
         "replays": args.replays,
         "cells": args.cells,
+        "trials": args.trials,
         "margin": args.margin,
         "confidence": args.confidence,
         "share": share,
@@ -263,11 +276,10 @@ def measured_share() -> float:
     return float(json.loads(record.read_text(encoding="utf-8"))["training_share"])
 
 
-def audit(oracle: Oracle, rules: Rules, share: float, replays: int) -> dict[str, Any]:
+def audit(oracle: Oracle, rules: Rules, share: float, replays: int, trials: int | None = None) -> dict[str, Any]:
     """Figures over the replays of one oracle: [mean, standard error], and the median size."""
-    rows = pd.DataFrame(
-        [Replay(oracle, replace(rules, seed=seed), share, np.random.default_rng(seed)).run() for seed in range(replays)]
-    )
+    seeds = [(replace(rules, seed=seed), np.random.default_rng(seed)) for seed in range(replays)]
+    rows = pd.DataFrame([Replay(oracle, own, share, rng, trials).run() for own, rng in seeds])
     table = rows.drop(columns="chosen").astype(float)
     error = table.std(ddof=1) / np.sqrt(len(table))
     named = (*oracle.names, "none is trained to the end")

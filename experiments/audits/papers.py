@@ -61,7 +61,7 @@ class Paper:
 
 PAPERS = {
     "hu2021": Paper(
-        {"rank": [1, 2, 4, 8, 64], "targets": ["query", "query+value", "attention"], "trials": 30, "cells": 120},
+        {"rank": [1, 2, 4, 8, 64], "targets": ["query", "query+value", "attention"], "trials": 36, "cells": 140},
         {
             "rank 64 less rank 1, query and value": ((64, "query+value"), (1, "query+value")),
             "rank 8 less rank 1, query and value": ((8, "query+value"), (1, "query+value")),
@@ -73,7 +73,7 @@ PAPERS = {
     ),
     "without_regret": Paper(
         # with as many parameters: 5 on attention and 4 on the MLP, 9 on attention and 4 on all matrices
-        {"rank": [4, 5, 9], "targets": ["attention", "mlp", "all-linear"], "trials": 18, "cells": 75},
+        {"rank": [4, 5, 9], "targets": ["attention", "mlp", "all-linear"], "trials": 27, "cells": 110},
         {
             "the MLP less attention, with as many parameters": ((4, "mlp"), (5, "attention")),
             "all matrices less attention, with as many parameters": ((4, "all-linear"), (9, "attention")),
@@ -151,6 +151,7 @@ def main() -> None:
             "versions": versions(),
             "experiment": experiment.model_dump(mode="json"),
             "sentence": verdict["sentence"],
+            "warnings": verdict["warnings"],
             **compared(tables, paper),
         }
         write_atomically(options.out / f"{name}.json", json_text(content))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lora_search.metrics import direction, metric_named
 from lora_search.spec import facts, layer_indices
 from lora_search.statistics import guards
+from lora_search.statistics.by_adapter import ByAdapter
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.examples import truth_of
 from lora_search.statistics.question import Question
@@ -30,6 +31,7 @@ def doubts(
     return guards.warnings_of(
         *_of_the_space(study, verdict.recommended, verdict.best),
         _of_learning(study, verdict.best, verdict.metric),
+        _of_the_rates(study, verdict.best, verdict.metric),
         *_of_the_data(study, verdict, question, contest),
         _of_the_head(study, head, verdict, verdict.best),
         *_of_the_baselines(study, verdict),
@@ -62,6 +64,25 @@ def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str |
     if not math.isfinite(guess):
         return None  # what no adapter scores is told instead
     return guards.no_better_than_guessing(best.score_mean, best.score_interval, guess, metric)
+
+
+def _of_the_rates(study: RecordedStudy, best: TrialSummary, metric: str) -> str | None:
+    """Where the trials are used up an adapter may be left with a rate that does not suit it."""
+    experiment = study.experiment
+    margin, allowed = experiment.verdict.margin, experiment.search.trials
+    if not isinstance(study, ByAdapter) or study.model is None or len(study.table.trials) < allowed:
+        return None
+    model, settings = study.model, study.table.settings
+    enough = model.top[study.adapter_of(best.trial)] - margin
+    places = {int(trial): place for place, trial in enumerate(study.table.trials)}
+    scored = study.trials.loc[study.trials["cells"] > 0, "trial"].astype(int)
+    rows = {trial: int(settings.adapter[places[trial]]) for trial in scored}
+    astray = [
+        trial
+        for trial, row in rows.items()
+        if model.top[row] >= enough and float(model.loss(row, settings.log_rate[places[trial]])) > margin
+    ]
+    return guards.rates_left_untried(astray, allowed, margin, metric)
 
 
 def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> list[str | None]:

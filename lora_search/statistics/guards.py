@@ -125,6 +125,26 @@ def smaller_stopped_early(trials: Sequence[int], margin: float, metric: str = _S
     )
 
 
+def rates_left_untried(trials: Sequence[int], allowed: int, margin: float, metric: str = _SHARE) -> str | None:
+    """Adapters that may be as good as the best were judged at learning rates far from theirs, and could have no other.
+
+    Args:
+        trials: their numbers.
+        allowed: settings of the study.
+        margin, metric: of the verdict.
+    """
+    if not trials:
+        return None
+    one = len(trials) == 1
+    who = f"Trial {trials[0]} is" if one else f"Trials {', '.join(map(str, trials))} are"
+    rates, theirs = ("at a learning rate", "its") if one else ("at learning rates", "their")
+    return (
+        f"{who} judged {rates} believed to cost more than {amount(margin, metric)} against {theirs} best, and search.trials"
+        f" = {allowed} left no other to try: what {'it scores' if one else 'they score'} says little of"
+        f" {'this adapter' if one else 'these adapters'}. More trials would tell."
+    )
+
+
 def no_better_than_guessing(score: float, interval: tuple[float, float], guess: float, metric: str) -> str | None:
     """The best trial is not clearly better than always giving the same answer: the majority class, the mean.
 

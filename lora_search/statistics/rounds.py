@@ -9,7 +9,8 @@ A study asks which is the smallest adapter that is good enough, each adapter at 
    believed to lose more than a little against its own best rate gets another setting, at that rate.
 
 Once they all have a fold, an adapter is left out when it hardly has a chance to matter to the verdict, as in
-:mod:`racing`. Where the number of trainings is limited, the last ones go to those with the best chance.
+:mod:`racing`: at its best rate, or, once there are no settings left to ask for, at the one it has. Where the number
+of trainings is limited, the last ones go to those with the best chance.
 
 A round is a function of what is recorded, so that a study which was interrupted goes on as if it had not been. numpy
 only; the caller trains.
@@ -181,7 +182,7 @@ def next_round(
     rows = [row for row in alive if row not in settled]
     ahead: Outlook | None = None
     if len(alive) > 1 and not np.isnan(planned[alive]).all(axis=1).any():
-        ahead = outlook(scores, parameters, alive, rules)
+        ahead = outlook(scores, parameters, alive, rules, _costs(alive, settings, scores, rules, room))
         losses, spent = _race(ahead, planned, parameters, everyone, rules, spent)
         out = {loss.trial for loss in losses}
         rows = [row for row in rows if row not in out]
@@ -295,15 +296,33 @@ class Outlook:
     chances: Array
 
 
-def outlook(scores: AdapterScores, parameters: Array, rows: Collection[int], rules: Rules) -> Outlook:
+def _costs(rows: Sequence[int], settings: Settings, scores: AdapterScores, rules: Rules, room: int | None) -> Array:
+    """``(adapters,)`` what the setting that an adapter goes on with is believed to lose, where it may have no other:
+    with the settings used up the full run ends at that, and no longer at its best rate."""
+    costs = np.zeros(len(scores.model.features))
+    for row in rows:
+        if not _may_ask(row, settings, room):
+            setting = _setting_for(row, settings, scores, rules, may_ask=False)
+            costs[row] = 0.0 if setting is None else float(scores.model.loss(row, settings.log_rate[setting]))
+    return costs
+
+
+def outlook(scores: AdapterScores, parameters: Array, rows: Collection[int], rules: Rules, costs: Array) -> Outlook:
     """Predict the full run from the model of the rates, which pools all cells: adapters alike are believed to score
-    alike, as far as their own cells do not say otherwise."""
+    alike, as far as their own cells do not say otherwise.
+
+    Args:
+        scores: of the adapters. parameters: ``(adapters,)``.
+        rows: those in the race.
+        rules: of the study.
+        costs: ``(adapters,)`` metric units by which each is going to miss what it scores at its best rate.
+    """
     order = np.array(sorted(rows, key=lambda row: (parameters[row], row)), dtype=np.int64)
     rng = np.random.default_rng(rules.seed)
     model = scores.model
     missing = np.isnan(scores.score[order, : rules.question.planned]).sum(axis=1)
     covariance = model.top_covariance[np.ix_(order, order)]
-    tops = rng.multivariate_normal(model.top[order], covariance, size=DRAWS, method="eigh")
+    tops = rng.multivariate_normal(model.top[order] - costs[order], covariance, size=DRAWS, method="eigh")
     variances = model.noise**2 * NOISE_FREEDOM / rng.chisquare(NOISE_FREEDOM, size=tops.shape)
     noise = np.sqrt(variances * missing) / rules.question.planned * rng.standard_normal(tops.shape)
     finals = tops + noise
