@@ -137,11 +137,11 @@ def rates_left_untried(trials: Sequence[int], allowed: int, margin: float, metri
         return None
     one = len(trials) == 1
     who = f"Trial {trials[0]} is" if one else f"Trials {', '.join(map(str, trials))} are"
-    rates, theirs = ("at a learning rate", "its") if one else ("at learning rates", "their")
+    rates, whose = ("at a learning rate", "its") if one else ("at learning rates", "their")
+    scores = "it scores says little of this adapter" if one else "they score says little of these adapters"
     return (
-        f"{who} judged {rates} believed to cost more than {amount(margin, metric)} against {theirs} best, and search.trials"
-        f" = {allowed} left no other to try: what {'it scores' if one else 'they score'} says little of"
-        f" {'this adapter' if one else 'these adapters'}. More trials would tell."
+        f"{who} judged {rates} believed to cost more than {amount(margin, metric)} against {whose} best, and the"
+        f" {allowed} trials that search.trials allows are used up: what {scores}. A study of more trials would tell."
     )
 
 

@@ -113,6 +113,24 @@ def test_a_rate_that_diverges_does_not_condemn_its_adapter(run, monkeypatch):
     assert study.verdict()["best"]["score_mean"] <= best
 
 
+def test_adapters_left_at_a_bad_rate_are_told_where_the_trials_are_used_up(run, monkeypatch):
+    """Rank 1 on all layers wants a rate of a fiftieth of the others', and there are trials for one rate of it."""
+
+    def misfit(cell):
+        best = math.log(BEST_RATE) - (4.0 if (cell.adapter.layers, cell.adapter.rank) == ("all", 1) else 0.0)
+        return -0.3 * (1 - math.exp(-(((math.log(cell.nuisance.learning_rate) - best) / 0.8) ** 2)))
+
+    monkeypatch.setattr(simulated_study, "advantage", misfit)
+    study = run(search={**SPEC["search"], "trials": 12})
+    (told,) = (words for words in study.verdict()["warnings"] if "search.trials" in words)
+    rows = by_adapter(study)
+    astray = [int(number) for number in told.split(" are ")[0].removeprefix("Trials ").split(", ")]
+    for trial in astray:
+        row = rows.adapter_of(trial)
+        rate = np.log(study.trials.set_index("trial").loc[trial, "learning_rate"])
+        assert rows.model.loss(row, rate) > study.experiment.verdict.margin
+
+
 def test_a_limit_of_cells_is_kept(run):
     study = run(search={**SPEC["search"], "cells": 30}, verdict={**SPEC["verdict"], "extra_repeats": 0})
     assert len(study.cells) <= 30

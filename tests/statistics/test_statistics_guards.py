@@ -156,6 +156,19 @@ def test_smaller_adapters_that_were_stopped_before_they_were_shown_worse() -> No
     )
 
 
+def test_adapters_left_at_rates_far_from_their_best() -> None:
+    assert guards.rates_left_untried([], 24, 0.03) is None
+    assert guards.rates_left_untried([17], 24, 0.03) == (
+        "Trial 17 is judged at a learning rate believed to cost more than 3 points against its best, and the 24 trials"
+        " that search.trials allows are used up: what it scores says little of this adapter. A study of more trials"
+        " would tell."
+    )
+    several = guards.rates_left_untried([9, 13], 18, 0.01)
+    assert several is not None
+    assert several.startswith("Trials 9, 13 are judged at learning rates believed to cost more than 1 point")
+    assert several.endswith("what they score says little of these adapters. A study of more trials would tell.")
+
+
 def test_a_baseline_at_the_end_of_its_rates() -> None:
     assert guards.baseline_rate_edge("Full fine-tuning", (1e-4,), (1e-5, 1e-4)) == (
         "Full fine-tuning scores best at the highest learning rate tried for it, 0.0001: a higher one may suit it "

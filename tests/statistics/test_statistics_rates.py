@@ -300,6 +300,22 @@ def test_room_for_another_rate_goes_to_an_adapter_that_can_be_trained(world, mon
         assert [row for row, _ in step.new] == [left]
 
 
+def test_an_adapter_that_may_have_no_other_rate_ends_at_the_one_it_has(world):
+    """All at their best rates but one, far above its own: with room it is tried anew, without it leaves the race."""
+    features, parameters, best, _, trained = world
+    rates = np.concatenate([np.where(np.arange(15) == 7, best + 1.5, best), best[[0, 14]] - 1.5])
+    adapter = np.array([*range(15), 0, 14])
+    cells = [[trained(row, rate, column) for column in (0, 1)] for row, rate in zip(adapter, rates, strict=True)]
+    score, loss = np.full((2, 17, FOLDS), np.nan)
+    score[:, :2], loss[:, :2] = np.array(cells).transpose(2, 0, 1)
+    settings = Settings(adapter, rates, score, loss)
+    asked = (settings, features, parameters, NOTHING, RULES)
+    assert 7 in {row for row, _ in next_round(*asked).new}
+    stuck = next_round(*asked, room=0)
+    assert 7 in {loss.trial for loss in stuck.eliminated}
+    assert not stuck.new
+
+
 def some_settings(scores, rates, adapter=None):
     scores = np.array(scores, dtype=float)
     adapter = np.zeros(len(scores), dtype=np.int64) if adapter is None else np.array(adapter)
