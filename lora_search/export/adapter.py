@@ -11,7 +11,7 @@ from lora_search.export.place import RECORD_FILE, Place, contents
 from lora_search.export.recipes import Recipe, check_recipe
 from lora_search.export.weights import Weights
 from lora_search.handover import adapter_config, loading_of
-from lora_search.models import load_base, quiet_libraries, ranked_modules, resolve_targets
+from lora_search.models import load_base, plain_torch, quiet_libraries, ranked_modules, resolve_targets
 from lora_search.spec import facts
 from lora_search.store.files import json_text
 from lora_search.store.reader import StudyTables, read_study
@@ -47,6 +47,7 @@ def write_export(
     """As ``lora_search.export.export_adapter``, with somebody to tell."""
     with (
         quiet_libraries(),
+        plain_torch(),
         terminated_as_interrupt(),
     ):  # so that what is half written goes, and does not stay beside the place
         return _write_export(_tables(study), out, trial, weights, recipe, display)
@@ -83,7 +84,7 @@ def _write_export(
             part.write(folder)
         files = sorted({*contents(folder), RECORD_FILE})
         _write_json(folder / RECORD_FILE, _record(tables, chosen, weights, recipe, files))
-    return Path(out)
+    return place.out
 
 
 def config_of_trial(study: StudyTables | str | Path, trial: int | None) -> dict[str, Any]:

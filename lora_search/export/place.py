@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lora_search.errors import StudyError, retold
-from lora_search.spec.paths import kind_of, path_errors_as
+from lora_search.spec.paths import expanded, kind_of, path_errors_as
 from lora_search.store.faults import refusal
 
 RECORD_FILE = "export.json"
@@ -32,8 +32,8 @@ class Place:
     """
 
     def __init__(self, out: str | Path, *, study: str, weights: bool) -> None:
-        self.out = Path(out)
-        self.path = Path(os.path.realpath(os.path.expanduser(self.out)))
+        self.out = expanded(out)
+        self.path = Path(os.path.realpath(self.out))
         self._check(study, weights)
 
     @contextmanager

@@ -124,10 +124,11 @@ def _answers_through_peft(
         config = AutoConfig.from_pretrained(loading.base, **{**files, **loading.config_arguments})
         skip_in(config, loading.skipped)
         arguments = {**files, **loading.model_arguments, **kept, "config": config}
-    with loading.checkpoint.reading():
+    # of the caller's random numbers none is taken, though PEFT draws an A that what is loaded replaces
+    with loading.checkpoint.reading(), torch.random.fork_rng(devices=[]):
         loaded = base.head.model_class.from_pretrained(loading.base, use_safetensors=True, **arguments)
     loaded_in(loaded, torch.float32, loading.quantization)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         # PEFT asks transformers for an old name, which is nothing the user could mend
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         model = PeftModel.from_pretrained(loaded, folder).eval()

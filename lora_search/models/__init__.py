@@ -4,6 +4,7 @@ from lora_search.models.base import FrozenBase, load_base, load_structure, no_em
 from lora_search.models.checkpoint import quiet_libraries
 from lora_search.models.heads import answering_module
 from lora_search.models.peft_targets import PeftTargets, peft_patterns, peft_targets
+from lora_search.models.plain_torch import plain_torch
 from lora_search.models.positions import position_limit, positions_follow_padding
 from lora_search.models.quantization import Quantization, check_device, quantization_note, scales_of, stored_bytes
 from lora_search.models.ranks import Explained, module_ranks, ranked_modules, ranks_sentence
@@ -41,6 +42,7 @@ __all__ = [
     "no_embedding",
     "peft_patterns",
     "peft_targets",
+    "plain_torch",
     "position_limit",
     "positions_follow_padding",
     "quantization_note",

@@ -48,7 +48,11 @@ def judgement_grid(
 def kept_predictions(
     tables: StudyTables, judged: Mapping[str, Any], texts: Sequence[str] | None = None
 ) -> dict[str, Any] | None:
-    """Predictions of the named trials and of the highest scores, as many as fit; None where there are none."""
+    """Predictions of the named trials and of the highest scores, as many as fit; None where there are none.
+
+    Raises:
+        StudyError: the texts are not as many as the examples.
+    """
     trials = [int(trial) for trial in tables.trials["trial"]]
     scores = dict(zip(trials, judged["score"], strict=True))
     trained = [trial for trial in trials if scores[trial] is not None]
@@ -60,6 +64,8 @@ def kept_predictions(
     except StudyError:  # a copy of a study without its predictions still has a page
         return None
     if view is not None and texts is not None:
+        if len(texts) != examples:
+            raise StudyError.about("texts", f"must be those of all {examples} examples", got=len(texts))
         letters = MOST_LETTERS_KEPT // max(1, len(texts))
         view["texts"] = [text[:letters] for text in texts]
     return view

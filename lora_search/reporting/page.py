@@ -43,13 +43,15 @@ def write_report(study_folder: str | Path, *, texts: Sequence[str] | None = None
 
     Args:
         study_folder: ``results/<name>``.
-        texts: of every example, to be read in the page where adapters disagree; without, it names examples by number.
+        texts: of every example, as predictions number them (see ``StudyTables.examples``), to be read in the page where
+            adapters disagree; without, it names examples by number.
 
     Returns:
         the path of ``report.html``.
 
     Raises:
-        StudyError: no study there, or a damaged one, or its folder cannot be written to.
+        StudyError: no study there, or a damaged one, or its folder cannot be written to; or there are more texts than
+            examples, or fewer.
     """
     tables = read_study(study_folder)
     verdict = verdict_of(tables)

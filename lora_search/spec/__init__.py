@@ -4,7 +4,7 @@ from lora_search.spec import facts
 from lora_search.spec.adapter import ADAPTER_FIELDS, AdapterSpec, Nuisance, rank_pattern_words, variants_of
 from lora_search.spec.experiment import DataSpec, Experiment, ModelSpec
 from lora_search.spec.fields import Range
-from lora_search.spec.loading import experiment_to_toml, json_schema, load_experiment, naming_sources
+from lora_search.spec.loading import experiment_to_toml, json_schema, load_experiment, naming_sources, with_local_paths
 from lora_search.spec.names import EVA, TARGET_GROUPS, UNIFORM, layer_indices
 from lora_search.spec.suggestions import closest
 
@@ -28,4 +28,5 @@ __all__ = [
     "naming_sources",
     "rank_pattern_words",
     "variants_of",
+    "with_local_paths",
 ]

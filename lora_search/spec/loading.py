@@ -62,7 +62,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), trials: int
     Raises:
         ExperimentError: every mistake in the file and the overrides.
     """
-    path = Path(path)
+    path = expanded(path)
     given, mistakes = _read_overrides(overrides)
     if trials is not None:
         given.append(Override(("search", "trials"), trials, "--trials"))
@@ -85,7 +85,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), trials: int
         mistakes += mistakes_of(error, raw, lambda key: _source(key, path, given))
     if experiment is None or mistakes:
         raise ExperimentError(mistakes)
-    return _with_local_paths(experiment, path.parent)
+    return with_local_paths(experiment, path.parent)
 
 
 def parse_override(text: str) -> Override:
@@ -140,6 +140,18 @@ def experiment_to_toml(experiment: Experiment) -> str:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the experiment file, for completion and checks in an editor."""
     return {"$schema": _SCHEMA_DIALECT, **Experiment.model_json_schema()}
+
+
+def with_local_paths(experiment: Experiment, folder: Path = Path()) -> Experiment:
+    """The experiment with every local path that exists as an absolute one (see above).
+
+    Args:
+        experiment: as it was written.
+        folder: of its file, where what is not in the current directory is looked for.
+    """
+    data = experiment.data.model_copy(update={"train": _local(experiment.data.train, folder)})
+    model = experiment.model.model_copy(update={"base": _local(experiment.model.base, folder)})
+    return experiment.model_copy(update={"data": data, "model": model})
 
 
 def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Mistake]]:
@@ -208,12 +220,6 @@ def _source(path: KeyPath, file: Path, overrides: Sequence[Override]) -> str:
         if path[:shared] == override.path[:shared]:
             return override.source
     return str(file)
-
-
-def _with_local_paths(experiment: Experiment, folder: Path) -> Experiment:
-    data = experiment.data.model_copy(update={"train": _local(experiment.data.train, folder)})
-    model = experiment.model.model_copy(update={"base": _local(experiment.model.base, folder)})
-    return experiment.model_copy(update={"data": data, "model": model})
 
 
 def _local(location: str, folder: Path) -> str:

@@ -46,7 +46,7 @@ def kind_of(path: Path, *, error: type[InputError], key: str | None = None) -> K
         return "folder" if stat.S_ISDIR(mode) else "file"
 
 
-def expanded(location: str) -> Path:
+def expanded(location: str | Path) -> Path:
     """A path as the user wrote it, ``~`` replaced by the home folder; ``~nobody`` stays as it is."""
     try:
         return Path(os.path.expanduser(location))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lora_search.errors import Mistake
-from lora_search.spec import Experiment
+from lora_search.spec import Experiment, with_local_paths
 from lora_search.spec.baselines import LEARNING_RATES
 from lora_search.spec.execution import ExecutionSpec
 from lora_search.spec.quoting import cut
@@ -32,7 +32,11 @@ recorded cell means."""
 
 
 def differences(study: Experiment, experiment: Experiment) -> list[Mistake]:
-    """``search.rank: the study has [1, 2], the experiment says [4]`` for each key that differs and may not."""
+    """``search.rank: the study has [1, 2], the experiment says [4]`` for each key that differs and may not.
+
+    A path that the study has as it was written is compared as the one it names from the current directory.
+    """
+    study, experiment = with_local_paths(study), with_local_paths(experiment)
     pairs = _differing(study.model_dump(mode="json"), experiment.model_dump(mode="json"))
     return [
         Mistake(f"the study has {_shown(before)}, the experiment says {_shown(now)}", key)

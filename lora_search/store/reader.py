@@ -17,7 +17,7 @@ import pandas as pd
 
 from lora_search.errors import StudyError
 from lora_search.spec import Experiment, closest, facts
-from lora_search.spec.paths import kind_of
+from lora_search.spec.paths import expanded, kind_of
 from lora_search.store.address import address_in
 from lora_search.store.connection import Connection
 from lora_search.store.database import (
@@ -82,6 +82,7 @@ class StudyTables:
 
     def predictions(self) -> pd.DataFrame:
         """Out-of-fold predictions of every complete cell of these tables; see ``read_predictions``."""
+        self._check_folder()
         complete = self.cells.loc[self.cells["state"] == "complete", ["trial", "repeat", "fold"]]
         keys = [CellKey(*map(int, row)) for row in complete.itertuples(index=False)]
         return predictions_frame(self.folder, {key: self.checksums.get(key) for key in keys})
@@ -89,19 +90,30 @@ class StudyTables:
     def baseline_predictions(self) -> pd.DataFrame:
         """Out-of-fold predictions of every complete training of a baseline: baseline, learning_rate (NaN for none),
         repeat, fold, example, p0, p1, ..."""
+        self._check_folder()
         return predictions_frame(self.folder, self.baseline_checksums, BaselineKey)
 
     def examples(self) -> pd.DataFrame:
         """True ``label`` and ``group`` of every example of the encoded data; empty in a study that never trained.
 
         Raises:
-            StudyError: the file is damaged.
+            StudyError: the file is damaged, or the folder gone.
         """
+        self._check_folder()
         return read_examples(self.folder)
 
     def verdict(self) -> dict[str, Any] | None:
         """What ``verdict.json`` said when these tables were read, or ``None`` before the first verdict."""
         return self.recorded_verdict
+
+    def _check_folder(self) -> None:
+        """A study with results is no empty one because its folder is gone, or looked for from another directory.
+
+        Raises:
+            StudyError: it is not there.
+        """
+        if self.checksums and kind_of(self.folder, error=StudyError) is None:
+            _check_is_study(self.folder)
 
 
 def read_study(folder: str | Path) -> StudyTables:
@@ -110,7 +122,7 @@ def read_study(folder: str | Path) -> StudyTables:
     Raises:
         StudyError: no study there, or a damaged one.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     _check_is_study(folder)
     return read_from(folder, lambda connection: tables_of(folder, connection))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lora_search.models import quiet_libraries, stored_bytes
-from lora_search.spec import AdapterSpec, Experiment, Nuisance
+from lora_search.models import plain_torch, quiet_libraries, stored_bytes
+from lora_search.spec import AdapterSpec, Experiment, Nuisance, load_experiment
 from lora_search.spec.baselines import title_of
 from lora_search.statistics.budget import CONTENDERS
 from lora_search.store.ledger import Ledger
@@ -144,13 +144,18 @@ class Plan:
         return [part for part, there in parts.items() if there]
 
 
-def plan_study(experiment: Experiment) -> Plan:
+def plan_study(experiment: Experiment | str | Path) -> Plan:
     """Check everything a run would check, measure a few steps, and train nothing that is kept.
+
+    Args:
+        experiment: an Experiment, or the path of its TOML file.
 
     Raises:
         InputError: as a run would.
     """
-    with quiet_libraries():
+    if not isinstance(experiment, Experiment):
+        experiment = load_experiment(experiment)
+    with quiet_libraries(), plain_torch():
         return _plan(experiment)
 
 

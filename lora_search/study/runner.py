@@ -20,8 +20,9 @@ from optuna.trial import TrialState
 
 from lora_search.errors import StudyInUseError
 from lora_search.metrics import direction
-from lora_search.models import quiet_libraries
-from lora_search.spec import AdapterSpec, Experiment, Nuisance, facts, load_experiment
+from lora_search.models import plain_torch, quiet_libraries
+from lora_search.spec import AdapterSpec, Experiment, Nuisance, facts, load_experiment, with_local_paths
+from lora_search.spec.paths import expanded
 from lora_search.statistics.judging import judge
 from lora_search.statistics.verdict import Verdict
 from lora_search.store.differences import differences
@@ -77,7 +78,7 @@ def run_study(
     """Run a study, or go on with it, until its number of trials is reached.
 
     Args:
-        experiment: an Experiment, or the path of its TOML file.
+        experiment: an Experiment, or the path of its TOML file. Local paths in it that exist are kept as absolute ones.
         results: the study's folder is ``results/<name>``.
         progress: False is silent; None shows a bar on a terminal and lines elsewhere.
         storage: ``postgresql://USER@HOST:PORT/DATABASE`` keeps the study there, and goes on with it from anywhere; None
@@ -93,12 +94,11 @@ def run_study(
         StudyInUseError: another run has the study.
         Interrupted: by Ctrl-C or SIGTERM. Calling again goes on.
     """
-    if not isinstance(experiment, Experiment):
-        experiment = load_experiment(experiment)
+    experiment = with_local_paths(experiment) if isinstance(experiment, Experiment) else load_experiment(experiment)
     if isinstance(progress, bool) or progress is None:
         progress = Silent() if progress is False else default_progress()
-    folder = Path(results) / experiment.name
-    with quiet_optuna(), quiet_libraries(), terminated_as_interrupt():
+    folder = expanded(results) / experiment.name
+    with quiet_optuna(), quiet_libraries(), plain_torch(), terminated_as_interrupt():
         place = storage_of(folder, experiment.name, storage)
         while True:
             if join:
