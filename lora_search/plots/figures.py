@@ -18,6 +18,7 @@ from lora_search.plots.ranks import RanksData, draw_ranks, ranks_data
 from lora_search.plots.rates import RatesData, draw_rates, rates_data
 from lora_search.plots.tradeoff import TradeoffData, draw_tradeoff, parameters_data, time_data
 from lora_search.statistics.by_adapter import by_adapter
+from lora_search.statistics.judging import judge
 from lora_search.statistics.recorded import RecordedStudy
 
 Width = Literal["wide", "narrow"]
@@ -75,18 +76,18 @@ def plot_data(tables: RecordedStudy, verdict: Mapping[str, Any]) -> PlotData:
     )
 
 
-def figures(tables: RecordedStudy, verdict: Mapping[str, Any], width: Width = "wide") -> dict[str, Figure]:
+def figures(tables: RecordedStudy, verdict: Mapping[str, Any] | None, width: Width = "wide") -> dict[str, Figure]:
     """All figures of a study, by name.
 
     Args:
         tables: the study's frames.
-        verdict: the mapping of ``verdict.json``.
+        verdict: the mapping of ``verdict.json``; None, as before the first one, judges what there is.
         width: ``wide`` for a page or a notebook, ``narrow`` for a phone.
 
     Returns:
         ``score_by_parameters``, ``score_by_time``, ``score_by_rank``, ``score_by_rate``, ``folds`` and ``importance``.
     """
-    return draw_all(plot_data(tables, verdict), width)
+    return draw_all(plot_data(tables, judge(tables).to_dict() if verdict is None else verdict), width)
 
 
 def draw_all(data: PlotData, width: Width) -> dict[str, Figure]:

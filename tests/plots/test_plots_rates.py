@@ -77,6 +77,7 @@ def test_the_figure_has_a_line_per_rank_and_a_point_per_setting(tables: StudyTab
     places = {float(line.get_xdata()[0]) for line in ax.get_lines() if len(np.atleast_1d(line.get_xdata())) == 1}
     assert {rate for rates in RATES.values() for rate in rates} <= places
     assert "score_by_rate" in figures(tables, verdict)
+    assert "score_by_rate" in figures(tables, None), "as before the first verdict"
 
 
 def test_a_study_at_one_rate_has_points_and_no_curves(tmp_path: Path) -> None:
