@@ -36,13 +36,13 @@ _PIXELS_PER_INCH = 160
 _MOST_PLAIN_ROWS = 400
 
 
-def write_report(study_folder: str | Path, *, texts: Sequence[str] | None = None) -> Path:
+def write_report(study: StudyTables | str | Path, *, texts: Sequence[str] | None = None) -> Path:
     """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html`` into a study folder.
 
     Before the first ``verdict.json`` (a study that is still running) the verdict is computed from what is there.
 
     Args:
-        study_folder: ``results/<name>``.
+        study: its tables, or its folder ``results/<name>``; what is recorded there now is reported.
         texts: of every example, as predictions number them (see ``StudyTables.examples``), to be read in the page where
             adapters disagree; without, it names examples by number.
 
@@ -53,7 +53,7 @@ def write_report(study_folder: str | Path, *, texts: Sequence[str] | None = None
         StudyError: no study there, or a damaged one, or its folder cannot be written to; or there are more texts than
             examples, or fewer.
     """
-    tables = read_study(study_folder)
+    tables = read_study(study.folder if isinstance(study, StudyTables) else study)
     verdict = verdict_of(tables)
     data = plot_data(tables, verdict)
     wide = draw_all(data, "wide")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
@@ -14,10 +15,24 @@ LARGEST_RANK = 4096
 SHORTEST_LENGTH = 4  # that data.max_length may be, in tokens
 
 
+def _as_in_a_file(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, range):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 class Section(BaseModel):
-    """A table of the file: frozen, no unknown keys, no infinities."""
+    """A table of the file: frozen, no unknown keys, no infinities. From Python its values may also be what no file can
+    have: paths, ranges, numbers and arrays of NumPy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_a_file(cls, given: Any) -> Any:
+        return {key: _as_in_a_file(value) for key, value in given.items()} if isinstance(given, dict) else given
 
 
 class Range(Section):

@@ -99,7 +99,8 @@ def test_texts_of_other_examples_are_not_shown_as_theirs(finished, tmp_path):
         with pytest.raises(StudyError, match=f"texts: must be those of all 60 examples, got {count}"):
             write_report(folder, texts=[f"quote {number}" for number in range(count)])
         assert not (folder / "report.html").exists()
-    page = write_report(folder, texts=[f"quote {number}" for number in range(60)])
+    page = write_report(open_study(folder), texts=[f"quote {number}" for number in range(60)])
+    assert page == folder / "report.html"
     assert "quote 59" in page.read_text(encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,3 +132,22 @@ def test_the_schema_lets_an_editor_accept_what_the_file_may_say() -> None:
         "array",
     }
     assert schema["$defs"]["VerdictSpec"]["properties"]["metric"]["enum"] == list(VERDICT_METRICS)
+
+
+def test_what_python_has_and_no_file_can_is_taken_for_what_it_means() -> None:
+    """Paths, ranges, and numbers and arrays of NumPy."""
+    given = {
+        "name": "python",
+        "model": {"base": Path("/models/small")},
+        "data": {"train": Path("/data/texts.csv"), "text": "text", "label": "label", "max_examples": np.int64(500)},
+        "search": {"rank": range(1, 4), "alpha_over_rank": np.array([1.0, 2.0]), "learning_rate": np.float64(1e-3)},
+        "verdict": {"metric": "accuracy", "margin": np.float64(0.02)},
+    }
+    experiment = Experiment.model_validate(given)
+    assert experiment.model.base == "/models/small"
+    assert experiment.data.train == "/data/texts.csv"
+    assert experiment.data.max_examples == 500
+    assert experiment.search.rank == (1, 2, 3)
+    assert experiment.search.alpha_over_rank == (1.0, 2.0)
+    assert experiment.search.learning_rate == 1e-3
+    assert Experiment.model_validate(experiment.model_dump()) == experiment
