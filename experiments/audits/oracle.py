@@ -278,8 +278,8 @@ def measured_share() -> float:
 
 def audit(oracle: Oracle, rules: Rules, share: float, replays: int, trials: int | None = None) -> dict[str, Any]:
     """Figures over the replays of one oracle: [mean, standard error], and the median size."""
-    seeds = [(replace(rules, seed=seed), np.random.default_rng(seed)) for seed in range(replays)]
-    rows = pd.DataFrame([Replay(oracle, own, share, rng, trials).run() for own, rng in seeds])
+    studies = [(replace(rules, seed=seed), np.random.default_rng(seed)) for seed in range(replays)]
+    rows = pd.DataFrame([Replay(oracle, own, share, rng, trials).run() for own, rng in studies])
     table = rows.drop(columns="chosen").astype(float)
     error = table.std(ddof=1) / np.sqrt(len(table))
     named = (*oracle.names, "none is trained to the end")

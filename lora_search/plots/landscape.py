@@ -158,7 +158,8 @@ class Terrain:
         self._encoding = Encoding.of(trials)
         self._progress = _progress(self.trials)
         self._twins = _twins(trials)
-        self._shared_variants = set[str]().union(*map(_variants, self._rows)).intersection(*map(_variants, self._rows))
+        variants = [set(_variants(row)) for row in self._rows]
+        self._shared_variants = set.intersection(*variants) if variants else set()
         self._paired: dict[int | None, dict[int | None, float]] = {}
 
     def landscape(self, verdict: Mapping[str, Any]) -> Landscape:

@@ -72,16 +72,14 @@ def _of_the_rates(study: RecordedStudy, best: TrialSummary, metric: str) -> str 
     margin, allowed = experiment.verdict.margin, experiment.search.trials
     if not isinstance(study, ByAdapter) or study.model is None or len(study.table.trials) < allowed:
         return None
-    model, settings = study.model, study.table.settings
+    model = study.model
     enough = model.top[study.adapter_of(best.trial)] - margin
-    places = {int(trial): place for place, trial in enumerate(study.table.trials)}
-    scored = study.trials.loc[study.trials["cells"] > 0, "trial"].astype(int)
-    rows = {trial: int(settings.adapter[places[trial]]) for trial in scored}
-    astray = [
-        trial
-        for trial, row in rows.items()
-        if model.top[row] >= enough and float(model.loss(row, settings.log_rate[places[trial]])) > margin
-    ]
+    scored = study.trials[study.trials["cells"] > 0]
+    astray = []
+    for trial, rate in zip(scored["trial"].astype(int), scored["learning_rate"], strict=True):
+        row = study.adapter_of(trial)
+        if model.top[row] >= enough and float(model.loss(row, math.log(rate))) > margin:
+            astray.append(trial)
     return guards.rates_left_untried(astray, allowed, margin, metric)
 
 
