@@ -13,6 +13,8 @@ the package does. The recommended must give the package's score again, and is co
   below. Where it is the best itself the difference is zero by construction; the summary counts those apart.
 - the highest of all refits, each adapter at the best of its three rates: nothing that was stopped or passed over should
   be better by more than the margin. This flatters the highest, which is the luckiest of all refits on these examples.
+- the highest by the other half: on each half of the hold-out (texts that repeat are in one), the refit that scores
+  highest on the other. These examples did not choose it, so it is flattered no more than any refit.
 
 What could have been recommended is the smallest adapter whose best refit is within the margin of the highest; the size
 of the recommended against that is recorded. One refit of either is compared, so a difference has the noise of a single
@@ -131,9 +133,11 @@ def compare(tables: StudyTables) -> dict[str, Any]:
     kept, margin = HOLDOUT.of(tables.facts), verdict["margin"]
     prepared = prepare(tables.experiment)
     groups = prepared.data.groups[prepared.splits.holdout]
-    own, tuned = refit_all(tables, prepared)
+    own, every = refit_all(tables, prepared)
     recommended, best = (own[verdict[which]["trial"]] for which in ("recommended", "best"))
+    tuned = best_of_each(every)
     highest = max(tuned.values(), key=lambda one: one.accuracy)
+    elsewhere = highest_by_the_other_half(every, groups)
     enough = [one for one in tuned.values() if one.accuracy >= highest.accuracy - margin]
     smallest = min(enough, key=lambda one: one.parameters)
     return {
@@ -144,21 +148,44 @@ def compare(tables: StudyTables) -> dict[str, Any]:
         "recorded_by_the_study": None if kept is None else kept.scores["accuracy"],
         "reproduced": None if kept is None else bool(np.isclose(kept.scores["accuracy"], recommended.accuracy)),
         "best_holdout_accuracy": best.accuracy,
-        **against(recommended, best, margin, groups),
-        "highest": told(highest) | against(recommended, highest, margin, groups),
+        **against(recommended.right, best.right, margin, groups),
+        "highest": told(highest) | against(recommended.right, highest.right, margin, groups),
+        "highest_by_the_other_half": {
+            "holdout_accuracy": float(elsewhere.mean()),
+            **against(recommended.right, elsewhere, margin, groups),
+        },
         "smallest_within_margin_of_highest": told(smallest),
         "times_the_smallest": recommended.parameters / smallest.parameters,
         "refits": [told(one) for one in tuned.values()],
     }
 
 
-def refit_all(tables: StudyTables, prepared: Prepared) -> tuple[dict[int, Refitted], dict[int, Refitted]]:
-    """Every adapter at its own rate, and at the best of that, its half and its double, by the trial that stands for it;
-    without those that diverge."""
+def best_of_each(refits: list[Refitted]) -> dict[int, Refitted]:
+    """The highest refit of every adapter, by the trial that stands for it."""
+    best: dict[int, Refitted] = {}
+    for one in refits:
+        best[one.trial] = max(best.get(one.trial, one), one, key=lambda refit: refit.accuracy)
+    return best
+
+
+def highest_by_the_other_half(refits: list[Refitted], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each example of the hold-out is predicted right, (n,), by the refit that is highest on the other half.
+
+    Halves are of whole groups, every other one.
+    """
+    halves = np.unique(groups, return_inverse=True)[1] % 2 == 0
+    right = np.array([one.right for one in refits])
+    first, second = (right[right[:, half].mean(1).argmax()] for half in (halves, ~halves))
+    return np.where(halves, second, first)
+
+
+def refit_all(tables: StudyTables, prepared: Prepared) -> tuple[dict[int, Refitted], list[Refitted]]:
+    """Every adapter at its own rate, by the trial that stands for it, and all refits: at that rate, its half and its
+    double; without those that diverge."""
     engine = Engine(prepared.base, prepared.data, tables.experiment.training, settings_of(prepared, tables.facts))
     rows = {int(row["trial"]): row for row in by_adapter(tables).trials.to_dict("records")}
     own: dict[int, Refitted] = {}
-    tuned: dict[int, Refitted] = {}
+    every: list[Refitted] = []
     wanted = [(trial, turn) for trial in rows for turn in range(len(FACTORS))]
     for attempt in range(ATTEMPTS):
         cells = [cell_of(prepared, rows[trial], turn, len(tables.trials), attempt) for trial, turn in wanted]
@@ -180,8 +207,8 @@ def refit_all(tables: StudyTables, prepared: Prepared) -> tuple[dict[int, Refitt
                 found = Refitted(trial, size, row["state"], rate, attempt + 1, right)
                 if turn == 0:
                     own[trial] = found
-                tuned[trial] = max(tuned.get(trial, found), found, key=lambda one: one.accuracy)
-    return own, tuned
+                every.append(found)
+    return own, every
 
 
 def cell_of(prepared: Prepared, row: Mapping[str, Any], turn: int, trials: int, attempt: int) -> Cell:
@@ -211,9 +238,11 @@ def told(one: Refitted) -> dict[str, Any]:
     }
 
 
-def against(first: Refitted, second: Refitted, margin: float, groups: NDArray[np.int64]) -> dict[str, Any]:
+def against(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], margin: float, groups: NDArray[np.int64]
+) -> dict[str, Any]:
     """How much better one does on the hold-out than another, and whether it is within the margin of it."""
-    difference, error = paired_difference(first.right, second.right, groups)
+    difference, error = paired_difference(first, second, groups)
     return {"difference": difference, "standard_error": error, "within_margin": bool(difference >= -margin)}
 
 
@@ -264,6 +293,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "recommended_is_best": len(rows) - len(smaller),
         "within_margin_of_highest": sum(row["highest"]["within_margin"] for row in rows),
         "mean_difference_from_highest": float(np.mean([row["highest"]["difference"] for row in rows])),
+        "within_margin_of_highest_by_the_other_half": sum(
+            row["highest_by_the_other_half"]["within_margin"] for row in rows
+        ),
+        "mean_difference_from_highest_by_the_other_half": float(
+            np.mean([row["highest_by_the_other_half"]["difference"] for row in rows])
+        ),
         "median_times_the_smallest": float(np.median([row["times_the_smallest"] for row in rows])),
         "at_most_twice_the_smallest": sum(row["times_the_smallest"] <= 2 for row in rows),
         "smaller_than_best": {

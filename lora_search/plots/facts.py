@@ -7,7 +7,13 @@ from typing import Any
 
 from lora_search.plots.formats import Unit
 from lora_search.plots.rows import listing
+from lora_search.statistics.judging import judge
 from lora_search.store.reader import StudyTables
+
+
+def verdict_of(tables: StudyTables) -> Mapping[str, Any]:
+    """The recorded verdict, or, before the first one, what the trials so far say."""
+    return tables.verdict() or judge(tables).to_dict()
 
 
 def study_facts(tables: StudyTables, verdict: Mapping[str, Any]) -> dict[str, Any]:

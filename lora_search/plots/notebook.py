@@ -3,18 +3,15 @@ white paper whatever the notebook's own colours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from lora_search.plots.facts import study_facts, summary_notes
+from lora_search.plots.facts import study_facts, summary_notes, verdict_of
 from lora_search.plots.figures import scatter
 from lora_search.plots.ranks import draw_ranks, ranks_data
 from lora_search.plots.rows import summary_rows
 from lora_search.plots.svg import inline_svg
 from lora_search.plots.tradeoff import draw_tradeoff, parameters_data
 from lora_search.plots.web.render import render_part
-from lora_search.statistics.judging import judge
 from lora_search.store.reader import StudyTables, read_study
 
 _STYLE = """<style>
@@ -34,7 +31,7 @@ class Study(StudyTables):
     """The tables of a study, which a notebook shows as its verdict and figures."""
 
     def _repr_html_(self) -> str:
-        verdict: Mapping[str, Any] = self.verdict() or judge(self).to_dict()
+        verdict = verdict_of(self)
         frames = (self.trials, self.cells, verdict)
         parameters, ranks = parameters_data(*frames), ranks_data(*frames)
         scene = parameters.scene

@@ -114,7 +114,7 @@ def draw_rates(data: RatesData, ax: Axes) -> None:
     for curve in data.curves:
         shown = [(rate, score) for rate, score in zip(curve.rates, curve.scores, strict=True) if score >= limits[0]]
         if shown:
-            ax.plot(*zip(*shown, strict=True), color=colours[curve.rank], linewidth=1.6, zorder=2)
+            ax.plot(*zip(*shown, strict=True), color=colours[curve.rank], linewidth=1.6, zorder=1.1)
         if curve.optimum[1] >= limits[0]:
             ax.plot(
                 *curve.optimum, linestyle="none", marker="o", markersize=axes.MARKER_SIZE + 3, markerfacecolor="none",

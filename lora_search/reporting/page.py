@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lora_search.errors import StudyError
 from lora_search.plots.captions import captions
+from lora_search.plots.facts import verdict_of
 from lora_search.plots.figures import PlotData, draw_all, plot_data
 from lora_search.plots.rows import comparison_rows, trial_rows
 from lora_search.plots.svg import inline_svg, svg_text
@@ -28,7 +29,6 @@ from lora_search.plots.web import (
     study_payload,
 )
 from lora_search.reporting.keeping import judgement_grid, kept_predictions
-from lora_search.statistics.judging import judge
 from lora_search.store.files import write_atomically
 from lora_search.store.reader import StudyTables, read_study
 
@@ -66,14 +66,6 @@ def write_report(study: StudyTables | str | Path, *, texts: Sequence[str] | None
         where = error.filename or tables.folder
         raise StudyError.about(where, "must be a place that can be written to", got=error.strerror) from error
     return path
-
-
-def verdict_of(tables: StudyTables) -> Mapping[str, Any]:
-    """The recorded verdict, or, before the first one, what the trials so far say."""
-    recorded = tables.verdict()
-    if recorded is not None:
-        return recorded
-    return judge(tables).to_dict()
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from tiny_world import assert_same_study
 
 from lora_search import run_study
 from lora_search.errors import StudyError
-from lora_search.reporting.page import render_report, verdict_of
+from lora_search.plots.facts import verdict_of
+from lora_search.reporting.page import render_report
 from lora_search.statistics.judging import judge
 from lora_search.store.reader import read_study
 from lora_search.store.status import study_status
