@@ -1,7 +1,7 @@
 """The whole procedure replayed on an oracle: a table of all adapters x learning rates x folds, trained once.
 
-    python experiments/audits/oracle.py TABLE.csv... [--replays 200] [--cells 60] [--margin 0.03] [--share S]
-        [--out FILE]
+    python experiments/audits/oracle.py TABLE.csv... [--replays 200] [--cells 60] [--trials N] [--margin 0.03]
+        [--share S] [--out FILE]
 
 A table has a row per training: ``rank``, ``layers`` (as an experiment spells them), ``lr``, ``fold``, ``acc`` and
 ``ll`` (out-of-fold accuracy and log loss), and may have ``targets``, ``alpha`` and ``parameters``; ``oracle_table.py``
