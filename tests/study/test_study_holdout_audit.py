@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,16 +37,23 @@ def test_equal_predictions_differ_by_nothing(audit: ModuleType) -> None:
     assert audit.paired_difference(right, right, np.arange(3)) == (0.0, 0.0)
 
 
-def test_a_refit_is_judged_on_the_half_that_did_not_choose_it(audit: ModuleType) -> None:
-    lucky_here = audit.Refitted(0, 10, "complete", 0.01, 1, np.array([True, False] * 4))
-    lucky_there = audit.Refitted(1, 10, "complete", 0.01, 1, np.array([False, True] * 4))
-    # each is right on one half of the texts alone: what a half chooses is wrong on all of the other
-    assert not audit.highest_by_the_other_half([lucky_here, lucky_there], np.arange(8)).any()
-    assert audit.best_of_each([lucky_here, lucky_there]) == {0: lucky_here, 1: lucky_there}
+def refitted(audit: ModuleType, right: list[bool], **wanted: Any) -> Any:
+    return audit.Refitted(audit.Wanted(**wanted), 10, "complete", 0.01, 1, np.array(right))
 
 
-def test_what_is_best_everywhere_is_the_highest_by_either_half(audit: ModuleType) -> None:
-    good = audit.Refitted(0, 10, "complete", 0.01, 1, np.array([True, True, True, False]))
-    poor = audit.Refitted(0, 10, "complete", 0.02, 1, np.array([True, False, False, False]))
-    assert (audit.highest_by_the_other_half([poor, good], np.arange(4)) == good.right).all()
-    assert audit.best_of_each([poor, good]) == {0: good}
+def test_adapters_trained_again_are_compared_draw_by_draw(audit: ModuleType) -> None:
+    first = [refitted(audit, [True, True], trial=0, draw=1), refitted(audit, [True, False], trial=0, draw=2)]
+    second = [refitted(audit, [True, False], trial=1, draw=draw) for draw in (1, 2, 3)]
+    found = audit.trained_again(first, second, 0.3)
+    # the third draw of the first diverged
+    assert (found["recommended"], found["highest"]) == ([1.0, 0.5], [0.5, 0.5])
+    assert found["difference"] == found["standard_error"] == pytest.approx(0.25)
+    assert found["within_margin"]
+    assert not audit.trained_again(second, first, 0.2)["within_margin"]
+
+
+def test_an_adapter_has_the_best_of_its_rates(audit: ModuleType) -> None:
+    poor = refitted(audit, [True, False], trial=0, factor=2.0)
+    good = refitted(audit, [True, True], trial=0)
+    other = refitted(audit, [False, False], trial=1)
+    assert audit.best_of_each([poor, other, good]) == [good, other]
