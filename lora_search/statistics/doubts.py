@@ -31,9 +31,9 @@ def doubts(
     return guards.warnings_of(
         *_of_the_space(study, verdict.recommended, verdict.best),
         _of_learning(study, verdict.best, verdict.metric),
-        _of_the_rates(study, verdict.best, verdict.metric),
+        *_of_the_rates(study, verdict.best, verdict.metric),
         *_of_the_data(study, verdict, question, contest),
-        _of_the_head(study, head, verdict, verdict.best),
+        _of_the_head(study, head, verdict, verdict.best, contest),
         *_of_the_baselines(study, verdict),
         _of_the_holdout(study, verdict),
         _of_racing(study, verdict),
@@ -66,21 +66,32 @@ def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str |
     return guards.no_better_than_guessing(best.score_mean, best.score_interval, guess, metric)
 
 
-def _of_the_rates(study: RecordedStudy, best: TrialSummary, metric: str) -> str | None:
-    """Where the trials are used up an adapter may be left with a rate that does not suit it."""
+def _of_the_rates(study: RecordedStudy, best: TrialSummary, metric: str) -> list[str | None]:
+    """An adapter may be left with a rate that does not suit it: where its best one is not among those that may be
+    tried, and where the trials are used up."""
     experiment = study.experiment
-    margin, allowed = experiment.verdict.margin, experiment.search.trials
-    if not isinstance(study, ByAdapter) or study.model is None or len(study.table.trials) < allowed:
-        return None
-    model = study.model
+    margin, search = experiment.verdict.margin, experiment.search
+    if not isinstance(study, ByAdapter) or study.model is None:
+        return []
+    model, rates = study.model, search.rates
+    used_up = len(study.table.trials) >= search.trials
     enough = model.top[study.adapter_of(best.trial)] - margin
     scored = study.trials[study.trials["cells"] > 0]
-    astray = []
+    untried, beyond = list[int](), list[int]()
     for trial, rate in zip(scored["trial"].astype(int), scored["learning_rate"], strict=True):
         row = study.adapter_of(trial)
-        if model.top[row] >= enough and float(model.loss(row, math.log(rate))) > margin:
-            astray.append(trial)
-    return guards.rates_left_untried(astray, allowed, margin, metric)
+        if model.top[row] < enough or float(model.loss(row, math.log(rate))) <= margin:
+            continue
+        wanted = float(model.optimum(model.features[[row]])[0][0])
+        allowed = min(max(wanted, math.log(rates.low)), math.log(rates.high))
+        if allowed != wanted and float(model.loss(row, allowed)) > margin:
+            beyond.append(trial)
+        elif used_up:
+            untried.append(trial)
+    return [
+        guards.rates_beyond_the_range(beyond, rates.low, rates.high, margin, metric),
+        guards.rates_left_untried(untried, search.trials, margin, metric),
+    ]
 
 
 def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, contest: Contest) -> list[str | None]:
@@ -99,7 +110,7 @@ def _of_the_data(study: RecordedStudy, verdict: Verdict, question: Question, con
 
 
 def _of_the_head(
-    study: RecordedStudy, alone: Sequence[facts.HeadAlone], verdict: Verdict, best: TrialSummary
+    study: RecordedStudy, alone: Sequence[facts.HeadAlone], verdict: Verdict, best: TrialSummary, contest: Contest
 ) -> str | None:
     if not alone:
         return None
@@ -123,6 +134,7 @@ def _of_the_head(
         verdict.confidence,
         verdict.metric,
         trained=best.head_parameters > 0,
+        resolution=contest.finished.resolution,
     )
 
 

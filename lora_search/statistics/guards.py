@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from lora_search.metrics import METRICS, direction, has_own_unit, metric_named
-from lora_search.statistics.comparison import correlated_t
+from lora_search.statistics.comparison import pairwise
 from lora_search.statistics.contest import Contest
 from lora_search.statistics.matrix import ScoreMatrix
 from lora_search.statistics.question import Question
@@ -135,13 +135,34 @@ def rates_left_untried(trials: Sequence[int], allowed: int, margin: float, metri
     """
     if not trials:
         return None
+    why = f", and the {allowed} trials that search.trials allows are used up"
+    return _judged_at_costly_rates(trials, why, margin, metric) + " A study of more trials would tell."
+
+
+def rates_beyond_the_range(
+    trials: Sequence[int], low: float, high: float, margin: float, metric: str = _SHARE
+) -> str | None:
+    """Adapters that may be as good as the best have their best learning rates where the experiment lets none be tried.
+
+    Args:
+        trials: their numbers.
+        low, high: the range of the experiment.
+        margin, metric: of the verdict.
+    """
+    if not trials:
+        return None
+    why = f", which search.learning_rate, {low:g} to {high:g}, leaves out"
+    return _judged_at_costly_rates(trials, why, margin, metric) + " A study of a wider range would tell."
+
+
+def _judged_at_costly_rates(trials: Sequence[int], why: str, margin: float, metric: str) -> str:
     one = len(trials) == 1
     who = f"Trial {trials[0]} is" if one else f"Trials {', '.join(map(str, trials))} are"
     rates, whose = ("at a learning rate", "its") if one else ("at learning rates", "their")
     scores = "it scores says little of this adapter" if one else "they score says little of these adapters"
     return (
-        f"{who} judged {rates} believed to cost more than {amount(margin, metric)} against {whose} best, and the"
-        f" {allowed} trials that search.trials allows are used up: what {scores}. A study of more trials would tell."
+        f"{who} judged {rates} believed to cost more than {amount(margin, metric)} against {whose} best{why}:"
+        f" what {scores}."
     )
 
 
@@ -219,6 +240,7 @@ def head_alone_is_enough(
     metric: str = _SHARE,
     *,
     trained: bool = True,
+    resolution: float = 0.0,
 ) -> str | None:
     """The best adapter is not shown to beat training the head alone, or a base without a head to train as it is.
 
@@ -227,8 +249,9 @@ def head_alone_is_enough(
         folds: the k of k-fold.
         margin, confidence, metric: of the verdict.
         trained: whether there is a head to train.
+        resolution: least variance of one difference that can be told from none (see ``matrix``).
     """
-    posterior = correlated_t(np.asarray(differences, dtype=np.float64), folds)
+    posterior = pairwise(np.stack([differences, np.zeros(len(differences))]), folds, resolution=resolution).at((0, 1))
     if 1.0 - float(posterior.probability_at_most(0.0)) >= confidence:
         return None
     gain = float(posterior.mean)

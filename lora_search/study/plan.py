@@ -97,8 +97,9 @@ class Plan:
         head = f", and {self.head_parameters:,} in the head" if self.head_parameters else ""
         compared = f"{counted(self.trials, 'trial')} x {folds} = {self.cells} trainings"
         if self.adapters:
-            most = self.experiment.search.cells
-            limit = f"{self.cells} trainings and some for the rates" if most is None else f"at most {most} trainings"
+            limit = f"{self.cells} trainings and some for the rates"
+            if self.experiment.search.cells is not None:  # one adapter is trained to the end whatever
+                limit = f"at most {max(self.experiment.search.cells, cv.folds * cv.repeats)} trainings"
             compared = f"{counted(self.adapters, 'adapter')}, each at its own learning rate, on {folds}: {limit}"
         return [
             *self.notes,

@@ -52,6 +52,12 @@ def test_plan_counts_and_writes_nothing(world, tmp_path, lora_search):
     assert re.search(r"^time: about \d+s if no trial is stopped early$", answer.out, re.MULTILINE)
 
 
+def test_a_plan_counts_the_one_adapter_that_is_trained_to_the_end_whatever_the_limit(world, tmp_path, lora_search):
+    world.file(tmp_path, search={"learning_rate": "auto", "trials": 6, "cells": 1}, cv={"folds": 3})
+    answer = lora_search("plan", "critics.toml")
+    assert re.search(r"^cells: .* on 3 folds: at most 3 trainings of 15 steps$", answer.out, re.MULTILINE), answer.out
+
+
 def test_the_packs_of_a_plan_are_the_first_of_the_run(world, tmp_path):
     class Titles(Silent):
         def __init__(self):

@@ -131,6 +131,17 @@ def test_adapters_left_at_a_bad_rate_are_told_where_the_trials_are_used_up(run, 
         assert rows.model.loss(row, rate) > study.experiment.verdict.margin
 
 
+def test_adapters_left_at_a_bad_rate_are_told_of_the_range_that_has_no_better_one(run):
+    """More trials would be at the same rates: it is the range that a study would have to change."""
+    study = run(search={**SPEC["search"], "learning_rate": {"low": 0.007, "high": 0.008}})
+    (told,) = (words for words in study.verdict()["warnings"] if "believed to cost" in words)
+    assert "search.learning_rate, 0.007 to 0.008, leaves out" in told
+    rows = by_adapter(study)
+    numbers = told.split(" are ")[0].removeprefix("Trials ").split(", ")
+    adapters = [rows.adapter_of(int(number)) for number in numbers]
+    assert (rows.model.optimum(rows.model.features[adapters])[0] > math.log(0.008)).all()
+
+
 def test_a_limit_of_cells_is_kept(run):
     study = run(search={**SPEC["search"], "cells": 30}, verdict={**SPEC["verdict"], "extra_repeats": 0})
     assert len(study.cells) <= 30

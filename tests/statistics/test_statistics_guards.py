@@ -114,6 +114,16 @@ def test_head_alone() -> None:
     assert unsure == "LoRA is not shown to beat training the head alone: 1 point higher on average, within the noise."
 
 
+def test_the_head_alone_is_not_enough_for_scores_of_few_examples_that_tie() -> None:
+    """Folds of four examples that score the same tell nothing within five points; folds of four hundred do."""
+    tied = [0.0, 0.0, 0.0]
+    told = "LoRA is not shown to beat training the head alone: 0 points higher on average, within the noise."
+    assert guards.head_alone_is_enough(tied, 3, 0.05, 0.95, resolution=1 / 6 / 4**2) == told
+    assert guards.head_alone_is_enough(tied, 3, 0.05, 0.95, resolution=1 / 6 / 400**2) == (
+        "Training the head alone is not worse than LoRA by more than 5 points: it may be all you need."
+    )
+
+
 def test_holdout_disagrees() -> None:
     assert guards.holdout_disagrees(0.78, 0.80, (0.77, 0.83), 200) is None
     said = guards.holdout_disagrees(0.60, 0.80, (0.77, 0.83), 200)
@@ -167,6 +177,15 @@ def test_adapters_left_at_rates_far_from_their_best() -> None:
     assert several is not None
     assert several.startswith("Trials 9, 13 are judged at learning rates believed to cost more than 1 point")
     assert several.endswith("what they score says little of these adapters. A study of more trials would tell.")
+
+
+def test_adapters_whose_best_rates_the_range_leaves_out() -> None:
+    assert guards.rates_beyond_the_range([], 1e-4, 1e-3, 0.03) is None
+    assert guards.rates_beyond_the_range([17], 1e-4, 1e-3, 0.03) == (
+        "Trial 17 is judged at a learning rate believed to cost more than 3 points against its best, which"
+        " search.learning_rate, 0.0001 to 0.001, leaves out: what it scores says little of this adapter. A study of a"
+        " wider range would tell."
+    )
 
 
 def test_a_baseline_at_the_end_of_its_rates() -> None:
