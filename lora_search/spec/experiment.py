@@ -7,7 +7,7 @@ exists in the model, or column ``category`` in the table, is found out where the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, Literal
 
@@ -144,10 +144,16 @@ class SearchSpec(Section):
     @property
     def points(self) -> int | None:
         """How many different trials there can be; None where learning rates are looked for, and they are endless."""
-        if self.tunes_rate:
-            return None
-        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.use_dora, self.rank_pattern)
-        return math.prod(len(values) for values in (*choices, self.dropout))
+        return None if self.tunes_rate else self.combinations * len(self.dropout)
+
+    @property
+    def combinations(self) -> int:
+        """Of the scientific choices; each is an adapter, but for patterns of ranks that come to the same ranks."""
+        return math.prod(len(values) for values in self._choices)
+
+    @property
+    def _choices(self) -> tuple[Sequence[Any], ...]:
+        return self.rank, self.alpha_over_rank, self.targets, self.layers, self.use_dora, self.rank_pattern
 
     def adapter(
         self,
@@ -171,9 +177,8 @@ class SearchSpec(Section):
         )
 
     def adapters(self) -> Iterator[AdapterSpec]:
-        """One for every combination of the scientific choices; of patterns of ranks, two may come to the same ranks."""
-        choices = (self.rank, self.alpha_over_rank, self.targets, self.layers, self.use_dora, self.rank_pattern)
-        return (self.adapter(*chosen) for chosen in product(*choices))
+        """One for every combination of the scientific choices."""
+        return (self.adapter(*chosen) for chosen in product(*self._choices))
 
     @property
     def total(self) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lora_search.metrics import direction, metric_named
-from lora_search.spec import facts, layer_indices
+from lora_search.spec import ADAPTER_FIELDS, facts, layer_indices
 from lora_search.statistics import guards
 from lora_search.statistics.by_adapter import ByAdapter
 from lora_search.statistics.contest import Contest
@@ -30,6 +30,7 @@ def doubts(
         return ()
     return guards.warnings_of(
         *_of_the_space(study, verdict.recommended, verdict.best),
+        _of_the_limit(study, verdict.cells_trained),
         _of_learning(study, verdict.best, verdict.metric),
         *_of_the_rates(study, verdict.best, verdict.metric),
         *_of_the_data(study, verdict, question, contest),
@@ -56,6 +57,15 @@ def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSu
     return found
 
 
+def _of_the_limit(study: RecordedStudy, trained: int) -> str | None:
+    """All combinations were to be tried, and trainings for them ran out."""
+    search = study.experiment.search
+    if search.cells is None or trained < search.cells or search.combinations > search.trials:
+        return None
+    begun = study.trials.loc[study.trials["cells"] > 0, list(ADAPTER_FIELDS)].drop_duplicates()
+    return guards.adapters_never_tried(search.combinations - len(begun), search.combinations, search.cells)
+
+
 def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str | None:
     truth = truth_of(study.examples())
     if not len(truth):
@@ -77,7 +87,8 @@ def _of_the_rates(study: RecordedStudy, best: TrialSummary, metric: str) -> list
     used_up = len(study.table.trials) >= search.trials
     enough = model.top[study.adapter_of(best.trial)] - margin
     scored = study.trials[study.trials["cells"] > 0]
-    untried, beyond = list[int](), list[int]()
+    untried: list[int] = []
+    beyond: list[int] = []
     for trial, rate in zip(scored["trial"].astype(int), scored["learning_rate"], strict=True):
         row = study.adapter_of(trial)
         if model.top[row] < enough or float(model.loss(row, math.log(rate))) <= margin:

@@ -125,6 +125,23 @@ def smaller_stopped_early(trials: Sequence[int], margin: float, metric: str = _S
     )
 
 
+def adapters_never_tried(untried: int, of: int, cells: int) -> str | None:
+    """Trainings ran out before every adapter of the search had one.
+
+    Args:
+        untried: adapters without a training.
+        of: adapters of the search.
+        cells: trainings that it allows.
+    """
+    if untried <= 0:
+        return None
+    were = "was" if untried == 1 else "were"
+    return (
+        f"{untried} of the {of} adapters searched {were} never trained: the limit of {cells} trainings (search.cells) "
+        "was reached before. A study of more would tell."
+    )
+
+
 def rates_left_untried(trials: Sequence[int], allowed: int, margin: float, metric: str = _SHARE) -> str | None:
     """Adapters that may be as good as the best were judged at learning rates far from theirs, and could have no other.
 

@@ -170,6 +170,9 @@ def test_with_a_higher_limit_of_cells_goes_on_what_only_the_limit_stopped(run):
 def test_a_tight_limit_of_cells_is_kept_too(run, cells):
     study = run(search={**SPEC["search"], "cells": cells}, verdict={**SPEC["verdict"], "extra_repeats": 0})
     assert len(study.cells) <= cells + SPEC["cv"]["folds"], "but for what the one lacks that is trained to the end"
+    tried, searched = len(by_adapter(study).trials), study.experiment.search.combinations
+    told = [words for words in study.verdict()["warnings"] if "never trained" in words]
+    assert [words.split(" ")[0] for words in told] == ([str(searched - tried)] if tried < searched else [])
 
 
 def test_of_a_large_space_as_many_are_tried_as_trials_were_asked_for_and_more_when_asked_again(run):

@@ -199,3 +199,12 @@ def test_a_baseline_at_the_end_of_its_rates() -> None:
     assert guards.baseline_rate_edge("BitFit", (1e-3,), (1e-4, 1e-3, 1e-2)) is None
     assert guards.baseline_rate_edge("BitFit", (1e-3, 1e-2), (1e-3, 1e-2)) is None, "folds differ about it"
     assert guards.baseline_rate_edge("BitFit", (1e-3,), (1e-3,)) is None, "no other was tried"
+
+
+def test_adapters_that_a_limit_of_trainings_left_out() -> None:
+    assert guards.adapters_never_tried(0, 12, 40) is None
+    assert guards.adapters_never_tried(11, 12, 5) == (
+        "11 of the 12 adapters searched were never trained: the limit of 5 trainings (search.cells) was reached before."
+        " A study of more would tell."
+    )
+    assert (guards.adapters_never_tried(1, 12, 30) or "").startswith("1 of the 12 adapters searched was never")
