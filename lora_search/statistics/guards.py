@@ -277,7 +277,8 @@ def head_alone_is_enough(
         return f"{alone} is not worse than LoRA by more than {amount(margin, metric)}: it may be all you need."
     way = "lower" if (gain < 0) == METRICS[metric].greater_is_better else "higher"
     beaten = "training the head alone" if trained else "the base as it is"
-    return f"LoRA is not shown to beat {beaten}: {amount(abs(gain), metric)} {way} on average, within the noise."
+    gap = f"{amount(abs(gain), metric)} {way}" if gain else "the same"
+    return f"LoRA is not shown to beat {beaten}: {gap} on average, within the noise."
 
 
 def holdout_disagrees(

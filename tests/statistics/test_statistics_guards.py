@@ -117,7 +117,7 @@ def test_head_alone() -> None:
 def test_the_head_alone_is_not_enough_for_scores_of_few_examples_that_tie() -> None:
     """Folds of four examples that score the same tell nothing within five points; folds of four hundred do."""
     tied = [0.0, 0.0, 0.0]
-    told = "LoRA is not shown to beat training the head alone: 0 points higher on average, within the noise."
+    told = "LoRA is not shown to beat training the head alone: the same on average, within the noise."
     assert guards.head_alone_is_enough(tied, 3, 0.05, 0.95, resolution=1 / 6 / 4**2) == told
     assert guards.head_alone_is_enough(tied, 3, 0.05, 0.95, resolution=1 / 6 / 400**2) == (
         "Training the head alone is not worse than LoRA by more than 5 points: it may be all you need."
