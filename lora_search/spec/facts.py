@@ -230,6 +230,9 @@ EVA follow from."""
 ADAPTERS: Fact[int] = Fact("adapters")
 """How many different adapters there are, of a space in which two choices may be one; of no other."""
 
+COMPARED: Fact[int] = Fact("compared adapters")
+"""How many adapters a study compares that looks for the rate of each; of no other."""
+
 STEP_BYTES: Fact[dict[str, int]] = Fact("step bytes")
 """What the largest step of a training of some trials holds (see ``training.footprint``), by their numbers."""
 
@@ -250,6 +253,7 @@ ALL: tuple[Fact[Any], ...] = (
     HEAD_ALONE,
     EXPLAINED,
     ADAPTERS,
+    COMPARED,
     STEP_BYTES,
     HOLDOUT,
 )

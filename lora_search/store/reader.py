@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from lora_search.errors import StudyError
-from lora_search.spec import Experiment, closest, facts
+from lora_search.spec import ADAPTER_FIELDS, Experiment, closest, facts
 from lora_search.spec.paths import expanded, kind_of
 from lora_search.store.address import address_in
 from lora_search.store.connection import Connection
@@ -74,10 +74,14 @@ class StudyTables:
 
     @property
     def trials_wanted(self) -> int:
-        """Trials the study makes (see ``SearchSpec.total``); those it has, where its limit of trainings ended it."""
+        """Trials the study makes (see ``SearchSpec.total``); those it has, where its limit of trainings ended it or all
+        adapters it compares are through or out of the race."""
         ends = list(zip(self.trials["state"], self.trials["failure"], strict=True))
-        if any(facts.is_unfinished(*end) for end in ends) and all(state != "running" for state, _ in ends):
-            return len(self.trials)
+        if all(state != "running" for state, _ in ends):
+            compared = facts.COMPARED.of(self.facts)
+            through = compared is not None and len(self.trials[list(ADAPTER_FIELDS)].drop_duplicates()) >= compared
+            if through or any(facts.is_unfinished(*end) for end in ends):
+                return len(self.trials)
         return self.experiment.search.total_among(facts.ADAPTERS.of(self.facts))
 
     def predictions(self) -> pd.DataFrame:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lora_search.spec import ADAPTER_FIELDS, facts
 from lora_search.store.reader import StudyTables
 
 
@@ -76,7 +78,32 @@ def _cells_ahead(tables: StudyTables, wanted: int) -> int:
     cv, trials = tables.experiment.cv, tables.trials[:wanted]
     planned = cv.folds * cv.repeats
     running = trials.loc[trials["state"] == "running", "trial"]
-    recorded = tables.cells["trial"].isin(running.tolist()).sum()
-    ahead = (wanted - len(trials) + len(running)) * planned - int(recorded)
+    compared = facts.COMPARED.of(tables.facts)
+    recorded = tables.cells["trial"].value_counts()
+    if compared is None:
+        begun, left = running.tolist(), wanted - len(trials)
+    else:
+        adapters = list(trials[list(ADAPTER_FIELDS)].itertuples(index=False, name=None))
+        counts = [int(recorded.get(trial, 0)) for trial in trials["trial"]]
+        begun = [int(trials["trial"].iloc[place]) for place in furthest(adapters, trials["state"].tolist(), counts)]
+        left = max(compared - len(set(adapters)), 0)
+    ahead = (left + len(begun)) * planned - sum(int(recorded.get(trial, 0)) for trial in begun)
     limit = tables.experiment.search.cells
     return ahead if limit is None else min(ahead, max(limit - len(tables.cells), 0))
+
+
+def furthest(adapters: Sequence[Hashable], states: Sequence[str], recorded: Sequence[int]) -> list[int]:
+    """The trial of every adapter that it goes on with, where several may be one adapter at rates of its own: the places
+    of those with the most cells, of adapters that are not through.
+
+    Args:
+        adapters, states, recorded: the adapter, the state and the number of cells of each trial.
+    """
+    through = {adapter for adapter, state in zip(adapters, states, strict=True) if state == "complete"}
+    found: dict[Hashable, int] = {}
+    for place, adapter in enumerate(adapters):
+        if states[place] == "running" and adapter not in through:
+            known = found.setdefault(adapter, place)
+            if recorded[place] > recorded[known]:
+                found[adapter] = place
+    return list(found.values())

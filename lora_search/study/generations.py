@@ -22,6 +22,8 @@ class OneRate:
         source: asks for trials.
     """
 
+    adapters = None
+
     def __init__(self, experiment: Experiment, ledger: Ledger, source: TrialSource) -> None:
         self.experiment = experiment
         self.ledger = ledger

@@ -178,6 +178,8 @@ class StudyRun:
         self.search = search_of(prepared, ledger)
         if self.search.different is not None:
             ledger.set_fact(facts.ADAPTERS, self.search.different)
+        if self.search.adapters is not None:
+            ledger.set_fact(facts.COMPARED, self.search.adapters)
         self.baselines = BaselineRunner(prepared, ledger, crew, progress)
 
     def run(self) -> StudyTables:

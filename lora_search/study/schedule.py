@@ -40,10 +40,14 @@ class Search(Protocol):
     Attributes:
         total: trials it makes at most.
         different: how many different adapters there are, where two choices may be one; None where they are not.
+        adapters: how many are compared, each at trials of its own; None where a trial is one.
     """
 
     total: int
     different: int | None
+
+    @property
+    def adapters(self) -> int | None: ...
 
     def steps(self) -> Iterator[Step]:
         """One step after another; each is asked for when the one before is trained and recorded."""

@@ -34,6 +34,7 @@ from lora_search.statistics.settings import Knowing, fit
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import StudyTables
 from lora_search.store.records import CellKey, TrialRecord
+from lora_search.store.status import furthest
 from lora_search.study.asking import TrialSource, believed_values
 from lora_search.study.generations import OneRate
 from lora_search.study.preparation import Prepared
@@ -257,15 +258,11 @@ class RateSearch:
         planned = self.rules.question.planned
         records = self.ledger.trials()[: self.total]
         recorded = Counter(key.trial for key in self.ledger.cell_keys())
-        furthest: dict[AdapterSpec, TrialRecord] = {}
-        through = {record.adapter for record in records if record.state == "complete"}
-        for record in records:
-            if record.state == "running" and record.adapter not in through:
-                known = furthest.setdefault(record.adapter, record)
-                if recorded[record.trial] > recorded[known.trial]:
-                    furthest[record.adapter] = record
-        lacking = [(planned - recorded[record.trial], record) for record in furthest.values()]
-        unasked = max(self.adapters - len({record.adapter for record in records}), 0) * planned
+        adapters = [record.adapter for record in records]
+        counts = [recorded[record.trial] for record in records]
+        places = furthest(adapters, [record.state for record in records], counts)
+        lacking = [(planned - counts[place], records[place]) for place in places]
+        unasked = max(self.adapters - len(set(adapters)), 0) * planned
         if self.rules.cells is not None:
             left = max(self.rules.cells - sum(recorded.values()), 0)
             unasked = min(unasked, max(left - sum(cells for cells, _ in lacking), 0))

@@ -18,6 +18,7 @@ from lora_search.spec import ADAPTER_FIELDS
 from lora_search.spec.facts import OUT_OF_CELLS, ROUND
 from lora_search.statistics.by_adapter import ByAdapter, by_adapter
 from lora_search.statistics.judging import judge
+from lora_search.store.status import study_status
 from lora_search.study import prepare
 
 SPEC = {
@@ -249,3 +250,10 @@ def test_cells_that_doctor_had_to_forget_are_trained_again(run, undisturbed, tmp
     same = mended.cells.merge(undisturbed.cells, on=["trial", "repeat", "fold", "score"])
     assert len(same) == len(undisturbed.cells)
     assert mended.verdict()["recommended"]["trial"] == undisturbed.verdict()["recommended"]["trial"]
+
+
+def test_a_study_that_compares_all_it_can_in_fewer_trials_than_it_may_make_is_at_its_end(run):
+    study = run(search={**SPEC["search"], "trials": 40}, verdict={**SPEC["verdict"], "extra_repeats": 0})
+    status = study_status(study)
+    assert len(study.trials) < 40
+    assert (status.trials_wanted, status.cells_wanted) == (len(study.trials), len(study.cells))

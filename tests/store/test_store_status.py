@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from store_builders import ENVIRONMENT, cell, experiment, failed_cell, trial
 
-from lora_search.spec.facts import OUT_OF_CELLS
+from lora_search.spec.facts import COMPARED, OUT_OF_CELLS
 from lora_search.store.ledger import Ledger
 from lora_search.store.reader import read_study
 from lora_search.store.status import StudyStatus, study_status
@@ -55,6 +55,28 @@ def test_no_more_is_done_than_there_is_to_do(
     first, second = status_of(tmp_path, states, search=search).lines()
     assert first.startswith(f"reviews: {trials}")
     assert second.startswith(f"{cells} recorded, ")
+
+
+def test_adapters_compared_at_rates_of_their_own_lack_the_folds_of_one_trial_each(tmp_path: Path) -> None:
+    """Of trials that are the same adapter at other rates one is trained to the end."""
+    asked = experiment(cv={"folds": 3}, search={"trials": 9})
+    with Ledger.open(tmp_path / "reviews", asked, ENVIRONMENT) as ledger:
+        ledger.set_fact(COMPARED, 3)
+        for number, (rank, cells) in enumerate([(1, 1), (1, 2), (2, 3), (2, 1)]):
+            ledger.add_trial(trial(number, rank))
+            for fold in range(cells):
+                ledger.add_cell(cell(number, 0, fold))
+        ledger.set_trial_state(2, "complete")
+        under_way = study_status(read_study(tmp_path / "reviews"))
+        # the second of rank 1 goes on, rank 2 is through, a third adapter is to come
+        assert (under_way.trials_wanted, under_way.cells_wanted) == (9, 7 + 1 + 3)
+        for number in (0, 3):
+            ledger.set_trial_state(number, "pruned")
+        ledger.set_trial_state(1, "complete")
+        assert study_status(read_study(tmp_path / "reviews")).trials_wanted == 9
+        ledger.set_fact(COMPARED, 2)
+        ended = study_status(read_study(tmp_path / "reviews"))
+        assert (ended.trials_wanted, ended.cells_wanted) == (4, 7)
 
 
 def test_the_json_of_it(tmp_path: Path) -> None:
