@@ -1,15 +1,18 @@
 """The page in a browser: it draws, obeys, stays itself while the study goes on, and asks for nothing from outside."""
 
+import json
 import time
 
 import pytest
 from browsing import browser_of
-from dashboard_builders import add_cells, record, served
+from dashboard_builders import ENVIRONMENT, add_cells, record, served
 from fabricated_studies import sampled_rows
 
 from lora_search.dashboard import create_app
 from lora_search.reporting import write_report
 from lora_search.statistics.judging import judge
+from lora_search.store.files import LIVE_FILE
+from lora_search.store.ledger import Ledger
 from lora_search.store.reader import read_study
 
 FIGURES = {"cost", "probability", "folds", "ranks", "rates", "heat", "ladder", "timeline", "parallel", "importance"}
@@ -202,6 +205,21 @@ def test_a_study_that_could_not_be_read_just_now_is_read_again(browser, tmp_path
         browser.run("window.fetch = window.ask")
         browser.until(lambda: "4 trials" in browser.text("#facts"))
         assert browser.text("#live-words") != "could not be read just now"
+
+
+def test_a_run_that_ends_before_its_last_trials_are_read_leaves_no_word_that_it_could_go_on(browser, tmp_path):
+    """What is left is told by the trials: those of an older state have one running."""
+    rows = [*sampled_rows(3), dict(sampled_rows(4)[3], state="running")]
+    folder = record(tmp_path / "ended", rows)
+    said = {"state": "ended", "process": 1, "machine": "", "share": 1.0, "left": None, "title": "", "steps": 0}
+    (folder / LIVE_FILE).write_text(json.dumps({**said, "losses": []}), encoding="utf-8")
+    with served(create_app(tmp_path)) as site:
+        browser.open(f"{site.address}/studies/ended")
+        browser.until(lambda: browser.text("#live-words").startswith("Not running"))
+        with Ledger.open(folder, read_study(folder).experiment, ENVIRONMENT) as ledger:
+            ledger.set_trial_state(3, "complete")
+        browser.until(lambda: browser.hidden("#live"))
+        assert browser.complaints() == []
 
 
 def test_pages_that_nobody_sees_keep_no_other_from_loading(browser, home):

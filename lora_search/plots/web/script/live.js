@@ -36,7 +36,7 @@ function follow(page, onChange) {
       const wanted = token;
       try {
         await onChange();
-        if (byId("live").dataset.state === "waiting") showLive(view.live);
+        if (["waiting", "still"].includes(byId("live").dataset.state)) showLive(view.live); // whether anything is left is told by the trials
         asked = wanted;
       } catch {
         setLine("waiting", "could not be read just now");
