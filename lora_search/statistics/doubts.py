@@ -58,12 +58,13 @@ def _of_the_space(study: RecordedStudy, recommended: TrialSummary, best: TrialSu
 
 
 def _of_the_limit(study: RecordedStudy, trained: int) -> str | None:
-    """All combinations were to be tried, and trainings for them ran out."""
+    """All adapters were to be tried, and trainings for them ran out."""
     search = study.experiment.search
-    if search.cells is None or trained < search.cells or search.combinations > search.trials:
+    searched = facts.ADAPTERS.of(study.facts) or search.combinations
+    if search.cells is None or trained < search.cells or searched > search.trials:
         return None
     begun = study.trials.loc[study.trials["cells"] > 0, list(ADAPTER_FIELDS)].drop_duplicates()
-    return guards.adapters_never_tried(search.combinations - len(begun), search.combinations, search.cells)
+    return guards.adapters_never_tried(searched - len(begun), searched, search.cells)
 
 
 def _of_learning(study: RecordedStudy, best: TrialSummary, metric: str) -> str | None:
