@@ -154,7 +154,8 @@ def compare(tables: StudyTables) -> dict[str, Any]:
     highest = max(tuned, key=lambda one: one.accuracy)
     enough = [one for one in tuned if one.accuracy >= highest.accuracy - margin]
     smallest = min(enough, key=lambda one: one.parameters)
-    again = [refits.train([replace(one.wanted, draw=draw) for draw in DRAWS]) for one in (recommended, highest)]
+    pair = recommended.wanted, highest.wanted  # which may be one
+    again = {wanted: refits.train([replace(wanted, draw=draw) for draw in DRAWS]) for wanted in dict.fromkeys(pair)}
     return {
         "examples": len(prepared.splits.development),
         "holdout_examples": len(groups),
@@ -165,7 +166,7 @@ def compare(tables: StudyTables) -> dict[str, Any]:
         "best_holdout_accuracy": best.accuracy,
         **against(recommended, best, margin, groups),
         "highest": told(highest) | against(recommended, highest, margin, groups),
-        "trained_again": trained_again(*again, margin),
+        "trained_again": trained_again(*(again[wanted] for wanted in pair), margin),
         "smallest_within_margin_of_highest": told(smallest),
         "times_the_smallest": recommended.parameters / smallest.parameters,
         "refits": [told(one) for one in tuned],
